@@ -1,0 +1,43 @@
+"""Expected failures. Each says what happened, why, and the next command to type, and carries an exit code."""
+
+from __future__ import annotations
+
+
+class Magic3DError(Exception):
+    """An expected failure, shown to the user without a traceback.
+
+    Args:
+        what: what happened and why, in one or two sentences.
+        next_step: what the user can do or type now.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.next_step = next_step
+
+
+class UsageError(Magic3DError):
+    """The request itself is wrong: empty prompt, unknown word, wrong suffix, foreign checkpoint."""
+
+    exit_code = 2
+
+
+class EnvironmentFault(Magic3DError):
+    """This machine lacks what was asked for: no such prior, no GPU, a missing package."""
+
+    exit_code = 3
+
+
+class OutOfMemory(Magic3DError):
+    """The device or host ran out of memory."""
+
+    exit_code = 4
+
+
+class Collapsed(Magic3DError):
+    """The optimisation collapsed: an empty or solid volume, or no surface to extract."""
+
+    exit_code = 5

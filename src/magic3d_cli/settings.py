@@ -1,0 +1,174 @@
+"""Every number a run depends on: frozen dataclasses and the presets draft, standard and paper.
+
+Sources: [paper] Magic3D, arXiv 2211.10440; [ngp] Instant-NGP, arXiv 2201.05989; [DF] DreamFusion, arXiv
+2209.14988; [ts] threestudio's Magic3D configuration; [m] chosen by measurement on two CPU cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from magic3d_cli.errors import UsageError
+from magic3d_cli.views import ViewSampling
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """Multi-resolution hash grid and its heads [ngp]."""
+
+    levels: int = 16
+    features: int = 2  # per level
+    log2_size: int = 19  # table entries per level
+    base_resolution: int = 16
+    finest_resolution: int = 2048
+    hidden: int = 32  # width of the single hidden layer of each head [paper: single-layer heads]
+    density_bias: float = 10.0  # softplus(net + bias (1 - r / radius)) [paper]
+    bias_radius: float = 0.5
+
+
+@dataclass(frozen=True)
+class TimestepSchedule:
+    """Diffusion times in [0, 1], drawn uniformly; both ends move linearly over the first `anneal` of the run."""
+
+    start: tuple[float, float] = (0.02, 0.98)  # [paper]
+    end: tuple[float, float] = (0.02, 0.98)
+    anneal: float = 0.5
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """Score distillation (DreamFusion section 3)."""
+
+    scale: tuple[float, float] = (100.0, 100.0)  # uncond + scale (cond - uncond); from first to last step [paper]
+    times: TimestepSchedule = TimestepSchedule()
+    weighting: str = "sds"  # "sds": sigma_t^2 [DF]; "uniform": weight 1 on the clean-image residual
+
+
+@dataclass(frozen=True)
+class CoarseSettings:
+    """Hash-grid NeRF stage [paper, section 4.1]."""
+
+    steps: int = 5000
+    views: int = 32  # per step
+    render_size: int = 64  # pixels
+    samples_per_ray: int = 256  # upper bound through the box's diagonal
+    occupancy_size: int = 128
+    occupancy_decay: float = 0.6  # [paper, supplement]
+    occupancy_every: int = 10  # iterations between updates [paper, supplement]
+    lr: float = 1e-2  # [ts]
+    background_lr: float = 1e-3  # a tenth, so that the object is not painted on the sky [paper]
+    sparsity: float = 1.0  # weight of the opacity regulariser [ts]
+    opaqueness: float = 0.0  # weight of the entropy of the opacity
+    normal_agreement: float = 1.0  # predicted normals against the density's
+    orientation: float = 10.0  # normals facing away from the camera [DF]
+    field: FieldSettings = FieldSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+    sampling: ViewSampling = ViewSampling()
+
+
+@dataclass(frozen=True)
+class FineSettings:
+    """Tetrahedral-grid mesh stage [paper, section 4.2]."""
+
+    steps: int = 3000
+    views: int = 32
+    render_size: int = 512
+    grid_size: int = 128  # tetrahedral grid cells per side of the tight box
+    lr: float = 1e-2  # colour field [ts]
+    geometry_lr: float = 1e-3  # signed distance and deformation, in units of one cell
+    smoothness: float = 1.0  # angle between adjacent faces [paper]
+    laplacian: float = 0.0
+    guidance: GuidanceSettings = field(
+        default_factory=lambda: GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.5), end=(0.02, 0.5)))
+    )
+    sampling: ViewSampling = ViewSampling()
+
+
+@dataclass(frozen=True)
+class AssetSettings:
+    """The written mesh."""
+
+    faces: int = 20_000
+    texture_size: int = 1024  # pixels
+    padding: int = 4  # texels between charts
+    unwrap_seconds: float = 60.0  # xatlas is stopped after this and the fall-back atlas used
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole run."""
+
+    preset: str
+    coarse: CoarseSettings
+    fine: FineSettings
+    asset: AssetSettings
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Settings:
+        """Inverse of `to_json`; unknown or missing keys raise TypeError."""
+        return _build(Settings, data)
+
+
+def _build(cls: Any, data: Any) -> Any:
+    """Rebuild nested frozen dataclasses from plain JSON (lists become tuples)."""
+    nested = {
+        "coarse": CoarseSettings,
+        "fine": FineSettings,
+        "asset": AssetSettings,
+        "field": FieldSettings,
+        "guidance": GuidanceSettings,
+        "times": TimestepSchedule,
+        "sampling": ViewSampling,
+    }
+    values = {}
+    for key, value in data.items():
+        if key in nested and isinstance(value, dict):
+            value = _build(nested[key], value)
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+# Small grids and few views keep a step near a quarter of a second on two cores [m].
+_CPU_FIELD = FieldSettings(levels=8, log2_size=15, base_resolution=8, finest_resolution=128, hidden=32)
+
+PRESETS: dict[str, Settings] = {
+    "draft": Settings(
+        preset="draft",
+        coarse=CoarseSettings(
+            steps=120,
+            views=4,
+            samples_per_ray=96,
+            occupancy_size=48,
+            field=_CPU_FIELD,
+        ),
+        fine=FineSettings(steps=40, views=2, render_size=256, grid_size=48),
+        asset=AssetSettings(faces=8_000, texture_size=1024, unwrap_seconds=20.0),
+    ),
+    "standard": Settings(
+        preset="standard",
+        coarse=CoarseSettings(
+            steps=500,
+            views=4,
+            samples_per_ray=128,
+            occupancy_size=64,
+            field=replace(_CPU_FIELD, levels=10, finest_resolution=256),
+        ),
+        fine=FineSettings(steps=200, views=2, render_size=256, grid_size=64),
+        asset=AssetSettings(faces=15_000, texture_size=1024, unwrap_seconds=45.0),
+    ),
+    "paper": Settings(
+        preset="paper", coarse=CoarseSettings(), fine=FineSettings(), asset=AssetSettings(faces=40_000)
+    ),
+}
+
+
+def preset(name: str) -> Settings:
+    """The named preset. Raises UsageError for an unknown name."""
+    if name not in PRESETS:
+        raise UsageError(f"There is no preset {name!r}.", f"Use one of: {', '.join(PRESETS)}.")
+    return PRESETS[name]
