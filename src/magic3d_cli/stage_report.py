@@ -1,0 +1,28 @@
+"""What a stage is given to optimise, and what it tells about each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magic3d_cli.views import Views
+
+Objective = Callable[[Tensor, Views, float, torch.Generator], tuple[Tensor, dict[str, float]]]
+"""(images [B, H, W, 3] with gradient, views, progress 0..1, generator) -> (loss [], metrics).
+
+The loss is a sum over an image's pixels (or latents), averaged over the batch.
+"""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished optimisation step."""
+
+    stage: str  # "coarse" or "fine"
+    step: int  # steps done, 1 after the first
+    total: int
+    metrics: dict[str, float]
+    seconds: dict[str, float]  # "render", "objective", "backward", "optimizer"
