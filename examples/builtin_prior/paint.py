@@ -1,0 +1,161 @@
+"""Dress geometry buffers for training: colours, materials, light and backdrop, composed anew for every image.
+
+Materials are painted as they would be baked (sheen depends on the surface normal, not on the camera), because
+distillation moves them into a texture. Shading is `magic3d_cli.views.shade`, the renderers' own.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+COLOURS: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
+    "red": (("red", "crimson", "scarlet"), (0.85, 0.08, 0.08)),
+    "orange": (("orange",), (0.95, 0.5, 0.08)),
+    "yellow": (("yellow",), (0.96, 0.85, 0.12)),
+    "green": (("green",), (0.13, 0.62, 0.17)),
+    "cyan": (("cyan", "turquoise", "teal"), (0.12, 0.75, 0.78)),
+    "blue": (("blue",), (0.1, 0.25, 0.85)),
+    "purple": (("purple", "violet"), (0.5, 0.15, 0.7)),
+    "pink": (("pink", "magenta"), (0.95, 0.5, 0.7)),
+    "brown": (("brown",), (0.42, 0.25, 0.12)),
+    "black": (("black",), (0.09, 0.09, 0.1)),
+    "white": (("white",), (0.94, 0.94, 0.94)),
+    "gray": (("gray", "grey"), (0.5, 0.5, 0.5)),
+}
+MATERIALS: dict[str, tuple[str, ...]] = {
+    "metal": ("metal", "metallic", "steel", "iron", "silver", "chrome"),
+    "gold": ("gold", "golden"),
+    "wood": ("wood", "wooden"),
+    "stone": ("stone", "rock", "granite"),
+    "clay": ("clay", "terracotta", "ceramic"),
+    "plastic": ("plastic",),
+}
+
+
+@numba.njit(inline="always")
+def _hash(x, y, z):
+    """Value noise in [0, 1) on an integer lattice."""
+    n = (x * 73856093) ^ (y * 19349663) ^ (z * 83492791)
+    n = (n ^ (n >> 13)) * 1274126177
+    return ((n ^ (n >> 16)) & 0xFFFF) / 65536.0
+
+
+@numba.njit(inline="always")
+def _noise(p, scale):
+    """Trilinear value noise of a point, about [0, 1]."""
+    q = (p + 4.0) * scale
+    i = np.floor(q)
+    f = q - i
+    x, y, z = int(i[0]), int(i[1]), int(i[2])
+    total = 0.0
+    for a in range(2):
+        for b in range(2):
+            for c in range(2):
+                w = (f[0] if a else 1 - f[0]) * (f[1] if b else 1 - f[1]) * (f[2] if c else 1 - f[2])
+                total += w * _hash(x + a, y + b, z + c)
+    return total
+
+
+@numba.njit(inline="always")
+def _mix(a, b, t):
+    return a + (b - a) * t
+
+
+@numba.njit(cache=True, nogil=True)
+def paint(albedo, n, p, mean, colour, material):
+    """Albedo of a point after repainting.
+
+    Args:
+        albedo, n, p: [3] colour, unit normal and position of the point.
+        mean: mean luminance of the model, so that light and dark parts stay apart after tinting.
+        colour: [3], negative for none. material: index into MATERIALS, -1 for none.
+    """
+    luma = 0.299 * albedo[0] + 0.587 * albedo[1] + 0.114 * albedo[2]
+    ratio = min(luma / mean, 1.5)
+    out = albedo.copy()
+    if material == 0 or material == 1:  # polished: bright sky above, dark ground, a sharp band between
+        s = 0.5 + 0.5 * n[1]
+        gleam = np.exp(-(((s - 0.8) / 0.08) ** 2)) * 0.45 + np.exp(-(((s - 0.45) / 0.05) ** 2)) * 0.25
+        v = min(max((0.12 + 0.5 * s) * (0.6 + 0.4 * ratio) + gleam, 0.0), 1.0)
+        if material == 0:
+            out[0], out[1], out[2] = _mix(0.1, 0.93, v), _mix(0.11, 0.95, v), _mix(0.13, 0.98, v)
+        else:
+            out[0], out[1], out[2] = _mix(0.3, 1.0, v), _mix(0.16, 0.85, v), _mix(0.02, 0.38, v)
+    elif material == 2:
+        bend = 0.35 * _noise(p, 2.5)
+        grain = 0.5 + 0.5 * np.sin(26.0 * (p[0] + 0.6 * p[2] + bend))
+        v = (0.25 + 0.75 * grain) * (0.55 + 0.45 * ratio)
+        out[0], out[1], out[2] = _mix(0.25, 0.72, v), _mix(0.12, 0.48, v), _mix(0.04, 0.25, v)
+    elif material == 3:
+        v = (0.45 + 0.4 * _noise(p, 9.0) + 0.25 * (_noise(p, 23.0) - 0.5)) * (0.5 + 0.5 * ratio)
+        out[0], out[1], out[2] = v, v * 0.97, v * 0.9
+    elif material == 4:
+        v = 0.65 + 0.35 * ratio
+        out[0], out[1], out[2] = 0.74 * v, 0.4 * v, 0.26 * v
+    elif material == 5:
+        gloss = max(n[0] * 0.45 + n[1] * 0.8 + n[2] * 0.4, 0.0) ** 24 * 0.6
+        for c in range(3):
+            vivid = luma + 1.6 * (albedo[c] - luma)
+            out[c] = min(max(0.1 + 0.9 * vivid, 0.0), 1.0) * (1 - gloss) + gloss
+    if colour[0] >= 0:
+        value = ratio
+        if material >= 0:
+            value = (0.299 * out[0] + 0.587 * out[1] + 0.114 * out[2]) / 0.5
+        for c in range(3):
+            out[c] = colour[c] * (0.2 + 0.8 * value)
+            if value > 1.15:  # highlights run to white
+                out[c] += (value - 1.15) * 0.5
+    for c in range(3):
+        out[c] = min(max(out[c], 0.0), 1.0)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def dress(buffer, size, mean, colour, material, light, ambient, shading, backdrop, plain, out):
+    """One training image from a geometry buffer.
+
+    Args:
+        buffer: uint8 [S, S, 10]; see gbuffer.draw. size: output size, a divisor of S.
+        light [3], ambient, shading, plain: as in `magic3d_cli.views.Views`.
+        backdrop: [4, 3] corner colours, blended over the image (all equal for a plain backdrop).
+        out: float32 [3, size, size], written in [-1, 1].
+    """
+    k = buffer.shape[0] // size
+    total = np.empty(10, np.float32)
+    albedo, n, p = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
+    for j in range(size):
+        for i in range(size):
+            total[:] = 0
+            for jj in range(j * k, (j + 1) * k):
+                for ii in range(i * k, (i + 1) * k):
+                    a = np.float32(buffer[jj, ii, 9])
+                    if a == 0:
+                        continue
+                    for c in range(3):
+                        total[c] += buffer[jj, ii, c]
+                        total[3 + c] += a * (np.float32(buffer[jj, ii, 3 + c]) - 128)
+                        total[6 + c] += a * (np.float32(buffer[jj, ii, 6 + c]) - 128)
+                    total[9] += a
+            alpha = total[9] / (255 * k * k)
+            lit = np.float32(1.0)
+            if alpha > 0:
+                length = np.sqrt(total[3] ** 2 + total[4] ** 2 + total[5] ** 2) + 1e-9
+                for c in range(3):
+                    albedo[c] = total[c] / total[9]
+                    n[c] = total[3 + c] / length
+                    p[c] = total[6 + c] / (total[9] * 127)
+                albedo = paint(albedo, n, p, mean, colour, material)
+                if shading > 0:
+                    lambert = max(n[0] * light[0] + n[1] * light[1] + n[2] * light[2], 0.0)
+                    lit = ambient + (1 - ambient) * lambert
+                if shading == 2:
+                    albedo[:] = 0.9
+            x, y = (i + 0.5) / size, (j + 0.5) / size
+            for c in range(3):
+                above = _mix(backdrop[0, c], backdrop[1, c], x)
+                below = _mix(backdrop[2, c], backdrop[3, c], x)
+                value = _mix(above, below, y) * (1 - alpha)
+                if alpha > 0:
+                    value += alpha * albedo[c] * lit
+                out[c, j, i] = 2 * value - 1
