@@ -43,6 +43,9 @@ class GuidanceSettings:
     scale: tuple[float, float] = (100.0, 100.0)  # uncond + scale (cond - uncond); from first to last step [paper]
     times: TimestepSchedule = TimestepSchedule()
     weighting: str = "sds"  # "sds": sigma_t^2 [DF]; "uniform": weight 1 on the clean-image residual
+    rescale: float = 0.0  # share of the guided clean image's contrast pulled back to the unguided one's [2305.08891]
+    clean_clip: bool = False  # clip the guided clean image to [-1, 1]; pixel priors only [Imagen, 2205.11487]
+    clip_gradient: float = 0.0  # largest root mean square of one image's gradient; 0: no limit
 
 
 @dataclass(frozen=True)

