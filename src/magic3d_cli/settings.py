@@ -59,6 +59,9 @@ class CoarseSettings:
     occupancy_size: int = 128
     occupancy_decay: float = 0.6  # [paper, supplement]
     occupancy_every: int = 10  # iterations between updates [paper, supplement]
+    occupancy_start: float = 20.0  # initial density of every cell: sampled everywhere at first [paper]
+    warm: float = 0.0  # share of the run rendered at `warm_render_size`: shape first, a quarter of the rays [m]
+    warm_render_size: int = 32  # pixels
     lr: float = 1e-2  # [ts]
     background_lr: float = 1e-3  # a tenth, so that the object is not painted on the sky [paper]
     sparsity: float = 1.0  # weight of the opacity regulariser [ts]
