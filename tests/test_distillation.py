@@ -1,0 +1,187 @@
+"""The distillation gradient is exactly w(t) (eps_hat - eps), with the guidance scale it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from magic3d_cli.guidance.conditioning import Conditioning
+from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
+from magic3d_cli.guidance.distillation import ScoreDistillation, limited, rescaled
+from magic3d_cli.guidance.schedule import mix, sample_timesteps, time_range
+from magic3d_cli.settings import GuidanceSettings, TimestepSchedule
+from magic3d_cli.views import turntable
+
+ALPHAS = torch.linspace(0.9995, 0.005, 1000)
+SETTINGS = GuidanceSettings(scale=(7.0, 7.0), times=TimestepSchedule((0.3, 0.7), (0.3, 0.7)))
+
+
+class Truth:
+    """A prior that knows the clean image: `target` when told the prompt, `plain` when not."""
+
+    id, kind, image_size, takes_views, vocabulary = "truth", "pixel", 8, True, None
+    alphas_cumprod, device, sha256 = ALPHAS, torch.device("cpu"), ""
+
+    def __init__(self, prediction: str = "epsilon") -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.target, self.plain = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
+        self.prediction, self.calls = prediction, []
+
+    def encode_image(self, images):
+        return images * 2 - 1
+
+    def denoise(self, noisy, timestep, text, features):
+        self.calls.append((noisy, timestep, text, features))
+        clean = torch.where(text[:, :1, :1, None] > 0, self.target, self.plain)
+        alpha, sigma = alpha_sigma(ALPHAS, timestep)
+        noise = (noisy - alpha * clean) / sigma
+        output = {"epsilon": noise, "sample": clean, "v_prediction": alpha * noise - sigma * clean}
+        return as_clean_and_noise(self.prediction, output[self.prediction], noisy, alpha, sigma)
+
+
+def distillation(prior=None, **changes) -> ScoreDistillation:
+    told = Conditioning(torch.ones(1, 2, 3), torch.zeros(1, 2, 3))
+    return ScoreDistillation(prior or Truth(), told, replace(SETTINGS, **changes))
+
+
+def drawn(objective, batch=3, seed=0):
+    """The timesteps and noise that the objective draws with this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    t = sample_timesteps(objective.settings.times, 0.5, batch, len(ALPHAS), generator)
+    return t, torch.randn(batch, 3, 8, 8, generator=generator)
+
+
+def image_gradient(objective, batch=3):
+    images = torch.rand(batch, 8, 8, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
+    loss, metrics = objective(images, turntable(batch), 0.5, torch.Generator().manual_seed(0))
+    loss.backward()
+    return images.detach().permute(0, 3, 1, 2), images.grad.permute(0, 3, 1, 2), loss.detach(), metrics
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_gradient_is_the_weighted_noise_residual(prediction):
+    prior = Truth(prediction)
+    objective = distillation(prior)
+    images, found, loss, metrics = image_gradient(objective)
+    t, noise = drawn(objective)
+    alpha, sigma = alpha_sigma(ALPHAS, t)
+    x = images * 2 - 1
+    noisy = alpha * x + sigma * noise
+    with_text, without = ((noisy - alpha * c) / sigma for c in (prior.target, prior.plain))
+    g = sigma**2 * (without + 7.0 * (with_text - without) - noise)
+    # The encoder's slope is 2; the mean over the batch of 3.
+    torch.testing.assert_close(found, 2 * g / 3, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(loss, 0.5 * g.square().sum() / 3, rtol=1e-3, atol=1e-4)
+    assert metrics["gradient"] == pytest.approx(float(g.abs().mean()), rel=1e-3)
+    assert 0.3 <= metrics["time"] <= 0.7 and metrics["scale"] == 7.0
+
+
+def test_uniform_weighting_is_the_clean_image_residual():
+    prior = Truth()
+    images, found, _, _ = image_gradient(distillation(prior, weighting="uniform"))
+    guess = prior.plain + 7.0 * (prior.target - prior.plain)
+    torch.testing.assert_close(found, 2 * (images * 2 - 1 - guess) / 3, atol=1e-3, rtol=1e-3)
+
+
+def test_the_scale_multiplies_the_difference_and_nothing_else():
+    prior = Truth()
+    for scale, expected in (
+        (0.0, prior.plain),
+        (1.0, prior.target),
+        (3.0, 3 * prior.target - 2 * prior.plain),
+    ):
+        images, found, _, _ = image_gradient(distillation(prior, weighting="uniform", scale=(scale, scale)))
+        torch.testing.assert_close(found, 2 * (images * 2 - 1 - expected) / 3, atol=1e-3, rtol=1e-3)
+
+
+def test_both_halves_share_noise_and_view_and_are_one_call():
+    prior = Truth()
+    image_gradient(distillation(prior))
+    ((noisy, t, text, features),) = prior.calls
+    assert torch.equal(noisy[:3], noisy[3:]) and torch.equal(t[:3], t[3:]) and t.dtype == torch.int64
+    assert torch.equal(features[:3], features[3:]) and torch.equal(features[:3], turntable(3).features())
+    assert (text[:3] == 0).all() and (text[3:] == 1).all()
+
+
+def test_scale_one_does_not_pay_for_the_unconditional_half():
+    prior = Truth()
+    image_gradient(distillation(prior, scale=(1.0, 1.0)))
+    assert len(prior.calls[0][0]) == 3
+
+
+def test_descending_reaches_what_the_prior_expects():
+    prior = Truth()
+    objective = distillation(prior, weighting="uniform", scale=(1.0, 1.0))
+    images = torch.rand(1, 8, 8, 3).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        images.grad = None
+        objective(images, turntable(1), 0.0, generator)[0].backward()
+        images = (images - 0.1 * images.grad).detach().requires_grad_()
+    torch.testing.assert_close(images.permute(0, 3, 1, 2)[0] * 2 - 1, prior.target, atol=1e-3, rtol=1e-3)
+
+
+def test_the_same_generator_draws_the_same_step():
+    first, second = (image_gradient(distillation())[1] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_a_clipped_guess_stays_in_range_and_moves_the_noise_with_it():
+    prior = Truth()
+    objective = distillation(prior, clean_clip=True, scale=(50.0, 50.0))
+    images, found, _, _ = image_gradient(objective)
+    alpha, sigma = alpha_sigma(ALPHAS, drawn(objective)[0])
+    guess = (prior.plain + 50.0 * (prior.target - prior.plain)).clamp(-1, 1)
+    # eps_hat - eps = (alpha / sigma) (x - guess)
+    torch.testing.assert_close(found, 2 * sigma * alpha * (images * 2 - 1 - guess) / 3, atol=1e-3, rtol=1e-3)
+
+
+def test_latents_are_never_clipped():
+    prior = Truth()
+    plain = image_gradient(distillation(prior, scale=(50.0, 50.0)))[1]
+    prior.kind = "latent"
+    assert torch.equal(image_gradient(distillation(prior, scale=(50.0, 50.0), clean_clip=True))[1], plain)
+
+
+def test_rescaling_gives_back_the_unguided_contrast():
+    told = torch.randn(2, 3, 8, 8)
+    guess = 5 * told + 1
+    torch.testing.assert_close(rescaled(guess, told, 1.0).std((1, 2, 3)), told.std((1, 2, 3)))
+    torch.testing.assert_close(rescaled(guess, told, 0.0), guess)
+
+
+def test_a_limited_gradient_keeps_its_direction():
+    gradient = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), -8.0)])
+    found = limited(gradient, 2.0)
+    assert torch.equal(found[0], gradient[0])
+    torch.testing.assert_close(found[1], torch.full((3, 4, 4), -2.0))
+
+
+def test_a_prediction_that_is_not_finite_is_not_hidden():
+    prior = Truth()
+    prior.target = prior.target.clone()
+    prior.target[0, 0, 0] = float("nan")
+    _, found, loss, _ = image_gradient(distillation(prior))
+    assert not torch.isfinite(loss) and not torch.isfinite(found).all()
+
+
+def test_an_unknown_weighting_is_refused():
+    with pytest.raises(ValueError, match="weighting"):
+        distillation(weighting="max")
+
+
+def test_timesteps_are_integers_within_the_annealed_range():
+    schedule = TimestepSchedule(start=(0.7, 0.85), end=(0.2, 0.5), anneal=0.5)
+    assert time_range(schedule, 0.0) == (0.7, 0.85)
+    assert time_range(schedule, 0.25) == pytest.approx((0.45, 0.675))
+    assert time_range(schedule, 0.5) == time_range(schedule, 1.0) == pytest.approx((0.2, 0.5))
+    t = sample_timesteps(schedule, 1.0, 5000, 1000, torch.Generator().manual_seed(0))
+    assert t.dtype == torch.int64 and 200 <= t.min() < 203 and 496 < t.max() < 500
+    last = sample_timesteps(TimestepSchedule((1, 1), (1, 1)), 0, 4, 1000, torch.Generator())
+    assert last.tolist() == [999] * 4
+
+
+def test_the_scale_schedule_is_linear_and_clamped():
+    assert [mix(100.0, 20.0, p) for p in (-1, 0, 0.5, 1, 2)] == [100, 100, 60, 20, 20]

@@ -1,0 +1,287 @@
+"""One loader reads every prior in diffusers layout, and takes what it is from its own files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_priors import save_builtin, save_if, save_pixart, save_sd
+
+from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.guidance import sources
+from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
+from magic3d_cli.guidance.prior import load_prior
+from magic3d_cli.views import turntable
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("priors")
+    save_sd(root / "sd")
+    save_sd(root / "sd-v", prediction="v_prediction", variant="fp16")
+    save_if(root / "if")
+    save_pixart(root / "pixart")
+    save_builtin(root / "builtin")
+    return root
+
+
+def load(path: Path, **kwargs):
+    return load_prior(str(path), "cpu", torch.float32, **kwargs)
+
+
+SHAPES = [
+    ("sd", "latent", 16, (4, 8, 8), "epsilon", False),
+    ("sd-v", "latent", 16, (4, 8, 8), "v_prediction", False),
+    ("if", "pixel", 16, (3, 16, 16), "epsilon", False),
+    ("pixart", "latent", 16, (4, 8, 8), "epsilon", False),
+    ("builtin", "pixel", 16, (3, 16, 16), "sample", True),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "size", "shape", "prediction", "takes_views"), SHAPES)
+def test_each_shape_of_prior_encodes_and_denoises(folder, name, kind, size, shape, prediction, takes_views):
+    prior = load(folder / name)
+    assert (prior.kind, prior.image_size, prior.prediction) == (kind, size, prediction)
+    assert prior.takes_views == takes_views
+    images = torch.rand(2, 3, 40, 40, requires_grad=True)
+    clean = prior.encode_image(images)
+    assert clean.shape == (2, *shape)
+    clean.square().sum().backward()
+    assert images.grad.abs().sum() > 0
+    text = prior.encode_prompt(["dragon", ""])
+    features = turntable(2).features() if takes_views else None
+    timestep = torch.tensor([20, 777])
+    noisy = torch.randn(2, *shape)
+    guess, noise = prior.denoise(noisy, timestep, text, features)
+    assert guess.shape == noise.shape == noisy.shape and guess.dtype == torch.float32
+    alpha, sigma = alpha_sigma(prior.alphas_cumprod, timestep)
+    torch.testing.assert_close(alpha * guess + sigma * noise, noisy, atol=1e-4, rtol=1e-3)
+    assert not guess.is_inference() and not guess.requires_grad
+
+
+def test_a_prior_is_frozen_and_in_evaluation_mode(folder):
+    prior = load(folder / "sd")
+    for module in (prior.network, prior.vae):
+        assert not module.training and not any(p.requires_grad for p in module.parameters())
+    assert prior.vae.decoder is None
+
+
+def test_a_prior_of_two_stages_gives_each_its_own_size(folder):
+    coarse, fine = (load(folder / "builtin", stage=stage) for stage in ("coarse", "fine"))
+    assert (coarse.image_size, fine.image_size) == (16, 32)
+    assert coarse.sha256 != fine.sha256
+    assert "palm tree" in coarse.vocabulary.nouns and coarse.vocabulary == fine.vocabulary
+
+
+def test_latents_are_the_shifted_and_scaled_mean(folder):
+    prior = load(folder / "sd")
+    images = torch.rand(1, 3, 16, 16)
+    mean = prior.vae.encode(images * 2 - 1).latent_dist.mean
+    torch.testing.assert_close(prior.encode_image(images), (mean - 0.25) * 0.5)
+
+
+def test_a_vae_that_overflows_stays_in_float32_and_others_follow_the_prior(folder):
+    assert load_prior(str(folder / "sd"), dtype=torch.bfloat16).vae.dtype == torch.float32
+    plain = folder / "sd-plain"
+    shutil.copytree(folder / "sd", plain)
+    config = json.loads((plain / "vae/config.json").read_text())
+    del config["force_upcast"]  # as in Stable Diffusion 1.5, whose VAE is safe in fp16
+    (plain / "vae/config.json").write_text(json.dumps(config))
+    assert load_prior(str(plain), dtype=torch.bfloat16).vae.dtype == torch.bfloat16
+
+
+def test_pixel_priors_see_images_from_minus_one_to_one(folder):
+    prior = load(folder / "if")
+    assert prior.encode_image(torch.zeros(1, 3, 16, 16)).unique().tolist() == [-1.0]
+    assert prior.encode_image(torch.ones(1, 3, 64, 64)).unique().tolist() == [1.0]
+
+
+def test_the_learned_variance_is_ignored(folder):
+    prior = load(folder / "if")
+    noisy, text = torch.randn(1, 3, 16, 16), prior.encode_prompt(["dragon"])
+    timestep = torch.tensor([500])
+    raw = prior.network(noisy, timestep, text)[0]
+    assert raw.shape[1] == 6
+    torch.testing.assert_close(prior.denoise(noisy, timestep, text)[1], raw[:, :3])
+
+
+def test_the_noise_schedule_is_the_schedulers(folder):
+    expected = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    expected = (1 - expected).cumprod(0).float()
+    torch.testing.assert_close(load(folder / "sd").alphas_cumprod, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_network_that_knows_the_truth_gives_it_back_under_every_prediction_type(folder, prediction):
+    alphas = load(folder / "sd").alphas_cumprod
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(2))
+    alpha, sigma = alpha_sigma(alphas, torch.tensor([20, 500, 980]))
+    output = {"epsilon": noise, "v_prediction": alpha * noise - sigma * clean, "sample": clean}[prediction]
+    found = as_clean_and_noise(prediction, output, alpha * clean + sigma * noise, alpha, sigma)
+    torch.testing.assert_close(found[0], clean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[1], noise, atol=1e-4, rtol=1e-4)
+
+
+def test_a_v_prediction_prior_is_not_read_as_epsilon(folder):
+    v, text = load(folder / "sd-v"), load(folder / "sd").encode_prompt(["dragon"])
+    noisy, timestep = torch.randn(1, 4, 8, 8), torch.tensor([600])
+    output = v.network(noisy, timestep, text)[0]
+    alpha, sigma = alpha_sigma(v.alphas_cumprod, timestep)
+    torch.testing.assert_close(v.denoise(noisy, timestep, text)[0], alpha * noisy - sigma * output)
+
+
+def test_timesteps_that_are_not_integers_are_refused(folder):
+    prior = load(folder / "sd")
+    with pytest.raises(ValueError, match="int64"):
+        prior.denoise(torch.randn(1, 4, 8, 8), torch.tensor([999.0]), prior.encode_prompt(["dragon"]))
+
+
+def test_timesteps_reach_the_network_unrounded_in_bfloat16(folder):
+    prior = load_prior(str(folder / "if"), dtype=torch.bfloat16)
+    seen = []
+    prior.network.time_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    prior.denoise(torch.randn(2, 3, 16, 16), torch.tensor([999, 777]), prior.encode_prompt(["dragon", ""]))
+    assert seen[0].dtype == torch.int64 and seen[0].tolist() == [999, 777]
+
+
+def test_view_features_are_demanded_and_used(folder):
+    prior = load(folder / "builtin")
+    text, noisy = prior.encode_prompt(["red car"]), torch.randn(1, 3, 16, 16)
+    timestep = torch.tensor([300])
+    for wrong in (None, torch.zeros(1, 7), torch.zeros(2, 23)):
+        with pytest.raises(ValueError, match="view features"):
+            prior.denoise(noisy, timestep, text, wrong)
+    front, side = (
+        prior.denoise(noisy, timestep, text, turntable(4).features()[i : i + 1])[0] for i in (0, 1)
+    )
+    assert not torch.allclose(front, side)
+
+
+def test_a_prior_trained_with_other_view_features_is_refused(tmp_path):
+    save_builtin(tmp_path, features=17)
+    with pytest.raises(EnvironmentFault, match="17 view features"):
+        load(tmp_path)
+
+
+def test_padding_matters_to_stable_diffusion_and_not_to_pixart(folder):
+    prior = load(folder / "pixart")
+    text = prior.encode_prompt(["dragon"])
+    assert text.shape[1] == 120 and (text[0] != 0).any(-1).sum() == 3  # <s> dragon </s>
+    noisy, timestep = torch.randn(1, 4, 8, 8), torch.tensor([300])
+    short = prior.denoise(noisy, timestep, text[:, :3])[0]
+    torch.testing.assert_close(prior.denoise(noisy, timestep, text)[0], short, atol=1e-5, rtol=1e-4)
+
+
+def test_the_text_encoder_is_freed_and_comes_back(folder):
+    prior = load(folder / "if")
+    first = prior.encode_prompt(["dragon"])
+    prior.release_text_encoder()
+    assert prior._text_encoder is None
+    assert torch.equal(prior.encode_prompt(["dragon"]), first)
+
+
+def test_weights_stored_in_half_precision_load(folder):
+    assert (folder / "sd-v/unet/diffusion_pytorch_model.fp16.safetensors").exists()
+    assert load(folder / "sd-v").network.dtype == torch.float32
+
+
+def test_pickled_weights_are_refused(folder, tmp_path):
+    shutil.copytree(folder / "sd", tmp_path / "sd")
+    (weights,) = (tmp_path / "sd/unet").glob("*.safetensors")
+    weights.unlink()
+    torch.save({}, tmp_path / "sd/unet/diffusion_pytorch_model.bin")
+    with pytest.raises(EnvironmentFault, match="pickled") as caught:
+        load(tmp_path / "sd")
+    assert caught.value.exit_code == 3 and caught.value.next_step
+
+
+@pytest.mark.parametrize("damage", ["truncate", "index", "scheduler"])
+def test_a_damaged_prior_is_a_clear_fault(folder, tmp_path, damage):
+    target = shutil.copytree(folder / "if", tmp_path / "if")
+    if damage == "truncate":
+        (weights,) = (target / "unet").glob("*.safetensors")
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "index":
+        (target / "model_index.json").write_text("{")
+    else:
+        (target / "scheduler/scheduler_config.json").unlink()
+    with pytest.raises(EnvironmentFault):
+        load(target)
+
+
+def test_unsupported_models_are_named(folder, tmp_path):
+    target = shutil.copytree(folder / "sd", tmp_path / "sd")
+    config = json.loads((target / "scheduler/scheduler_config.json").read_text())
+    config["_class_name"] = "FlowMatchEulerDiscreteScheduler"
+    (target / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(EnvironmentFault, match="FlowMatch"):
+        load(target)
+    index = json.loads((target / "model_index.json").read_text())
+    index["unet"] = ["diffusers", "FluxTransformer2DModel"]
+    (target / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(EnvironmentFault, match="FluxTransformer2DModel"):
+        load(target)
+
+
+def test_an_unknown_name_lists_what_exists():
+    with pytest.raises(EnvironmentFault) as caught:
+        load_prior("sd-fifteen")
+    assert "builtin" in caught.value.next_step and "sd15" in caught.value.next_step
+
+
+def test_a_directory_without_a_pipeline_is_a_clear_fault(tmp_path):
+    with pytest.raises(EnvironmentFault, match=r"model_index\.json"):
+        load(tmp_path)
+
+
+def test_a_hub_prior_that_is_not_cached_offline_says_what_to_do(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    real = huggingface_hub.snapshot_download
+
+    def offline(*args, **kwargs):
+        return real(*args, **kwargs, cache_dir=tmp_path, local_files_only=True)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(EnvironmentFault, match="not in the cache") as caught:
+        load_prior("sd15")
+    assert "builtin" in caught.value.next_step
+
+
+def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folder):
+    import huggingface_hub
+
+    asked = {}
+
+    def download(repository, revision, allow_patterns):
+        asked.update(repository=repository, revision=revision, patterns=allow_patterns)
+        return str(folder / "sd")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_prior("sd15", dtype=torch.float32).kind == "latent"
+    assert asked["repository"] == sources.HUB["sd15"].repository and len(asked["revision"]) == 40
+    load_prior("someone/model@v2", dtype=torch.float32)
+    assert (asked["repository"], asked["revision"]) == ("someone/model", "v2")
+    unwanted = [
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "v1-5.ckpt",
+    ]
+    assert not any(fnmatch(name, pattern) for name in unwanted for pattern in asked["patterns"])
+    assert any(fnmatch("unet/diffusion_pytorch_model.safetensors", pattern) for pattern in asked["patterns"])
+
+
+def test_the_hash_covers_every_weight(folder, tmp_path):
+    target = shutil.copytree(folder / "sd", tmp_path / "sd")
+    before = load(target).sha256
+    assert before == load(folder / "sd").sha256
+    (weights,) = (target / "text_encoder").glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert load(target).sha256 != before

@@ -1,0 +1,155 @@
+"""Tiny randomly initialised pipelines in the shapes of the priors people use, saved in diffusers layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    PixArtTransformer2DModel,
+    PNDMScheduler,
+    UNet2DConditionModel,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from magic3d_cli.views import FEATURES
+
+VOCABULARY = {
+    "nouns": {
+        "dragon": {"words": ["dragon"], "styles": ["<dragon-0>", "<dragon-1>"]},
+        "car": {"words": ["car", "automobile"], "styles": ["<car-0>"]},
+        "palm tree": {"words": ["palm tree", "palm"], "styles": ["<palm_tree-0>", "<palm_tree-1>"]},
+        "bear": {"words": ["bear"], "styles": ["<bear-0>"]},
+        "teddy bear": {"words": ["teddy bear", "teddy"], "styles": ["<teddy_bear-0>"]},
+        "orange": {"words": ["orange"], "styles": []},
+        "armchair": {"words": ["armchair", "easy chair"], "styles": ["<armchair-0>"]},
+    },
+    "colours": {"red": ["red", "crimson"], "blue": ["blue"], "orange": ["orange"], "gray": ["gray", "grey"]},
+    "materials": {"metal": ["metal", "iron"], "wood": ["wooden", "made of wood"], "gold": ["golden"]},
+}
+"""Written as the built-in prior's vocabulary.json is."""
+
+
+def save_sd(folder: Path, prediction: str = "epsilon", variant: str | None = None) -> Path:
+    """Stable Diffusion: a UNet over 4-channel latents, a KL autoencoder, CLIP."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=4,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=16, attention_head_dim=4,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, sample_size=16,
+        scaling_factor=0.5, shift_factor=0.25, force_upcast=True,
+    )  # fmt: skip
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+        prediction_type=prediction if prediction != "sample" else "epsilon",
+    )  # fmt: skip
+    parts = {"unet": unet, "vae": vae, "text_encoder": tiny_clip(40, 16), "scheduler": scheduler}
+    return _save(folder, parts, tokenizer=tiny_tokenizer(["dragon", "front", "view"], 8), variant=variant)
+
+
+def save_if(folder: Path) -> Path:
+    """DeepFloyd IF, first stage: a pixel UNet with learned variance (6 channels out), T5."""
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=3, out_channels=6, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"), norm_num_groups=4,
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", cross_attention_dim=16, attention_head_dim=4,
+        encoder_hid_dim=24, encoder_hid_dim_type="text_proj", addition_embed_type="text",
+        addition_embed_type_num_heads=2, resnet_time_scale_shift="scale_shift", act_fn="gelu",
+        class_embed_type=None,
+    )  # fmt: skip
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned_range")
+    parts = {"unet": unet, "text_encoder": tiny_t5(24), "scheduler": scheduler}
+    return _save(folder, parts, tokenizer=tiny_tokenizer(["dragon", "front", "view"], 512))
+
+
+def save_pixart(folder: Path) -> Path:
+    """PixArt-alpha: a transformer over latents that masks the padding of T5."""
+    torch.manual_seed(2)
+    transformer = PixArtTransformer2DModel(
+        sample_size=8, in_channels=4, out_channels=8, patch_size=2, num_layers=1, num_attention_heads=2,
+        attention_head_dim=8, cross_attention_dim=16, caption_channels=24, norm_num_groups=4,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
+    )  # fmt: skip
+    parts = {
+        "transformer": transformer,
+        "vae": vae,
+        "text_encoder": tiny_t5(24),
+        "scheduler": DDPMScheduler(),
+    }
+    return _save(folder, parts, tokenizer=tiny_tokenizer(["dragon", "front", "view"], 512))
+
+
+def save_builtin(root: Path, features: int = FEATURES) -> Path:
+    """The built-in prior's layout: coarse/ and fine/ on space-to-depth pixels, told the view, and a word list."""
+    words = ["red", "blue", "orange", "gray", "metal", "wood", "gold"]
+    for name, entry in VOCABULARY["nouns"].items():
+        words += [name.replace(" ", "_"), *entry["styles"]]
+    for seed, (stage, size) in enumerate((("coarse", 16), ("fine", 32))):
+        torch.manual_seed(3 + seed)
+        unet = UNet2DConditionModel(
+            sample_size=size // 4, in_channels=48, out_channels=48, block_out_channels=(8, 16),
+            layers_per_block=1, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+            mid_block_type="UNetMidBlock2DCrossAttn", norm_num_groups=4, attention_head_dim=4,
+            cross_attention_dim=16, encoder_hid_dim=16, encoder_hid_dim_type="text_proj",
+            addition_embed_type="text", addition_embed_type_num_heads=2, class_embed_type="projection",
+            projection_class_embeddings_input_dim=features, resnet_time_scale_shift="scale_shift",
+        )  # fmt: skip
+        scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+        parts = {"unet": unet, "text_encoder": tiny_clip(40, 16), "scheduler": scheduler}
+        _save(root / stage, parts, tokenizer=tiny_tokenizer(words, 8))
+    (root / "vocabulary.json").write_text(json.dumps(VOCABULARY))
+    return root
+
+
+def tiny_clip(vocabulary: int, width: int) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=8, projection_dim=width,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        )
+    )  # fmt: skip
+
+
+def tiny_t5(width: int) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=40, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=0)
+    )
+
+
+def tiny_tokenizer(words: list[str], length: int) -> PreTrainedTokenizerFast:
+    words = ["<pad>", "<s>", "</s>", "<unk>", *dict.fromkeys(words)]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=length,
+    )  # fmt: skip
+
+
+def _save(folder: Path, parts: dict, tokenizer: PreTrainedTokenizerFast, variant: str | None = None) -> Path:
+    index = {"_class_name": "DiffusionPipeline", "tokenizer": ["transformers", type(tokenizer).__name__]}
+    for name, part in parts.items():
+        extra = {"variant": variant} if variant and name != "scheduler" else {}
+        part.save_pretrained(folder / name, **extra)
+        library = "transformers" if name == "text_encoder" else "diffusers"
+        index[name] = [library, type(part).__name__]
+    tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
