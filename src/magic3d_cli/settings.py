@@ -59,7 +59,9 @@ class CoarseSettings:
     occupancy_size: int = 128
     occupancy_decay: float = 0.6  # [paper, supplement]
     occupancy_every: int = 10  # iterations between updates [paper, supplement]
-    occupancy_start: float = 20.0  # initial density of every cell: sampled everywhere at first [paper]
+    occupancy_threshold: float = 0.005  # opacity of one marching step below which a cell is skipped [m]
+    normal_samples: int = 1024  # points a step at which the normal regularisers are evaluated [m]
+    occupancy_start: float = 0.0  # initial density of every cell; [paper] 20, 0 goes by the initial field [m]
     warm: float = 0.0  # share of the run rendered at `warm_render_size`: shape first, a quarter of the rays [m]
     warm_render_size: int = 32  # pixels
     lr: float = 1e-2  # [ts]

@@ -1,34 +1,35 @@
-"""The coarse scene: a multi-resolution hash grid and two small heads (Magic3D, section 4.1; Instant-NGP)."""
+"""The coarse scene: density, colour and normals from a multi-resolution hash grid (Magic3D section 4.1)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize, softplus
 
 from magic3d_cli.kernels.hash_encode import hash_encode, level_resolutions
 from magic3d_cli.settings import FieldSettings
 
-_ROWS = 8192  # a batch of rows whose activations stay in cache: twice as fast as one large batch on a CPU
-_FEATURE_SCALE = 1e-4  # initial table entries, U(-s, s) [Instant-NGP, section 4]
+_ROWS = 16384  # rows of a matrix product at a time: its hidden layer then stays in the processor's cache
 
 
-class FieldSample(NamedTuple):
-    """The field at N points."""
+@dataclass(frozen=True)
+class FieldSample:
+    """The scene at N points."""
 
-    density: Float[Tensor, "N"]  # per world unit, >= 0
+    density: Float[Tensor, "N"]  # per world unit of length
     albedo: Float[Tensor, "N 3"]  # display-referred, 0..1
-    normal: Float[Tensor, "N 3"]  # unit, from the second head
+    normal: Float[Tensor, "N 3"]  # unit, world, predicted by its own head
 
 
 class HashField(nn.Module):
-    """Density and albedo from one head, normals from another, both on the same hash-grid features.
+    """A hash grid with two single-hidden-layer heads: albedo and density, and normals [paper, section 4.1].
 
-    Density is softplus(net + bias (1 - r / radius)): a soft ball that score distillation carves (Magic3D, section
-    4.1). All points are world coordinates in [-1, 1]^3.
+    Points are world coordinates in [-1, 1]^3. The density is softplus(net + bias (1 - r / radius)), r the
+    distance from the origin: a soft ball to begin with.
     """
 
     def __init__(self, settings: FieldSettings, generator: torch.Generator) -> None:
@@ -37,52 +38,79 @@ class HashField(nn.Module):
         self.resolutions = level_resolutions(
             settings.levels, settings.base_resolution, settings.finest_resolution
         )
-        shape = (settings.levels, 2**settings.log2_size, settings.features)
-        table = (torch.rand(shape, generator=generator) * 2 - 1) * _FEATURE_SCALE
-        self.table = nn.Parameter(table)
+        entries = torch.rand(settings.levels, 2**settings.log2_size, settings.features, generator=generator)
+        self.table = nn.Parameter((entries * 2 - 1) * 1e-4)  # [Instant-NGP, section 4]
         width = settings.levels * settings.features
-        self.surface = _head(width, settings.hidden, 4, generator)
-        self.normals = _head(width, settings.hidden, 3, generator)
+        self.surface = Head(width, settings.hidden, 4, generator)
+        self.normal = Head(width, settings.hidden, 3, generator)
 
-    def features(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
+    def features(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N E"]:
         return hash_encode((points + 1) / 2, self.table, self.resolutions)
-
-    def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        return self._density(_in_rows(self.surface, self.features(points))[:, 0], points)
-
-    def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        return torch.sigmoid(_in_rows(self.surface, self.features(points))[:, 1:])
 
     def forward(self, points: Float[Tensor, "N 3"]) -> FieldSample:
         features = self.features(points)
-        surface = _in_rows(self.surface, features)
-        normal = normalize(_in_rows(self.normals, features), dim=-1)
-        return FieldSample(self._density(surface[:, 0], points), torch.sigmoid(surface[:, 1:]), normal)
+        density, albedo = self.matter(points, features)
+        return FieldSample(density, albedo, self.normals(features))
 
-    def _density(self, raw: Float[Tensor, "N"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        radius = points.norm(dim=-1)
-        return softplus(raw + self.settings.density_bias * (1 - radius / self.settings.bias_radius))
+    def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        return F.softplus(self.density_logit(points))
 
-    @torch.no_grad()
-    def density_normal(self, points: Float[Tensor, "N 3"], step: float) -> Float[Tensor, "N 3"]:
-        """Unit normals from central differences of the density over `step` world units."""
-        offsets = step * torch.eye(3, device=points.device)
-        corners = torch.cat([points + o for o in offsets] + [points - o for o in offsets])
-        density = self.density(corners).view(6, -1)
-        return normalize((density[3:] - density[:3]).T, dim=-1)
+    def density_logit(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """The density before its softplus: the same level sets, but its slope does not vanish outside."""
+        return self.surface(self.features(points), outputs=1)[:, 0] + self._bias(points)
+
+    def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        return self.matter(points, self.features(points))[1]
+
+    def matter(
+        self, points: Float[Tensor, "N 3"], features: Float[Tensor, "N E"]
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
+        """Density and albedo from features already encoded."""
+        raw = self.surface(features)
+        return F.softplus(raw[:, 0] + self._bias(points)), torch.sigmoid(raw[:, 1:])
+
+    def normals(self, features: Float[Tensor, "N E"]) -> Float[Tensor, "N 3"]:
+        """Predicted unit normals from features already encoded."""
+        return F.normalize(self.normal(features), dim=-1, eps=1e-6)
+
+    def density_normal(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Unit normals of the density itself, by finite differences at four corners of a tetrahedron.
+
+        The step is a cell of the finest level, but at least 0.01: a smaller one sees only rounding, a larger one
+        no detail.
+        """
+        size = max(2 / self.settings.finest_resolution, 1e-2)
+        corners = points.new_tensor([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
+        probes = (points[:, None] + size * corners).reshape(-1, 3)
+        logits = self.density_logit(probes).view(-1, 4, 1)
+        slope = (logits * corners).sum(1) / (4 * size)
+        # The constant, small beside the initial ball's slope of 20, keeps the gradient finite where all is flat.
+        return -slope / torch.sqrt((slope**2).sum(-1, keepdim=True) + 1e-2)
+
+    def _bias(self, points: Tensor) -> Tensor:
+        return self.settings.density_bias * (1 - points.norm(dim=-1) / self.settings.bias_radius)
 
 
-def _head(width: int, hidden: int, out: int, generator: torch.Generator) -> nn.Sequential:
-    """One hidden layer, initialised from the given generator so that a seed fixes everything."""
-    head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
-    for layer in (head[0], head[2]):
-        bound = (6 / layer.in_features) ** 0.5 if layer is head[0] else layer.in_features**-0.5
-        layer.weight.data = (torch.rand(layer.weight.shape, generator=generator) * 2 - 1) * bound
-        layer.bias.data.zero_()
-    return head
+class Head(nn.Module):
+    """Linear, ReLU, Linear, run over a few thousand rows at a time."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight_in = nn.Parameter(_uniform((hidden, inputs), math.sqrt(6 / inputs), generator))
+        self.bias_in = nn.Parameter(torch.zeros(hidden))
+        self.weight_out = nn.Parameter(_uniform((outputs, hidden), math.sqrt(1 / hidden), generator))
+        self.bias_out = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Float[Tensor, "N I"], outputs: int | None = None) -> Float[Tensor, "N O"]:
+        """`outputs` keeps only the first few outputs."""
+        weight, bias = self.weight_out[:outputs], self.bias_out[:outputs]
+        rows = _ROWS if x.device.type == "cpu" else max(len(x), 1)
+        parts = [
+            F.linear(F.relu(F.linear(part, self.weight_in, self.bias_in)), weight, bias)
+            for part in x.split(rows)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _in_rows(head: nn.Sequential, features: Float[Tensor, "N F"]) -> Float[Tensor, "N C"]:
-    if features.device.type != "cpu" or len(features) <= _ROWS:
-        return head(features)
-    return torch.cat([head(rows) for rows in features.split(_ROWS)])
+def _uniform(shape: tuple[int, int], bound: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound

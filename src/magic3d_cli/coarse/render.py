@@ -1,30 +1,33 @@
-"""Volume rendering of the coarse scene (NeRF, arXiv 2003.08934, eq. 3; Magic3D, section 4.1)."""
+"""Volume rendering of the coarse scene: march, drop what is hidden, evaluate, composite, shade each pixel."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from magic3d_cli.coarse.background import Background
-from magic3d_cli.coarse.field import FieldSample, HashField
+from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
-from magic3d_cli.kernels.march import Samples, composite, march
-from magic3d_cli.views import Views, shade
+from magic3d_cli.kernels.march import Samples, composite, march, transmittance
+from magic3d_cli.views import ALBEDO, Views, shade
+
+HIDDEN = 1e-3
+"""Samples with less than this share of the light left are not evaluated: under half of an 8-bit level."""
 
 
 @dataclass(frozen=True)
 class Render:
-    """Images of B views, H x W. Colours are display-referred."""
+    """B images of H x W pixels. Colours are display-referred."""
 
-    rgb: Float[Tensor, "B H W 3"]
+    rgb: Float[Tensor, "B H W 3"]  # shaded, over the background
     opacity: Float[Tensor, "B H W"]
-    depth: Float[Tensor, "B H W"]  # world units along the ray; 0 where nothing is
-    normal: Float[Tensor, "B H W 3"]  # world space, unit
-    albedo: Float[Tensor, "B H W 3"]
+    depth: Float[Tensor, "B H W"]  # distance from the camera, world units; 0 where empty
+    normal: Float[Tensor, "B H W 3"]  # unit where opaque, zero where empty or not needed for the shading
+    albedo: Float[Tensor, "B H W 3"]  # of the surface alone
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,13 @@ class VolumeRender(Render):
     """What the regularisers of the coarse stage look at besides the images."""
 
     samples: Samples
-    field: FieldSample
     weights: Float[Tensor, "N"]
+    directions: Float[Tensor, "R 3"]  # of the B H W rays
 
 
 def step_length(samples_per_ray: int) -> float:
-    """Distance between samples, world units: the box's diagonal shared out."""
-    return 2 * 3**0.5 / samples_per_ray
+    """World distance between samples: the box's diagonal in `samples_per_ray` steps."""
+    return 2 * math.sqrt(3) / samples_per_ray
 
 
 def render(
@@ -49,29 +52,77 @@ def render(
     size: int,
     samples_per_ray: int,
     generator: torch.Generator | None = None,
+    *,
+    all_normals: bool = False,
 ) -> VolumeRender:
-    """Render square images. With a generator, samples are jittered along each ray.
+    """Render square images of `size` pixels; all on the field's device.
 
-    Colour and normal are composited first and shaded once a pixel: a surface is opaque, so this is what shading
-    every sample would give, at a fraction of the cost.
+    Args:
+        generator: jitters each ray's samples; without it they sit in the middle of their intervals.
+        all_normals: give normals for every view, not only for those whose shading needs them.
+
+    The composited albedo and normal are shaded once for each pixel, which costs a tenth of shading each sample.
     """
-    origins, directions = views.rays(size)
-    rays = directions.view(-1, 3)
-    jitter = torch.full((len(rays),), 0.5)
-    if generator is not None:
-        jitter = torch.rand(len(rays), generator=generator)
-    step = step_length(samples_per_ray)
-    samples = march(origins.reshape(-1, 3), rays, occupancy.occupied, step, jitter.to(rays.device))
-    sample = field(samples.points)
-    values = torch.cat([sample.albedo, sample.normal, samples.t[:, None]], -1)
-    out, opacity, weights = composite(sample.density, values, samples.delta, samples.offsets)
-    out, opacity = out.view(len(views), size, size, 7), opacity.view(len(views), size, size)
-    alpha = opacity[..., None]
-    mean = out / alpha.clamp(min=1e-4)
-    albedo, normal = mean[..., :3], normalize(out[..., 3:6], dim=-1)
-    plain = views.plain[:, None, None, None]
-    behind = plain * views.backdrop[:, None, None, :].expand_as(directions)
-    if (views.plain < 1).any():
-        behind = behind + (1 - plain) * background(directions)
-    rgb = alpha * shade(albedo, normal, views) + (1 - alpha) * behind
-    return VolumeRender(rgb, opacity, mean[..., 6], normal, albedo, samples, sample, weights)
+    device = field.table.device
+    views = views.to(device)
+    shape = (len(views), size, size)
+    origins, directions = (x.reshape(-1, 3) for x in views.rays(size))
+    if generator is None:
+        jitter = torch.full((len(origins),), 0.5, device=device)
+    else:
+        jitter = torch.rand(len(origins), generator=generator).to(device)
+    samples = march(origins, directions, occupancy.occupied, step_length(samples_per_ray), jitter)
+    samples = _drop_hidden(field, samples)
+
+    lit = torch.ones_like(views.shading, dtype=torch.bool) if all_normals else views.shading != ALBEDO
+    density, values = _evaluate(field, samples, lit[samples.ray // size**2] if lit.any() else None)
+    out, opacity, weights = composite(density, values, samples.delta, samples.offsets)
+
+    share = opacity[:, None].clamp(min=1e-3)  # out is premultiplied by the opacity
+    albedo = (out[:, :3] / share).view(*shape, 3)
+    normal = out[:, 4:7] if values.shape[1] > 4 else torch.zeros_like(out[:, :3])
+    normal = (normal / torch.sqrt((normal**2).sum(-1, keepdim=True) + 1e-6)).view(*shape, 3)
+    opacity = opacity.view(shape)
+    surface = shade(albedo, normal, views)
+    behind = _behind(background, directions.view(*shape, 3), views)
+    return VolumeRender(
+        rgb=opacity[..., None] * surface + (1 - opacity[..., None]) * behind,
+        opacity=opacity,
+        depth=(out[:, 3:4] / share).view(shape),
+        normal=normal,
+        albedo=albedo,
+        samples=samples,
+        weights=weights,
+        directions=directions,
+    )
+
+
+@torch.no_grad()
+def _drop_hidden(field: HashField, samples: Samples) -> Samples:
+    """Without the samples that lie behind an opaque surface: most of a solid object, and most of the cost."""
+    left = transmittance(field.density(samples.points), samples.delta, samples.offsets)
+    return samples.select(left > HIDDEN)
+
+
+def _evaluate(
+    field: HashField, samples: Samples, lit: Bool[Tensor, "N"] | None
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N C"]]:
+    """Density, and the values to composite: albedo, distance and, if `lit`, the normals of the lit samples."""
+    features = field.features(samples.points)
+    density, albedo = field.matter(samples.points, features)
+    values = [albedo, samples.t[:, None]]
+    if lit is not None:
+        rows = lit.nonzero()[:, 0]
+        values.append(torch.zeros_like(albedo).index_copy(0, rows, field.normals(features[rows])))
+    return density, torch.cat(values, -1)
+
+
+def _behind(
+    background: Background, directions: Float[Tensor, "B H W 3"], views: Views
+) -> Float[Tensor, "B H W 3"]:
+    """Each view's plain backdrop, or the learned background where it has none."""
+    colour = views.backdrop[:, None, None, :].expand_as(directions)
+    open_sky = (views.plain < 0.5).nonzero()[:, 0]
+    if len(open_sky) == 0:
+        return colour
+    return colour.index_copy(0, open_sky, background(directions[open_sky]))

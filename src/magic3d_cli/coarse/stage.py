@@ -1,18 +1,19 @@
-"""The coarse stage: optimise a hash-grid NeRF under an image objective (Magic3D, section 4.1)."""
+"""The coarse stage: optimise a hash-grid NeRF against an objective on its renderings (Magic3D section 4.1)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from magic3d_cli.coarse.background import Background
 from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
+from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity
 from magic3d_cli.coarse.render import Render, VolumeRender, render, step_length
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
@@ -20,32 +21,39 @@ from magic3d_cli.settings import Settings
 from magic3d_cli.stage_report import Objective, StepReport
 from magic3d_cli.views import Views, sample_views
 
-_VISIBLE = 0.01  # opacity of one sample below which a cell counts as empty
-_EMPTY, _SOLID = 0.002, 0.9  # mean opacity of an image
+PIXELS = 64.0
+"""A regulariser of weight 1 pulls on a whole image as hard as this many pixels of the objective, which is a sum over
+pixels. It makes the usual weights (threestudio's are relative to a mean) fit a summed loss."""
+
+_EMPTY, _SOLID = 0.002, 0.95  # mean opacity of the renderings
 _CHECK_FROM = 0.2  # share of the run after which an empty or solid volume is an error
-_NORMAL_SAMPLES = 4096  # samples a step whose predicted normals are compared with the density's
+_RAYS = 1 << 15  # rendered at a time without gradient
 
 
 class CoarseStage:
-    """Scene, optimiser and random state of the coarse stage; `step` is the number of steps done."""
+    """A coarse scene and its optimisation. The same seed on a CPU gives the same bits, resumed or not."""
 
     def __init__(self, settings: Settings, seed: int, device: torch.device | str = "cpu") -> None:
-        self.settings = settings
-        self.device = torch.device(device)
-        self.generator = torch.Generator().manual_seed(seed)
-        own = settings.coarse
-        self.field = HashField(own.field, self.generator).to(self.device)
-        self.background = Background(self.generator).to(self.device)
-        self.occupancy = OccupancyGrid(own.occupancy_size, own.occupancy_decay, own.occupancy_start).to(
-            self.device
-        )
+        self.settings, self.device, self.step = settings, torch.device(device), 0
+        coarse = settings.coarse
+        self.generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
+        self.field = HashField(coarse.field, self.generator).to(device)
+        self.background = Background(self.generator).to(device)
+        self.occupancy = OccupancyGrid(
+            coarse.occupancy_size,
+            step_length(coarse.samples_per_ray),
+            coarse.occupancy_threshold,
+            coarse.occupancy_decay,
+            coarse.occupancy_start,
+        ).to(device)
+        self.occupancy.update(self.field.density, self.generator)
         self.optimiser = FiniteAdam(
             [
-                {"params": list(self.field.parameters()), "lr": own.lr},
-                {"params": list(self.background.parameters()), "lr": own.background_lr},
+                {"params": list(self.field.parameters()), "lr": coarse.lr},
+                {"params": list(self.background.parameters()), "lr": coarse.background_lr},
             ]
         )
-        self.step = 0
+        self._mean_opacity: float | None = None  # running
 
     def run(
         self,
@@ -54,97 +62,116 @@ class CoarseStage:
         until: int | None = None,
         on_step: Callable[[StepReport], None] | None = None,
     ) -> None:
-        """Optimise up to step `until` (default: all). `on_step` may raise to stop; the state is then consistent.
+        """Train to step `until` (default: all). `on_step` may raise to stop: the step it hears of is complete.
 
-        Raises:
-            Collapsed: the volume became empty or solid, or gradients stayed non-finite.
+        Raises Collapsed when the volume has become empty or solid, or when no gradient is finite any more.
         """
-        own = self.settings.coarse
-        for _ in range(self.step, own.steps if until is None else until):
-            begun = time.perf_counter()
-            progress = self.step / own.steps
-            if self.step % own.occupancy_every == 0:
-                threshold = _VISIBLE / step_length(own.samples_per_ray)
-                self.occupancy.update(self.field.density, threshold, self.generator)
-            views = sample_views(own.views, own.sampling, self.generator).to(self.device)
-            size = own.warm_render_size if progress < own.warm else own.render_size
-            image = render(
-                self.field, self.occupancy, self.background, views, size, own.samples_per_ray, self.generator
-            )
-            rendered = time.perf_counter()
-            loss, metrics = objective(image.rgb, views, progress, self.generator)
-            judged = time.perf_counter()
-            loss = loss + self._regulariser(image, views, progress)
-            self.optimiser.zero_grad()
-            loss.backward()
-            differentiated = time.perf_counter()
-            self.optimiser.step()
-            self.step += 1
-            opacity = image.opacity.detach().mean().item()
-            self._check(opacity)
+        total = self.settings.coarse.steps
+        while self.step < min(until if until is not None else total, total):
+            report = self._step(objective)
             if on_step is not None:
-                seconds = {
-                    "render": rendered - begun,
-                    "objective": judged - rendered,
-                    "backward": differentiated - judged,
-                    "optimizer": time.perf_counter() - differentiated,
-                }
-                metrics = {
-                    **metrics,
-                    "opacity": opacity,
-                    "occupied": self.occupancy.fraction(),
-                    "samples": float(len(image.samples)),
-                }
-                on_step(StepReport("coarse", self.step, own.steps, metrics, seconds))
+                on_step(report)
+            self._check()
 
-    def _regulariser(self, image: VolumeRender, views: Views, progress: float) -> Tensor:
-        """The paper's regularisers, each a sum over an image's pixels, averaged over the views."""
-        own = self.settings.coarse
-        count = len(views)
-        loss = own.sparsity * progress * image.opacity.sum() / count
-        if own.opaqueness:
-            p = image.opacity.clamp(1e-4, 1 - 1e-4)
-            entropy = -(p * p.log() + (1 - p) * (1 - p).log())
-            loss = loss + own.opaqueness * progress * entropy.sum() / count
-        weights = image.weights.detach()
-        total = len(weights)
-        if total and own.normal_agreement:
-            index = torch.randint(total, (_NORMAL_SAMPLES,), generator=self.generator).to(self.device)
-            target = self.field.density_normal(image.samples.points[index], self._normal_step())
-            apart = (image.field.normal[index] - target).square().sum(-1)
-            share = total / _NORMAL_SAMPLES / count
-            loss = loss + own.normal_agreement * share * (weights[index] * apart).sum()
-        if total and own.orientation:
-            loss = loss + own.orientation * progress * _facing_away(image, views) / count
-        return loss
+    def _step(self, objective: Objective) -> StepReport:
+        coarse = self.settings.coarse
+        clock = _Clock(self.device)
+        progress = self.step / coarse.steps
+        views = sample_views(coarse.views, coarse.sampling, self.generator).to(self.device)
+        image = render(
+            self.field,
+            self.occupancy,
+            self.background,
+            views,
+            coarse.warm_render_size if progress < coarse.warm else coarse.render_size,
+            coarse.samples_per_ray,
+            self.generator,
+        )
+        clock.lap("render")
+        loss, metrics = objective(image.rgb, views, progress, self.generator)
+        clock.lap("objective")
+        terms = self._regularisers(image, progress)
+        clock.lap("render")
+        self.optimiser.zero_grad()
+        (loss + sum(terms.values())).backward()
+        clock.lap("backward")
+        opacity = float(image.opacity.detach().mean())
+        self.optimiser.step()
+        self.step += 1
+        if self.step % coarse.occupancy_every == 0:
+            self.occupancy.update(self.field.density, self.generator)
+        previous = opacity if self._mean_opacity is None else self._mean_opacity
+        self._mean_opacity = 0.9 * previous + 0.1 * opacity
+        clock.lap("optimizer")
+        metrics = {
+            "loss": float(loss.detach()),
+            **metrics,
+            **{name: float(term.detach()) for name, term in terms.items()},
+            "opacity": opacity,
+            "occupied": self.occupancy.fraction(),
+            "samples": float(len(image.samples)),
+            "skipped": float(self.optimiser.skipped),
+        }
+        return StepReport("coarse", self.step, coarse.steps, metrics, clock.seconds)
 
-    def _normal_step(self) -> float:
-        """Finite differences over one cell of a middling grid level: smaller follows noise, larger rounds edges."""
-        return 2 / min(self.settings.coarse.field.finest_resolution, 128)
+    def _regularisers(self, image: VolumeRender, progress: float) -> dict[str, Tensor]:
+        """Weighted terms that are added to the objective, in its units: a sum over an image's pixels.
 
-    def _check(self, opacity: float) -> None:
-        if self.step < _CHECK_FROM * self.settings.coarse.steps:
+        All but the agreement grow with `progress`, so that they do not freeze a shape before there is one.
+        """
+        coarse = self.settings.coarse
+        terms = {}
+        if coarse.sparsity:
+            terms["sparsity"] = PIXELS * progress * coarse.sparsity * sparsity(image.opacity)
+        if coarse.opaqueness:
+            terms["opaqueness"] = PIXELS * progress * coarse.opaqueness * opaqueness(image.opacity)
+        if coarse.normal_agreement or coarse.orientation:
+            agreement, orientation = normal_terms(self.field, image, coarse.normal_samples, self.generator)
+            # Summed over pixels like the objective: it has to hold against the gradient of the shading, or the
+            # predicted normals drift away from the shape.
+            pixels = image.opacity[0].numel()
+            terms["normal_agreement"] = pixels * coarse.normal_agreement * agreement
+            terms["orientation"] = PIXELS * progress * coarse.orientation * orientation
+        return terms
+
+    def _check(self) -> None:
+        opacity, total = self._mean_opacity, self.settings.coarse.steps
+        if opacity is None or self.step < max(_CHECK_FROM * total, 10):
             return
-        hint = "Try another --seed, or a prompt that names one solid object."
-        if opacity < _EMPTY:
+        if not _EMPTY < opacity < _SOLID:
+            state = "empty" if opacity < 0.5 else "solid"
             raise Collapsed(
-                f"The volume became empty (mean opacity {opacity:.4f}) at step {self.step}.", hint
-            )
-        if opacity > _SOLID:
-            raise Collapsed(
-                f"The volume became solid (mean opacity {opacity:.2f}) at step {self.step}.", hint
+                f"The coarse volume became {state} (mean opacity {opacity:.4f}) at step {self.step} of {total}.",
+                "Try another --seed, or a prompt that names one solid object.",
             )
 
     @torch.no_grad()
     def render(self, views: Views, size: int) -> Render:
-        """Images of the present scene, without jitter."""
-        samples = 2 * self.settings.coarse.samples_per_ray
-        return render(self.field, self.occupancy, self.background, views.to(self.device), size, samples)
+        """Images of the present scene, with normals for every view, without jitter and twice as finely sampled."""
+        at_once = max(_RAYS // size**2, 1)  # bounds the memory
+        parts = [
+            render(
+                self.field,
+                self.occupancy,
+                self.background,
+                views[start : start + at_once],
+                size,
+                2 * self.settings.coarse.samples_per_ray,
+                all_normals=True,
+            )
+            for start in range(0, len(views), at_once)
+        ]
+        return Render(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Render)))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a bit-identical continuation needs: tensors by name, and plain JSON values."""
-        modules = {"field": self.field, "background": self.background, "occupancy": self.occupancy}
-        return pack_state(modules, self.optimiser, self.generator), {"stage": "coarse", "step": self.step}
+        """Everything a bit-identical continuation needs: CPU tensors by name, and plain JSON values."""
+        meta = {
+            "stage": "coarse",
+            "step": self.step,
+            "skipped": self.optimiser.skipped,
+            "mean_opacity": self._mean_opacity,
+        }
+        return pack_state(self._modules(), self.optimiser, self.generator), meta
 
     @classmethod
     def from_state(
@@ -154,16 +181,28 @@ class CoarseStage:
         meta: dict[str, Any],
         device: torch.device | str = "cpu",
     ) -> CoarseStage:
-        """Inverse of `state`. Raises KeyError or RuntimeError when tensors do not fit the settings."""
+        """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit the settings."""
         stage = cls(settings, 0, device)
-        modules = {"field": stage.field, "background": stage.background, "occupancy": stage.occupancy}
-        unpack_state(modules, stage.optimiser, stage.generator, tensors)
-        stage.step = int(meta["step"])
+        unpack_state(stage._modules(), stage.optimiser, stage.generator, tensors)
+        stage.step, stage.optimiser.skipped = meta["step"], meta["skipped"]
+        stage._mean_opacity = meta["mean_opacity"]
         return stage
 
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"field": self.field, "background": self.background, "occupancy": self.occupancy}
 
-def _facing_away(image: VolumeRender, views: Views) -> Float[Tensor, ""]:
-    """Orientation loss (Ref-NeRF, used by DreamFusion): visible normals must not point away from the camera."""
-    rays = views.rays(image.rgb.shape[1])[1].reshape(-1, 3)[image.samples.ray]
-    away = (image.field.normal * rays).sum(-1).clamp(min=0)
-    return (image.weights.detach() * away.square()).sum()
+
+class _Clock:
+    """Adds up the seconds of each phase; waits for the device, so that a phase is charged for its own work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(("render", "objective", "backward", "optimizer"), 0.0)
+        self.last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[phase] += now - self.last
+        self.last = now

@@ -1,4 +1,4 @@
-"""Multi-resolution hash encoding (Instant-NGP, arXiv 2201.05989, section 3): plain PyTorch and a CPU kernel."""
+"""Multi-resolution hash encoding (Instant-NGP, arXiv 2201.05989, section 3): PyTorch and a CPU kernel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def hash_encode(
 
     Args:
         points: in [0, 1]^3; outside they are clamped.
-        table: T entries a level, T a power of two; levels with (resolution + 1)^3 <= T are dense, others hashed.
+        table: T entries a level, T a power of two. Levels whose (resolution + 1)^3 vertices fit are dense, the
+            others hashed.
         resolutions: cells per side of each level.
 
     Differentiable in `table` only. Bit-deterministic on the CPU, for any number of threads.
@@ -67,7 +68,7 @@ def _index_reference(vertex: Int[Tensor, "*n 3"], resolution: int, size: int) ->
 def _check(table: Tensor, resolutions: tuple[int, ...]) -> None:
     levels, size, _ = table.shape
     if levels != len(resolutions) or size & (size - 1):
-        raise ValueError(f"table {tuple(table.shape)} does not fit {len(resolutions)} levels of a power of two")
+        raise ValueError(f"table {tuple(table.shape)} must be {len(resolutions)} levels of 2^k entries")
 
 
 class _HashEncode(torch.autograd.Function):
@@ -79,9 +80,7 @@ class _HashEncode(torch.autograd.Function):
         levels, _, width = table.shape
         features = torch.empty(len(points), levels * width)
         with NUMBA_LOCK:
-            _encode(
-                points.numpy(), table.detach().contiguous().numpy(), ctx.resolutions, features.numpy()
-            )
+            _encode(points.numpy(), table.detach().contiguous().numpy(), ctx.resolutions, features.numpy())
         return features
 
     @staticmethod
@@ -89,9 +88,7 @@ class _HashEncode(torch.autograd.Function):
         (points,) = ctx.saved_tensors
         table_grad = torch.zeros(ctx.table_shape)
         with NUMBA_LOCK:
-            _encode_backward(
-                points.numpy(), grad.contiguous().numpy(), ctx.resolutions, table_grad.numpy()
-            )
+            _encode_backward(points.numpy(), grad.contiguous().numpy(), ctx.resolutions, table_grad.numpy())
         return None, table_grad, None
 
 
@@ -153,7 +150,7 @@ def _encode(points, table, resolutions, out):
 
 @numba.njit(parallel=True, cache=True, boundscheck=False)
 def _encode_backward(points, grad, resolutions, table_grad):
-    """Parallel over levels: one thread owns a level's entries, so no atomics and a fixed order of summation."""
+    """Parallel over levels: one thread owns a level's entries: no atomics, a fixed order of summation."""
     levels, size, width = table_grad.shape
     mask = np.uint32(size - 1)
     for level in numba.prange(levels):

@@ -55,7 +55,8 @@ def march(
         return march_reference(origins, directions, occupancy, step, jitter)
     arrays = [x.detach().contiguous().numpy() for x in (origins, directions, occupancy, jitter)]
     longest = int(2 * 3**0.5 / step) + 2  # lattice points on the box's diagonal
-    counts, lattice = np.empty(len(origins), dtype=np.int64), np.empty((len(origins), longest), dtype=np.int32)
+    counts = np.empty(len(origins), dtype=np.int64)
+    lattice = np.empty((len(origins), longest), dtype=np.int32)
     with NUMBA_LOCK:
         _march_find(*arrays, _occupied_box(arrays[2]), np.float32(step), counts, lattice)
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
@@ -79,7 +80,7 @@ def march_reference(
     step: float,
     jitter: Float[Tensor, "R"],
 ) -> Samples:
-    """`march` in plain PyTorch, on any device: every lattice point of the box, then the occupied ones kept."""
+    """`march` in plain PyTorch, on any device: all lattice points of the box, then the occupied ones."""
     size = occupancy.shape[0]
     inverse = 1 / _away_from_zero(directions)
     low, high = (-1 - origins) * inverse, (1 - origins) * inverse
@@ -135,7 +136,7 @@ _SCENE = np.array([[-1.0] * 3, [1.0] * 3], dtype=np.float32)
 
 @numba.njit(parallel=True, cache=True, boundscheck=False)
 def _march_find(origins, directions, occupancy, jitter, box, step, counts, lattice):
-    """Number of occupied lattice points of each ray, and which they are; only the occupied box is searched."""
+    """How many lattice points of each ray are occupied, and which; only the occupied box is searched."""
     scale, last = np.float32(0.5) * np.float32(len(occupancy)), np.int32(len(occupancy) - 1)
     for r in numba.prange(len(origins)):
         entry, leave = _span(origins[r], directions[r], _SCENE)
@@ -148,7 +149,9 @@ def _march_find(origins, directions, occupancy, jitter, box, step, counts, latti
             k = max(int((near - entry) / step) - 1, 0)
             t = entry + (np.float32(k) + jitter[r]) * step
             while t < stop and k < lattice.shape[1]:
-                x, y, z = _cell(ox + t * dx, scale, last), _cell(oy + t * dy, scale, last), _cell(oz + t * dz, scale, last)
+                x = _cell(ox + t * dx, scale, last)
+                y = _cell(oy + t * dy, scale, last)
+                z = _cell(oz + t * dz, scale, last)
                 lattice[r, count] = k
                 count += occupancy[x, y, z]
                 k += 1
@@ -173,10 +176,10 @@ def composite(
     delta: Float[Tensor, "N"],
     offsets: Int[Tensor, "R+1"],
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R"], Float[Tensor, "N"]]:
-    """Emission-absorption quadrature (NeRF, arXiv 2003.08934, eq. 3): sum of weights x values, opacity, weights.
+    """Sum of weights x values, opacity and weights (NeRF, arXiv 2003.08934, eq. 3).
 
-    weight_i = T_i (1 - exp(-density_i delta_i)) with T_i the transmittance in front of sample i. Differentiable in
-    `density` and `values`. Rays without samples give zeros.
+    weight_i = T_i (1 - exp(-density_i delta_i)) with T_i the transmittance in front of sample i.
+    Differentiable in `density` and `values`. Rays without samples give zeros.
     """
     if density.device.type == "cpu" and density.dtype == torch.float32:
         return _Composite.apply(density, values, delta, offsets)
@@ -192,14 +195,21 @@ def composite_reference(
     """`composite` in plain PyTorch, on any device."""
     rays = len(offsets) - 1
     ray = torch.repeat_interleave(torch.arange(rays, device=offsets.device), offsets.diff())
-    optical = density * delta
-    # Running sums over all rays are differenced, which would cost single precision its digits.
-    before = torch.cat([optical.new_zeros(1, dtype=torch.float64), optical.double().cumsum(0)])
-    transmittance = torch.exp(-(before[:-1] - before[offsets[ray]])).to(density.dtype)
-    weights = transmittance * -torch.expm1(-optical)
+    weights = transmittance(density, delta, offsets) * -torch.expm1(-density * delta)
     out = values.new_zeros(rays, values.shape[1]).index_add(0, ray, weights[:, None] * values)
     opacity = values.new_zeros(rays).index_add(0, ray, weights)
     return out, opacity, weights
+
+
+def transmittance(
+    density: Float[Tensor, "N"], delta: Float[Tensor, "N"], offsets: Int[Tensor, "R+1"]
+) -> Float[Tensor, "N"]:
+    """Share of light that reaches each sample past those in front of it. Plain PyTorch, differentiable."""
+    optical = (density * delta).double()
+    # Running sums over all rays are differenced, which would cost single precision its digits.
+    before = torch.cat([optical.new_zeros(1), optical.cumsum(0)])
+    start = torch.repeat_interleave(before[offsets[:-1]], offsets.diff())
+    return torch.exp(start - before[:-1]).to(density.dtype)
 
 
 class _Composite(torch.autograd.Function):

@@ -1,0 +1,54 @@
+"""What the coarse stage asks of the volume besides the objective; every term is averaged over the pixels."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from magic3d_cli.coarse.field import HashField
+from magic3d_cli.coarse.render import VolumeRender
+
+
+def sparsity(opacity: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Pulls empty space to zero: sqrt(opacity^2 + 0.01), as threestudio's."""
+    return torch.sqrt(opacity**2 + 0.01).mean()
+
+
+def opaqueness(opacity: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Pulls each pixel to 0 or 1: the binary entropy of the opacity, nats."""
+    p = opacity.clamp(1e-3, 1 - 1e-3)
+    return -(p * torch.log(p) + (1 - p) * torch.log(1 - p)).mean()
+
+
+def surface_samples(weights: Float[Tensor, "N"], count: int, generator: torch.Generator) -> Int[Tensor, "M"]:
+    """Indices of `count` samples drawn by their weights, stratified; none if nothing is visible."""
+    total = weights.detach().double().cumsum(0)
+    if len(total) == 0 or total[-1] <= 0:
+        return torch.zeros(0, dtype=torch.int64, device=weights.device)
+    draws = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    index = torch.searchsorted(total, draws.to(total) * total[-1])
+    return index.clamp(max=len(total) - 1)
+
+
+def normal_terms(
+    field: HashField, render: VolumeRender, count: int, generator: torch.Generator
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Agreement |predicted - density's normal|^2, and orientation max(0, n . ray)^2 of the density's normals
+    (Ref-NeRF, arXiv 2112.03907, section 4; DreamFusion supplement).
+
+    Both are weighted by each sample's share of its pixel (held constant: a surface must not fade in order to lower
+    them), here by drawing `count` samples in proportion to it.
+    """
+    index = surface_samples(render.weights, count, generator)
+    if len(index) == 0:
+        return render.opacity.new_zeros(()), render.opacity.new_zeros(())
+    points = render.samples.points[index]
+    actual = field.density_normal(points)
+    predicted = field.normals(field.features(points))
+    along = (actual * render.directions[render.samples.ray[index]]).sum(-1)
+    visible = render.opacity.detach().mean()
+    return (
+        visible * ((predicted - actual) ** 2).sum(-1).mean(),
+        visible * (along.clamp(min=0) ** 2).mean(),
+    )
