@@ -1,0 +1,129 @@
+"""Failures as a person sees them: what happened, what to type next, and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from magic3d_cli.errors import Magic3DError, OutOfMemory
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupted
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_RUN = "_magic3d_run"
+
+
+def say(what: str, next_step: str = "", label: str = "error") -> None:
+    """A failure on stderr, unwrapped so that paths and commands can be copied."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    console.print(Text.assemble((f"{label}: ", "bold red"), what), soft_wrap=True)
+    if next_step:
+        console.print(Text.assemble(("next: ", "bold"), next_step), soft_wrap=True)
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose failures end in a message and an exit code instead of a traceback.
+
+    Wrapped round each command, inside typer, which would turn every KeyboardInterrupt into 130.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(explain(error)) from error
+
+    return wrapper
+
+
+@contextmanager
+def recorded(run: RunDirectory) -> Iterator[None]:
+    """Log a failure in the run's own log, and let the message say what the run has kept."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        setattr(error, _RUN, run)
+        trace = None if isinstance(error, Magic3DError | Interrupted) else traceback.format_exc()
+        run.log("stopped", type=type(error).__name__, message=str(error), traceback=trace)
+        raise
+
+
+def explain(error: BaseException) -> int:
+    """Say what happened; returns the exit code."""
+    run: RunDirectory | None = getattr(error, _RUN, None)
+    if isinstance(error, Magic3DError):
+        say(error.what, error.next_step)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        say(f"Stopped on request. {_kept(run)}", _again(), label="interrupted")
+        return error.exit_code if isinstance(error, Interrupted) else 130
+    if _out_of_memory(error):
+        say(
+            f"Out of memory. {_kept(run)}",
+            "Close other programs, or use a smaller --preset, --texture-size or --prior.",
+        )
+        return OutOfMemory.exit_code
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        place = f" while writing {error.filename}" if error.filename else ""
+        say(f"The disk is full{place}. {_kept(run)}", f"Free some space, then: {_again()}")
+        return 1
+    if isinstance(error, OSError) and error.errno is not None:
+        say(f"{error.strerror}: {error.filename or 'a file'}. {_kept(run)}", _again())
+        return 1
+    say(f"Something unexpected went wrong: {type(error).__name__}: {_short(error)}", _details(error, run))
+    return 1
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    # The CPU allocator has no class of its own.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _kept(run: RunDirectory | None) -> str:
+    """What the run folder holds."""
+    if run is None or run.furthest is None:
+        return "Nothing had been computed yet."
+    from magic3d_cli.run.checkpoint import read_header
+
+    try:
+        header = read_header(run.furthest)
+    except Magic3DError:
+        return f"{run.path} is kept."
+    return f"{run.furthest} keeps the {header['stage']} stage at step {header['step']} of {header['total']}."
+
+
+def _again() -> str:
+    """The command that goes on from here: the same one, without --fresh."""
+    return shlex.join(["magic3d", *(a for a in sys.argv[1:] if a != "--fresh")])
+
+
+def _details(error: BaseException, run: RunDirectory | None) -> str:
+    """Where the traceback is, for a bug report."""
+    if run is not None and run.log_path.is_file():
+        return f"Report it with the last line of {run.log_path}"
+    with tempfile.NamedTemporaryFile("w", prefix="magic3d-", suffix=".log", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"Report it with {Path(file.name)}"
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:300]

@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Where to write: .glb or .obj. The run is kept in FILE's .run folder.",
+    ),
+]
+Preset = Annotated[
+    str, typer.Option(metavar="NAME", help="draft, standard or paper: how long to optimise, and how finely.")
+]
+Prior = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="The diffusion model that knows what things look like: auto, builtin, sd15, deepfloyd-if-m, "
+        "a diffusers directory or a hub id.",
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Another seed, another object.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
+Faces = Annotated[int | None, typer.Option(metavar="N", help="Triangles of the mesh, at most.")]
+TextureSize = Annotated[int | None, typer.Option(metavar="N", help="Side of the texture, in pixels.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over; an earlier run is moved aside, not deleted.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print a JSON report instead of the path.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors are still shown.")]

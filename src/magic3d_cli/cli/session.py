@@ -1,0 +1,72 @@
+"""What every command does around its work: progress, signals, the run folder, the device, the answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from magic3d_cli.cli.failures import recorded
+from magic3d_cli.cli.progress import Display, display
+from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with."""
+
+    observer: Display
+    interrupts: Interrupts
+
+
+@contextmanager
+def session(quiet: bool) -> Iterator[Session]:
+    """Progress shown and signals handled for the duration; torch is not imported yet."""
+    _hush_libraries()
+    with ExitStack() as stack:
+        observer = stack.enter_context(display(quiet))
+        interrupts = stack.enter_context(Interrupts().installed())
+        observer.phase("start")
+        yield Session(observer, interrupts)
+
+
+@contextmanager
+def opened(run: RunDirectory) -> Iterator[RunDirectory]:
+    """The run folder, made and locked; failures inside are written to its log."""
+    with run, recorded(run):
+        yield run
+
+
+def choose_device(name: str) -> str:
+    """ "cpu" or "cuda". Raises EnvironmentFault when there is no GPU for what was asked."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise EnvironmentFault(
+            "There is no CUDA GPU that PyTorch can use on this machine.",
+            "Use --device cpu, or install a CUDA build of PyTorch: https://pytorch.org/get-started",
+        )
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+def answer(result: dict[str, Any], as_json: bool) -> None:
+    """The only thing that goes to stdout."""
+    print(json.dumps(result) if as_json else result["output"])
+
+
+def _hush_libraries() -> None:
+    """Messages of libraries that a person cannot act on; set before the libraries are imported."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")

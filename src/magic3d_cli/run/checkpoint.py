@@ -1,0 +1,142 @@
+"""Checkpoints: one safetensors file with a JSON header. Never pickle, so opening one cannot run code.
+
+The header travels in safetensors' `__metadata__` under the key "magic3d" and carries a SHA-256 over itself
+and every tensor's name, type, shape and bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from magic3d_cli.errors import UsageError
+from magic3d_cli.run.atomic import write_atomically
+
+SCHEMA = 1
+"""Raised when an older program could misread the file."""
+
+_KEY = "magic3d"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically. `header` must be JSON; "schema" and "sha256" are added.
+
+    Raises OSError (disk full, not writable); an older checkpoint at `path` is then untouched.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # safetensors refuses tensors that share memory, which views of one buffer do.
+    plain = {name: t.clone() if t.untyped_storage().nbytes() > t.nbytes else t for name, t in plain.items()}
+    full = {**header, "schema": SCHEMA}
+    full["sha256"] = _digest(plain, full)
+    write_atomically(path, safetensors.torch.save(plain, {_KEY: json.dumps(full)}))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a checkpoint.
+
+    Raises UsageError when the file is missing, foreign, truncated, changed since it was written, or from a
+    newer program.
+    """
+    data = _read(path)
+    header = _header(path, data)
+    try:
+        tensors = safetensors.torch.load(data)
+    except Exception as error:  # safetensors' own error class, or ValueError for an unknown type
+        raise _changed(path) from error
+    if _digest(tensors, header) != header.get("sha256"):
+        raise _changed(path)
+    return tensors, header
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone; the tensors are not verified. Raises UsageError as `load` does."""
+    return _header(path, _read(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"There is no checkpoint {path}.",
+            "Checkpoints are in the .run folder beside the output, for example dragon.run/coarse.ckpt.",
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}.", "Give a file that you may read."
+        ) from error
+
+
+def _header(path: Path, data: bytes) -> dict[str, Any]:
+    """Parse and check the outer shell by hand, so that each kind of damage gets its own message."""
+    if len(data) < 8:
+        raise _truncated(path) if data else _foreign(path, "it is empty")
+    (length,) = struct.unpack("<Q", data[:8])
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        raise _foreign(path, "it is a PyTorch (pickle) file, which is never loaded because it can run code")
+    if data[8:9] != b"{":
+        raise _foreign(path, "it is not in safetensors format")
+    if 8 + length > len(data):
+        raise _truncated(path)
+    try:
+        shell = json.loads(data[8 : 8 + length])
+        end = max(
+            (entry["data_offsets"][1] for key, entry in shell.items() if key != "__metadata__"), default=0
+        )
+        text = shell.get("__metadata__", {}).get(_KEY)
+        header = None if text is None else json.loads(text)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _changed(path) from error
+    if header is None:
+        raise _foreign(path, "its header lacks the magic3d entry")
+    if not isinstance(header, dict) or not isinstance(header.get("schema"), int):
+        raise _changed(path)
+    if header["schema"] > SCHEMA:
+        raise UsageError(
+            f"{path} was written by a newer magic3d ({header.get('version', 'unknown version')}).",
+            "Update this one: pip install --upgrade magic3d",
+        )
+    if 8 + length + end > len(data):
+        raise _truncated(path)
+    if 8 + length + end < len(data):
+        raise _changed(path)
+    return header
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    total = hashlib.sha256()
+    total.update(json.dumps({k: v for k, v in header.items() if k != "sha256"}, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _foreign(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path} is not a magic3d checkpoint: {why}.",
+        "Give a coarse.ckpt or fine.ckpt from a .run folder, or make one: magic3d generate PROMPT",
+    )
+
+
+def _truncated(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is cut short: part of it is missing, as after an unfinished copy or download.",
+        "Copy it again, or repeat the generate command with --fresh to make a new one.",
+    )
+
+
+def _changed(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is damaged: its contents do not match the checksum in its header.",
+        "Copy it again, or repeat the generate command with --fresh to make a new one.",
+    )

@@ -1,0 +1,101 @@
+"""A run's folder beside its output: `dragon.glb` keeps `dragon.run/`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from magic3d_cli.errors import UsageError
+from magic3d_cli.run.atomic import SUFFIX, write_atomically
+from magic3d_cli.run.lock import Lock
+
+CHECKPOINTS = ("fine.ckpt", "coarse.ckpt")
+"""Furthest first."""
+
+
+class RunDirectory:
+    """Checkpoints, settings, log and previews of one run. As a context manager it holds the run's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.coarse = path / "coarse.ckpt"
+        self.fine = path / "fine.ckpt"
+        self.preview = path / "preview.png"
+        self.log_path = path / "log.jsonl"
+        self.settings = path / "settings.json"
+        self.result = path / "result.json"
+        self._lock = Lock(path / "lock")
+
+    @staticmethod
+    def for_output(output: Path) -> RunDirectory:
+        """The run that belongs to an output file."""
+        return RunDirectory(output.with_suffix(".run"))
+
+    @staticmethod
+    def newest(folder: Path) -> RunDirectory | None:
+        """The run in `folder` whose checkpoint was written last, or None."""
+        saved = [p for name in CHECKPOINTS for p in folder.glob(f"*.run/{name}")]
+        return RunDirectory(max(saved, key=lambda p: p.stat().st_mtime).parent) if saved else None
+
+    @property
+    def furthest(self) -> Path | None:
+        """The checkpoint of the last stage that has one."""
+        return next((self.path / name for name in CHECKPOINTS if (self.path / name).is_file()), None)
+
+    def __enter__(self) -> RunDirectory:
+        """Make the folder, lock it, and remove what a killed process left half written.
+
+        Raises UsageError when the folder cannot be made or another process uses it.
+        """
+        try:
+            self.path.mkdir(exist_ok=True)
+            self._lock.acquire()
+            for leftover in self.path.glob(f"*{SUFFIX}"):
+                leftover.unlink()
+        except OSError as error:
+            raise UsageError(
+                f"The run folder {self.path} cannot be written: {error.strerror}.",
+                "Choose another place for the output with -o.",
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def set_aside(self, keep: Iterable[Path] = (), only: Iterable[Path] | None = None) -> Path | None:
+        """Move an earlier run's files to `dragon.run.1` (or 2, ...), and return that folder.
+
+        `keep` stays where it is; with `only`, nothing but those is moved. None when there was nothing to
+        keep. Nothing is deleted.
+        The lock is held throughout, which renaming the folder itself would not allow on every system.
+        """
+        kept = {self._lock.path, *keep}
+        files = [p for p in (self.path.iterdir() if only is None else only) if p.exists() and p not in kept]
+        if not any(p.suffix == ".ckpt" for p in files):
+            return None  # a run that saved nothing has nothing to lose
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        aside.mkdir()
+        for file in files:
+            file.rename(aside / file.name)
+        return aside
+
+    def write_json(self, path: Path, data: Any) -> None:
+        """A readable JSON file in the folder. Raises OSError."""
+        write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append a line to log.jsonl. A full disk must not stop a run here: checkpoints report it better."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
+        try:
+            with self.log_path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            pass

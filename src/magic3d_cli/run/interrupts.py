@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM: stop between two steps, or at once where there is nothing to save."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The person or the system asked to stop. Not an Exception, so that no library swallows it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal number, as shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
+
+
+class Interrupts:
+    """Turns signals into `Interrupted`. While `held`, a first signal waits for `check`; a second does not."""
+
+    def __init__(self) -> None:
+        self._holding = False
+        self.pending: int | None = None
+
+    @contextmanager
+    def installed(self) -> Iterator[Interrupts]:
+        """Handle signals for the duration; only the main thread may do this."""
+        previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Defer the first signal: the code inside calls `check` wherever its state is consistent."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal is waiting."""
+        if self.pending is not None:
+            raise Interrupted(self.pending)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._holding and self.pending is None:
+            self.pending = number
+        else:
+            raise Interrupted(number)

@@ -1,0 +1,110 @@
+"""What happens between two steps: log, show, stop when asked, save when due, draw when due."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from magic3d_cli.run.atomic import write_atomically
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.ledger import Ledger
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.stage_report import StepReport
+from magic3d_cli.views import Views, turntable
+
+
+class Picture(Protocol):
+    """Anything with images in it."""
+
+    @property
+    def rgb(self) -> Float[Tensor, "B H W 3"]: ...
+
+
+class Drawable(Protocol):
+    """A stage, as far as the keeper is concerned."""
+
+    def render(self, views: Views, size: int) -> Picture: ...
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often things are written, in seconds of wall time. None of it changes the result."""
+
+    checkpoint: float = 60.0  # the most that `kill -9` loses
+    preview: float = 10.0
+    preview_share: float = 0.03  # previews may cost at most this share of the time
+    preview_size: int = 112  # pixels a view
+
+
+class Keeper:
+    """Called after every step of one stage. Only reads the stage, so that saving changes no result."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        stage: Drawable,
+        save: Callable[[], None],
+        ledger: Ledger,
+        observer: Observer,
+        interrupts: Interrupts,
+        cadence: Cadence,
+    ) -> None:
+        self.run, self.stage, self.save, self.ledger = run, stage, save, ledger
+        self.observer, self.interrupts, self.cadence = observer, interrupts, cadence
+        now = self._last = time.monotonic()
+        self._next_checkpoint = now + cadence.checkpoint
+        self._next_preview = now  # after the first step: a sign of life
+
+    def __call__(self, report: StepReport) -> None:
+        """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
+        now = time.monotonic()
+        self.ledger.add_step(report)
+        self.ledger.add(report.stage, now - self._last)  # step by step, so that a checkpoint has it all
+        self._last = now
+        self.run.log("step", stage=report.stage, step=report.step, **_rounded(report))
+        self.observer.step(report)
+        if self.interrupts.pending is not None:
+            self.save()
+            self.interrupts.check()
+        if time.monotonic() >= self._next_checkpoint:
+            self.save()
+            self._next_checkpoint = time.monotonic() + self.cadence.checkpoint
+        if time.monotonic() >= self._next_preview:
+            self.draw()
+
+    def draw(self) -> None:
+        """Replace preview.png; a preview is a convenience, so a full disk does not stop the run here."""
+        begun = time.monotonic()
+        views = turntable(4, start=20.0)
+        with contextlib.suppress(OSError):
+            write_preview(self.run.preview, self.stage.render(views, self.cadence.preview_size).rgb)
+        now = time.monotonic()
+        self._next_preview = now + max(self.cadence.preview, (now - begun) / self.cadence.preview_share)
+
+
+def write_preview(path: Path, images: Float[Tensor, "B H W 3"]) -> None:
+    """PNG of the images side by side. Raises OSError."""
+    row = images.detach().clamp(0, 1).cpu().numpy().transpose(1, 0, 2, 3)
+    pixels = np.rint(row.reshape(row.shape[0], -1, 3) * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue(), durable=False)
+
+
+def _rounded(report: StepReport) -> dict[str, Any]:
+    """Metrics and timings short enough for a log of thousands of lines."""
+    return {
+        "metrics": {key: float(f"{value:.5g}") for key, value in report.metrics.items()},
+        "seconds": {key: round(value, 4) for key, value in report.seconds.items()},
+    }

@@ -1,0 +1,61 @@
+"""One process at a time in a run directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+from magic3d_cli.errors import UsageError
+
+
+class Lock:
+    """An operating-system lock on a file that also names its holder.
+
+    The system drops the lock when its process dies, however it dies, so there are no stale locks to guess
+    about; the process id in the file is only for the message.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock. Raises UsageError when another process holds it, OSError when it is not writable."""
+        file = self.path.open("a+", encoding="ascii")
+        try:
+            _lock(file)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            raise UsageError(
+                f"{self.path.parent} is in use by another magic3d"
+                + (f" (process {holder})." if holder else "."),
+                "Wait for it to finish, stop it, or choose another output with -o.",
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Let go; does nothing when not held. The file stays: removing it would race with the next holder."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+if os.name == "nt":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        # Windows locks bytes and hides them from readers: lock one far behind the process id.
+        file.seek(1 << 20)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        file.seek(0)
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,24 @@
+"""Who is told what a run is doing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # would import torch, which --help must not wait for
+    from magic3d_cli.stage_report import StepReport
+
+
+class Observer:
+    """Listens and says nothing; the command line's progress display says it."""
+
+    def begin(self, stage: str, done: int, total: int) -> None:
+        """A stage of `total` steps begins, or goes on after `done`."""
+
+    def step(self, report: StepReport) -> None:
+        """A step is done."""
+
+    def phase(self, name: str) -> None:
+        """A part without steps begins, for example "unwrap"."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing: resumed, set aside, fell back."""
