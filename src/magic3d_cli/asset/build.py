@@ -1,0 +1,110 @@
+"""From an extracted surface and its colour field to a finished asset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from magic3d_cli.asset.bake import Albedo, bake, evaluate
+from magic3d_cli.asset.check import FileMesh, measure, sample
+from magic3d_cli.asset.clean import clean
+from magic3d_cli.asset.mesh import face_areas, vertex_normals
+from magic3d_cli.asset.simplify import simplify
+from magic3d_cli.asset.unwrap import unwrap
+from magic3d_cli.asset.uv_raster import own_texels
+from magic3d_cli.asset.write import Asset
+from magic3d_cli.settings import AssetSettings
+
+
+def build_asset(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    albedo: Albedo,
+    settings: AssetSettings,
+    on_stage: Callable[[str], None] | None = None,
+    device: torch.device | str = "cpu",
+) -> Asset:
+    """Clean, simplify, unwrap and bake.
+
+    Args:
+        vertices, faces: the surface in world space (+Y up, facing +Z, within [-1, 1]^3).
+        albedo: colours in [0, 1] at world positions; called on `device`, without gradients.
+        settings: face count, texture size, padding, time limit of the unwrap.
+        on_stage: told "clean", "simplify", "unwrap" and "bake" as each begins.
+        device: where `albedo` wants its points.
+
+    Returns:
+        The asset, moved so that it stands on y = 0 above the origin; scale and orientation are kept. Its
+        report holds counts, the measures of `check.measure`, `bake_psnr` (texture against field, in dB)
+        and seconds.
+
+    Raises:
+        Collapsed: there is no surface.
+    """
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def begin(stage: str) -> None:
+        nonlocal clock
+        clock = time.perf_counter()
+        if on_stage is not None:
+            on_stage(stage)
+
+    def end(stage: str) -> None:
+        seconds[stage] = round(time.perf_counter() - clock, 3)
+
+    begin("clean")
+    points, triangles, repairs = clean(vertices, faces)
+    end("clean")
+    begin("simplify")
+    points, triangles = simplify(points, triangles, settings.faces)
+    end("simplify")
+    begin("unwrap")
+    # Normals before the seams split the vertices, or every seam would show in the shading.
+    normals = vertex_normals(points, triangles)
+    layout = unwrap(
+        points, triangles, normals, settings.texture_size, settings.padding, settings.unwrap_seconds
+    )
+    end("unwrap")
+    begin("bake")
+    positions = points[layout.vertex]
+    ownership = own_texels(layout.uvs, layout.faces, layout.size)
+    texture = bake(positions, layout.faces, ownership, layout.uvs, albedo, device)
+    end("bake")
+
+    report: dict[str, Any] = {"input_faces": len(faces), "repairs": repairs, "atlas": layout.method}
+    if layout.reason:
+        report["atlas_reason"] = layout.reason
+    mesh = FileMesh(positions, layout.uvs, layout.faces, texture)
+    report |= measure(mesh) | {"bake_psnr": bake_psnr(mesh, albedo, device), "seconds": seconds}
+    return Asset(
+        positions=(positions - standing_point(positions)).astype(np.float32),
+        normals=normals[layout.vertex].astype(np.float32),
+        uvs=layout.uvs.astype(np.float32),
+        faces=layout.faces,
+        texture=texture,
+        report=report,
+    )
+
+
+def standing_point(positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"]:
+    """The point that becomes the origin: lowest in y, middle of the bounding box in x and z."""
+    low, high = positions.min(0), positions.max(0)
+    return np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
+
+
+def bake_psnr(mesh: FileMesh, albedo: Albedo, device: torch.device | str, count: int = 20_000) -> float:
+    """Peak signal-to-noise ratio, in dB, of the texture against the field at random points of the surface."""
+    rng = np.random.default_rng(0)
+    area = face_areas(mesh.positions, mesh.faces)
+    face = np.searchsorted(np.cumsum(area), rng.random(count) * area.sum()).clip(max=len(area) - 1)
+    weights = rng.dirichlet(np.ones(3), count)[:, :, None]
+    points = (mesh.positions[mesh.faces[face]] * weights).sum(1)
+    seen = sample(mesh.texture, (mesh.uvs[mesh.faces[face]] * weights).sum(1))
+    error = float(((seen - evaluate(albedo, points, device).clip(0, 1)) ** 2).mean())
+    return round(-10 * float(np.log10(max(error, 1e-10))), 2)
