@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import torch
 import trimesh
 from asset_shapes import bumpy_torus, colours
+from PIL import Image
 
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.check import check
@@ -202,3 +205,18 @@ def test_a_file_without_a_texture_is_not_an_asset(tmp_path):
     trimesh.creation.box().export(path)
     with pytest.raises(UsageError):
         check(path)
+
+
+def test_the_contact_sheet_shows_four_sides_of_each_file(files, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    script = TESTS.parent / "examples" / "contact_sheet.py"
+    paths = [files["glb"][0], files["obj"][0]]
+    subprocess.run(
+        [sys.executable, script, *paths, "-o", sheet, "--size", "64"], check=True, capture_output=True
+    )
+    pixels = np.asarray(Image.open(sheet))
+    assert pixels.shape == (2 * (64 + 18), 4 * 64, 3)
+    first, second = pixels[18:82].astype(int), pixels[100:164].astype(int)
+    assert np.abs(first - second).mean() < 0.5  # both formats look the same
+    sides = np.split(first, 4, axis=1)
+    assert all(np.abs(a - b).mean() > 3 for a, b in itertools.combinations(sides, 2))  # the sides do not

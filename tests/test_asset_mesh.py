@@ -1,4 +1,4 @@
-"""The surface that gets written is closed, manifold, wound outward, without floaters and of the asked size."""
+"""The surface that gets written is closed, manifold, wound outward, without floaters, of the asked size."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from magic3d_cli.asset.mesh import (
     face_components,
     half_edges,
     label_components,
+    neighbour_means,
     paired_corners,
     signed_volume,
 )
@@ -215,17 +216,13 @@ def _insert_midpoints(
 
 def _pull_apart(vertices: Vertices, faces: Faces, moved: Bool[np.ndarray, "V"]) -> Vertices:
     """Move marked vertices a little toward the mean of their neighbours."""
-    directed, _ = half_edges(faces)
-    mean = np.stack(
-        [np.bincount(directed[:, 0], vertices[directed[:, 1], k], minlength=len(vertices)) for k in range(3)],
-        1,
+    return np.where(
+        moved[:, None], vertices + SEPARATION * (neighbour_means(vertices, faces) - vertices), vertices
     )
-    mean = mean / np.maximum(np.bincount(directed[:, 0], minlength=len(vertices)), 1)[:, None]
-    return np.where(moved[:, None], vertices + SEPARATION * (mean - vertices), vertices)
 
 
 def fill_holes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, int]:
-    """Close every boundary loop of a manifold mesh with a fan round its centroid; also returns their number."""
+    """Close every boundary loop of a manifold mesh with a fan round its centroid; also counts them."""
     directed, edge = half_edges(faces)
     boundary = directed[np.bincount(edge)[edge] == 1]
     if len(boundary) == 0:

@@ -32,7 +32,7 @@ def unit(vectors: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
 
 
 def vertex_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "V 3"]:
-    """Smooth unit normals: face normals weighted by their angle at the vertex (Thuermer and Wuethrich 1998)."""
+    """Smooth unit normals: face normals weighted by their angle there (Thuermer and Wuethrich 1998)."""
     normals = unit(face_vectors(vertices, faces))
     normals[face_areas(vertices, faces) < 1e-18] = 0  # a collinear face has no direction
     total = np.zeros((len(vertices), 3))
@@ -45,6 +45,15 @@ def vertex_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "V 3"]
                 faces[:, corner], (weight * normals)[:, axis], minlength=len(vertices)
             )
     return unit(total)
+
+
+def neighbour_means(vertices: Vertices, faces: Faces) -> Vertices:
+    """Mean of the neighbours of each vertex, each counted once per shared edge direction."""
+    directed, _ = half_edges(faces)
+    count = len(vertices)
+    sums = [np.bincount(directed[:, 0], vertices[directed[:, 1], k], minlength=count) for k in range(3)]
+    degree = np.bincount(directed[:, 0], minlength=count)
+    return np.stack(sums, 1) / np.maximum(degree, 1)[:, None]
 
 
 def signed_volume(vertices: Vertices, faces: Faces) -> float:

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from scipy.spatial import cKDTree
 
 from magic3d_cli.asset.clean import clean
-from magic3d_cli.asset.mesh import Faces, Vertices, face_vectors, half_edges, unit
+from magic3d_cli.asset.mesh import Faces, Vertices, face_vectors, neighbour_means, unit
 
 
 def simplify(vertices: Vertices, faces: Faces, target: int) -> tuple[Vertices, Faces]:
@@ -49,17 +49,11 @@ def unfold(
     vertices: Vertices, faces: Faces, reference_vertices: Vertices, reference_faces: Faces
 ) -> Vertices:
     """Relax the vertices of folded-over faces toward their neighbours until no face opposes the reference."""
-    directed, _ = half_edges(faces)
-    degree = np.maximum(np.bincount(directed[:, 0], minlength=len(vertices)), 1)[:, None]
     for _ in range(5):
         flipped = flipped_faces(vertices, faces, reference_vertices, reference_faces)
         if not flipped.any():
             break
         move = np.zeros(len(vertices), bool)
         move[faces[flipped]] = True
-        sums = [
-            np.bincount(directed[:, 0], vertices[directed[:, 1], k], minlength=len(vertices))
-            for k in range(3)
-        ]
-        vertices = np.where(move[:, None], np.stack(sums, 1) / degree, vertices)
+        vertices = np.where(move[:, None], neighbour_means(vertices, faces), vertices)
     return vertices
