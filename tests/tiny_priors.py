@@ -93,7 +93,7 @@ def save_pixart(folder: Path) -> Path:
 
 
 def save_builtin(root: Path, features: int = FEATURES) -> Path:
-    """The built-in prior's layout: coarse/ and fine/ on space-to-depth pixels, told the view, and a word list."""
+    """The built-in prior's layout: coarse/ and fine/ on space-to-depth pixels, told the view; a word list."""
     words = ["red", "blue", "orange", "gray", "metal", "wood", "gold"]
     for name, entry in VOCABULARY["nouns"].items():
         words += [name.replace(" ", "_"), *entry["styles"]]

@@ -116,12 +116,20 @@ def weight_variant(folder: Path) -> str | None:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Hash over the names and bytes of all safetensors of a pipeline, and of its scheduler's settings."""
+    """Hash over the names and bytes of all safetensors of a pipeline, and of its scheduler's settings.
+
+    Raises EnvironmentFault when a file cannot be read.
+    """
     total = hashlib.sha256()
     files = [p for part in WEIGHTED for p in sorted((folder / part).glob("*.safetensors"))]
     for path in [*files, folder / "scheduler" / "scheduler_config.json"]:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise EnvironmentFault(
+                f"{path} cannot be read: {error}.", "The prior is incomplete; fetch it again."
+            ) from error
         total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
     return total.hexdigest()
 
