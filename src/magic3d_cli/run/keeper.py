@@ -43,8 +43,8 @@ class Cadence:
 
     checkpoint: float = 60.0  # the most that `kill -9` loses
     preview: float = 10.0
-    preview_share: float = 0.03  # previews may cost at most this share of the time
-    preview_size: int = 112  # pixels a view
+    preview_share: float = 0.05  # previews may cost at most this share of the time
+    preview_size: int = 80  # pixels a view
 
 
 class Keeper:
@@ -64,7 +64,8 @@ class Keeper:
         self.observer, self.interrupts, self.cadence = observer, interrupts, cadence
         now = self._last = time.monotonic()
         self._next_checkpoint = now + cadence.checkpoint
-        self._next_preview = now  # after the first step: a sign of life
+        # The first picture comes at once: a sign of life.
+        self._next_preview = now + (cadence.preview if run.preview.is_file() else 0)
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""

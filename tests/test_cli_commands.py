@@ -1,0 +1,126 @@
+"""The commands from prompt to file, with a red ball in place of the prior's weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import BallGuide, run_tiny, tiny_settings
+
+from magic3d_cli import settings as product_settings
+from magic3d_cli.cli import main
+from magic3d_cli.errors import Collapsed
+from magic3d_cli.run import checkpoint, guide
+
+
+def magic3d(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    run_tiny(folder / "red-ball.glb")
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a finished run; priors are balls and presets are tiny."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(guide, "PriorGuide", lambda *arguments: BallGuide())
+    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    return tmp_path
+
+
+def test_generate_goes_on_from_its_own_run_and_prints_only_the_path(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "red-ball.glb").unlink()
+    assert magic3d("generate", "a red ball", "-o", "red-ball.glb") == 0
+    out, err = capsys.readouterr()
+    assert out == "red-ball.glb\n"
+    assert "finished already" in err
+    assert (folder / "red-ball.glb").read_bytes()[:4] == b"glTF"
+
+
+def test_quiet_says_nothing_and_json_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert magic3d("generate", "a red ball", "-o", "red-ball.glb", "--json", "--quiet", "--faces", 200) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    report = json.loads(out)
+    assert report["output"] == "red-ball.glb" and report["seed"] == 0 and report["prior"]["id"] == "ball"
+    assert report["asset"]["faces"] <= 200
+    assert {"coarse", "fine", "asset"} <= report["seconds"].keys()
+    assert set(report["seconds_per_step"]["coarse"]) == {"render", "objective", "backward", "optimizer"}
+    assert 0.9 < report["handover"]["iou"] <= 1
+    assert json.loads((folder / "red-ball.run" / "result.json").read_text()) == report
+
+
+def test_export_without_a_checkpoint_takes_the_newest_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert magic3d("export", "--format", "obj") == 0
+    assert capsys.readouterr().out == "red-ball.obj\n"
+    assert {p.name for p in folder.glob("red-ball.*")} >= {"red-ball.obj", "red-ball.mtl", "red-ball.png"}
+
+
+def test_export_turns_a_coarse_checkpoint_into_a_mesh(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert magic3d("export", "red-ball.run/coarse.ckpt", "-o", "coarse.glb") == 0
+    assert capsys.readouterr().out == "coarse.glb\n"
+    assert (folder / "coarse.glb").stat().st_size > 1000
+
+
+def test_refine_refuses_a_fine_checkpoint_and_names_export(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert magic3d("refine", "red-ball.run/fine.ckpt") == 2
+    assert "magic3d export red-ball.run/fine.ckpt" in capsys.readouterr().err
+
+
+def test_refine_writes_beside_its_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = (folder / "red-ball.glb").read_bytes()
+    (folder / "red-ball.glb").unlink()
+    shutil.copy(folder / "red-ball.run" / "coarse.ckpt", folder / "copy.ckpt")
+    assert magic3d("refine", "red-ball.run/coarse.ckpt") == 0  # its fine stage is finished: found again
+    assert magic3d("refine", "copy.ckpt", "-q") == 0
+    assert capsys.readouterr().out == "red-ball.glb\ncopy.glb\n"
+    assert (folder / "red-ball.glb").read_bytes() == expected
+    assert checkpoint.read_header(folder / "copy.run" / "fine.ckpt")["step"] == tiny_settings().fine.steps
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Collapsed("The volume became empty.", "Try --seed 1."), 5, "Try --seed 1."),
+        (MemoryError(), 4, "Out of memory"),
+        (RuntimeError("surprise"), 1, "log.jsonl"),
+    ],
+)
+def test_a_failure_in_a_stage_keeps_the_run_and_its_story(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    said: str,
+) -> None:
+    class Failing(BallGuide):
+        def objective(self, stage, settings):  # type: ignore[no-untyped-def]
+            raise error
+
+    monkeypatch.setattr(guide, "PriorGuide", lambda *arguments: Failing())
+    assert magic3d("generate", "a red ball", "-o", "other.glb") == code
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and "Traceback" not in err
+    last = json.loads((folder / "other.run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["type"] == type(error).__name__
+    assert (last["traceback"] is None) == isinstance(error, Collapsed)
+    assert (folder / "other.run" / "coarse.ckpt").is_file()

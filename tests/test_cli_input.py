@@ -1,0 +1,168 @@
+"""Wrong input ends in one clear message, a next step and the right exit code, before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from magic3d_cli import __version__
+from magic3d_cli.cli import checks, failures, main
+from magic3d_cli.cli.progress import clock, summary
+
+
+def magic3d(*arguments: object) -> int:
+    """Exit code of a command run in this process."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    return int(stop.value.code or 0)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The message of a command that must be refused as wrong usage, without a traceback."""
+    assert magic3d(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "error: " in err and "next: " in err and "Traceback" not in err
+    return err
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_help_and_version_do_not_import_torch() -> None:
+    code = (
+        "import sys\nfrom magic3d_cli.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'numpy', 'diffusers', 'rich.progress'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    for arguments in ([], ["--help"], ["generate", "--help"], ["--version"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        )
+    assert done.stdout.strip() == f"magic3d {__version__}"
+
+
+def test_python_m_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "magic3d_cli", "generate", ""], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "The prompt is empty" in done.stderr
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert magic3d() == 0
+    assert "generate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "   "], "The prompt is empty"),
+        (["generate"], "prompt"),
+        (["generate", "a car", "--presett", "draft"], "presett"),
+        (["generate", "a car", "--seed", "x"], "seed"),
+        (["generate", "a car", "--seed", "-1"], "--seed -1"),
+        (["generate", "a car", "--preset", "huge"], "--preset 'huge'"),
+        (["generate", "a car", "--device", "tpu"], "--device 'tpu'"),
+        (["generate", "a car", "--faces", "3"], "--faces 3"),
+        (["generate", "a car", "--texture-size", "100000"], "--texture-size 100000"),
+        (["generate", "a car", "-o", "car.fbx"], "car.glb"),
+        (["generate", "a car", "-o", "car"], "car.glb"),
+        (["generate", "a car", "-o", "absent/car.glb"], "mkdir -p absent"),
+        (["refine", "absent.ckpt"], "no checkpoint"),
+        (["refine", "absent.ckpt", "-o", "x.stl"], "suffix"),
+        (["export"], "magic3d generate"),
+        (["export", "--format", "stl"], "glb, obj"),
+        (["export", "absent.ckpt", "--format", "obj", "-o", "x.glb"], "x.obj"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_wrong_usage_is_explained(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refused(capsys, *arguments)
+    assert not list(Path().glob("*.run"))
+
+
+def test_an_output_that_is_a_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("car.glb").mkdir()
+    assert "is a folder" in refused(capsys, "generate", "a car", "-o", "car.glb")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "permission denied" in refused(capsys, "generate", "a car", "-o", "locked/car.glb")
+
+
+def test_a_foreign_checkpoint_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"a": 1}, "coarse.ckpt")
+    assert "never loaded" in refused(capsys, "refine", "coarse.ckpt")
+    assert "never loaded" in refused(capsys, "export", "coarse.ckpt")
+
+
+def test_an_unknown_prior_is_an_environment_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert magic3d("generate", "a car", "--prior", "dall-e") == 3
+    assert "There is no prior 'dall-e'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_an_environment_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert magic3d("generate", "a car", "--device", "cuda") == 3
+    assert "--device cpu" in capsys.readouterr().err
+
+
+def test_unknown_words_name_the_nearest_and_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """The vocabulary is read before the weights: this prior has none."""
+    Path("prior").mkdir()
+    Path("prior/model_index.json").write_text("{}")
+    words = {"nouns": {"dragon": {"words": []}}, "colours": {"red": []}, "materials": {"metal": []}}
+    Path("prior/vocabulary.json").write_text(json.dumps(words))
+    message = refused(capsys, "generate", "a metal dragoon", "--prior", "prior")
+    assert "'dragoon' (nearest: dragon)" in message and "--prior sd15" in message
+    assert not list(Path().glob("*.run"))
+
+
+def test_the_default_output_is_named_after_the_prompt() -> None:
+    names = {
+        "a metal dragon": "metal-dragon.glb",
+        "The Éclair, 3D!": "eclair-3d.glb",
+        "../../etc/passwd": "etc-passwd.glb",
+        "龍": "object.glb",
+        "a": "a.glb",
+    }
+    assert {prompt: str(checks.default_output(prompt)) for prompt in names} == names
+    assert len(checks.default_output("word " * 100).name) < 80
+
+
+def test_each_kind_of_failure_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    import errno
+
+    full = OSError(errno.ENOSPC, "No space left on device", "dragon.run/coarse.ckpt.tmp")
+    cases = {
+        1: [full, PermissionError(errno.EACCES, "Permission denied", "x.glb"), ValueError("surprise")],
+        4: [
+            MemoryError(),
+            torch.OutOfMemoryError("CUDA out of memory"),
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        ],
+        130: [KeyboardInterrupt()],
+    }
+    for code, errors in cases.items():
+        for error in errors:
+            assert failures.explain(error) == code
+            assert "Traceback" not in capsys.readouterr().err
+
+
+def test_times_and_metrics_read_well() -> None:
+    assert [clock(s) for s in (5, 750, 3723)] == ["0:05", "12:30", "1:02:03"]
+    assert summary({"time": 0.5, "loss": 12.345, "opacity": 0.2}) == "loss 12.3  opacity 0.2"

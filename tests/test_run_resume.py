@@ -1,0 +1,192 @@
+"""A run that was interrupted, killed or starved of disk goes on, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_run import BallGuide, Recorder, run_tiny, tiny_settings, with_fine_steps
+
+from magic3d_cli.errors import UsageError
+from magic3d_cli.run import checkpoint
+from magic3d_cli.run.interrupts import Interrupted, Interrupts
+from magic3d_cli.stage_report import StepReport
+
+COARSE, FINE = tiny_settings().coarse.steps, tiny_settings().fine.steps
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of an uninterrupted run."""
+    output = tmp_path_factory.mktemp("reference") / "ball.glb"
+    run_tiny(output)
+    return output
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """The same, to be tampered with."""
+    shutil.copytree(finished.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "ball.glb"
+
+
+class Stopper(Recorder):
+    """Asks to stop, as Ctrl-C would, once a given step is done."""
+
+    def __init__(self, stage: str, step: int) -> None:
+        super().__init__()
+        self.interrupts, self._at = Interrupts(), (stage, step)
+
+    def step(self, report: StepReport) -> None:
+        super().step(report)
+        if (report.stage, report.step) == self._at:
+            self.interrupts.pending = signal.SIGINT
+
+
+def test_a_run_stopped_in_each_stage_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    output = tmp_path / "ball.glb"
+    for stage, step in (("coarse", 4), ("fine", 3)):
+        stopper = Stopper(stage, step)
+        with pytest.raises(Interrupted):
+            run_tiny(output, observer=stopper, interrupts=stopper.interrupts)
+        assert not output.exists()
+        assert checkpoint.read_header(tmp_path / "ball.run" / f"{stage}.ckpt")["step"] == step
+    last = Recorder()
+    report = run_tiny(output, observer=last)
+    assert last.steps == [("fine", step) for step in range(4, FINE + 1)]
+    assert any("Resuming" in note and "fine stage, 3 of 6" in note for note in last.notes)
+    assert output.read_bytes() == finished.read_bytes()
+    one, other = (checkpoint.load(p.parent / "ball.run" / "fine.ckpt")[0] for p in (output, finished))
+    assert all(one[name].equal(other[name]) for name in other)
+    assert report["seconds"]["coarse"] > 0  # remembered from before the interruption
+
+
+def test_a_killed_process_resumes_from_its_last_checkpoint(finished: Path, tmp_path: Path) -> None:
+    output, script = tmp_path / "ball.glb", Path(__file__).with_name("tiny_run.py")
+    process = subprocess.Popen([sys.executable, str(script), str(output), "0.3", "coarse"])
+    try:
+        saved, deadline = tmp_path / "ball.run" / "coarse.ckpt", time.monotonic() + 60
+        while not (saved.is_file() and checkpoint.read_header(saved)["step"] >= 2):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    kept = checkpoint.read_header(saved)["step"]
+    recorder = Recorder()
+    run_tiny(output, observer=recorder)
+    assert recorder.steps[0] == ("coarse", kept + 1)
+    assert output.read_bytes() == finished.read_bytes()
+
+
+def test_a_terminated_process_saves_and_says_143(tmp_path: Path) -> None:
+    output, script = tmp_path / "ball.glb", Path(__file__).with_name("tiny_run.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(output), "0.3", "coarse"], stderr=subprocess.PIPE, text=True
+    )
+    saved, deadline = tmp_path / "ball.run" / "coarse.ckpt", time.monotonic() + 60
+    while not (saved.is_file() and checkpoint.read_header(saved)["step"] >= 1):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert "Interrupted: 15" in process.communicate(timeout=60)[1]
+    assert checkpoint.read_header(saved)["step"] >= 1
+
+
+def test_a_finished_run_only_writes_the_asset_again(finished: Path, copied: Path) -> None:
+    copied.unlink()
+    recorder = Recorder()
+    run_tiny(copied, observer=recorder)
+    assert recorder.steps == []
+    assert any("finished already" in note for note in recorder.notes)
+    assert copied.read_bytes() == finished.read_bytes()
+
+
+def test_other_asset_settings_do_not_optimise_again(copied: Path) -> None:
+    settings = tiny_settings()
+    recorder = Recorder()
+    report = run_tiny(
+        copied, settings=replace(settings, asset=replace(settings.asset, faces=200)), observer=recorder
+    )
+    assert recorder.steps == []
+    assert report["asset"]["faces"] <= 200
+
+
+def test_other_fine_settings_keep_the_coarse_stage(copied: Path) -> None:
+    recorder = Recorder()
+    run_tiny(copied, settings=with_fine_steps(2), observer=recorder)
+    assert recorder.steps == [("fine", 1), ("fine", 2)]
+    aside = copied.parent / "ball.run.1"
+    assert [p.name for p in aside.iterdir()] == ["fine.ckpt"]
+    assert checkpoint.read_header(aside / "fine.ckpt")["step"] == FINE
+
+
+@pytest.mark.parametrize("change", ["prompt", "seed", "weights", "fresh"])
+def test_another_request_keeps_the_old_run_aside(copied: Path, change: str) -> None:
+    stopper = Stopper("coarse", 1)
+    with pytest.raises(Interrupted):
+        run_tiny(
+            copied,
+            prompt="a blue ball" if change == "prompt" else "a red ball",
+            settings=tiny_settings(seed=1 if change == "seed" else 0),
+            guide=BallGuide(weights="other" if change == "weights" else "one"),
+            fresh=change == "fresh",
+            observer=stopper,
+            interrupts=stopper.interrupts,
+        )
+    assert stopper.steps == [("coarse", 1)]
+    assert any("ball.run.1" in note for note in stopper.notes)
+    assert checkpoint.read_header(copied.parent / "ball.run.1" / "fine.ckpt")["step"] == FINE
+
+
+def test_a_damaged_checkpoint_is_reported_and_fresh_gets_past_it(copied: Path) -> None:
+    fine = copied.parent / "ball.run" / "fine.ckpt"
+    fine.write_bytes(fine.read_bytes()[:-10])
+    with pytest.raises(UsageError) as failure:
+        run_tiny(copied)
+    assert "--fresh" in failure.value.next_step
+    stopper = Stopper("coarse", 1)
+    with pytest.raises(Interrupted):
+        run_tiny(copied, fresh=True, observer=stopper, interrupts=stopper.interrupts)
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "ball.glb"
+    real, calls = os.fsync, 0
+
+    def fills_up(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    with pytest.raises(OSError, match="No space"):
+        run_tiny(output)
+    monkeypatch.undo()
+    kept = checkpoint.load(tmp_path / "ball.run" / "coarse.ckpt")[1]["step"]
+    assert kept >= 2
+    recorder = Recorder()
+    run_tiny(output, observer=recorder)
+    assert recorder.steps[0] == ("coarse", kept + 1)
+    assert output.read_bytes() == finished.read_bytes()
+
+
+def test_a_preview_is_drawn_while_it_works(finished: Path) -> None:
+    from PIL import Image
+
+    with Image.open(finished.parent / "ball.run" / "preview.png") as picture:
+        assert picture.width == 4 * picture.height
+        red, green, _ = picture.convert("RGB").getpixel((picture.height // 2, picture.height // 2))
+    assert red != green  # the ball, not the white backdrop

@@ -1,0 +1,136 @@
+"""A whole run in seconds: tiny settings, and a red ball in place of a prior.
+
+As a script it is a process to kill: python tiny_run.py OUTPUT [STEP_SECONDS [STAGE]]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from magic3d_cli import pipeline
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.keeper import Cadence
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.settings import (
+    AssetSettings,
+    CoarseSettings,
+    FieldSettings,
+    FineSettings,
+    GuidanceSettings,
+    Settings,
+)
+from magic3d_cli.stage_report import Objective, StepReport
+from magic3d_cli.views import Views
+
+RADIUS = 0.5
+
+
+def tiny_settings(seed: int = 0) -> Settings:
+    """A few steps of a few pixels."""
+    field = FieldSettings(levels=4, log2_size=10, base_resolution=4, finest_resolution=16, hidden=16)
+    return Settings(
+        preset="tiny",
+        coarse=CoarseSettings(
+            steps=10, views=2, render_size=24, samples_per_ray=48, occupancy_size=16, sparsity=0, field=field
+        ),
+        fine=FineSettings(steps=6, views=2, render_size=48, grid_size=14),
+        asset=AssetSettings(faces=400, texture_size=64, padding=1),
+        seed=seed,
+    )
+
+
+class BallGuide:
+    """Guides toward a red ball around the origin, which looks the same from everywhere."""
+
+    prior = "ball"
+
+    def __init__(self, step_seconds: float = 0.0, slow_stage: str = "", weights: str = "one") -> None:
+        self.step_seconds, self.slow_stage, self.weights = step_seconds, slow_stage, weights
+
+    def sha256(self, stage: str) -> str:
+        return f"{self.weights}-{stage}"
+
+    def objective(self, stage: str, settings: GuidanceSettings) -> Objective:
+        def toward_ball(
+            images: Tensor, views: Views, progress: float, generator: torch.Generator
+        ) -> tuple[Tensor, dict[str, float]]:
+            if stage == self.slow_stage:
+                time.sleep(self.step_seconds)
+            origins, directions = views.rays(images.shape[1])
+            nearest = origins - (origins * directions).sum(-1, keepdim=True) * directions
+            hit = nearest.norm(dim=-1, keepdim=True) < RADIUS
+            noise = 0.01 * torch.randn(images.shape, generator=generator)  # as score distillation draws some
+            target = torch.where(hit, torch.tensor([0.9, 0.1, 0.1]), views.backdrop[:, None, None, :])
+            loss = (images - target - noise).square().sum() / len(images)
+            return loss, {"loss": float(loss.detach())}
+
+        return toward_ball
+
+
+class Recorder(Observer):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int]] = []
+        self.notes: list[str] = []
+        self.phases: list[str] = []
+
+    def step(self, report: StepReport) -> None:
+        self.steps.append((report.stage, report.step))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def phase(self, name: str) -> None:
+        self.phases.append(name)
+
+
+def run_tiny(
+    output: Path,
+    *,
+    prompt: str = "a red ball",
+    settings: Settings | None = None,
+    guide: BallGuide | None = None,
+    observer: Observer | None = None,
+    interrupts: Interrupts | None = None,
+    cadence: Cadence | None = None,
+    fresh: bool = False,
+) -> dict:
+    """`pipeline.generate` on the tiny settings, as `magic3d generate` would call it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same in every process, or sums would round differently
+    try:
+        with RunDirectory.for_output(output) as run:
+            job = pipeline.Job(
+                prompt,
+                settings or tiny_settings(),
+                output,
+                run,
+                guide or BallGuide(),
+                observer=observer or Recorder(),
+                interrupts=interrupts or Interrupts(),
+                cadence=cadence or Cadence(checkpoint=0.0, preview=1e9, preview_size=16),
+            )
+            return pipeline.generate(job, fresh=fresh)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def with_fine_steps(steps: int) -> Settings:
+    """The tiny settings with another length of the fine stage."""
+    settings = tiny_settings()
+    return replace(settings, fine=replace(settings.fine, steps=steps))
+
+
+if __name__ == "__main__":
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    stage = sys.argv[3] if len(sys.argv) > 3 else ""
+    with Interrupts().installed() as handlers:
+        print(run_tiny(Path(sys.argv[1]), guide=BallGuide(seconds, stage), interrupts=handlers)["output"])
