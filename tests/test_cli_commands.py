@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_priors import save_builtin
 from tiny_run import BallGuide, run_tiny, tiny_settings
 
 from magic3d_cli import settings as product_settings
@@ -124,3 +125,19 @@ def test_a_failure_in_a_stage_keeps_the_run_and_its_story(
     assert last["type"] == type(error).__name__
     assert (last["traceback"] is None) == isinstance(error, Collapsed)
     assert (folder / "other.run" / "coarse.ckpt").is_file()
+
+
+def test_a_run_goes_through_on_prior_files_of_the_builtin_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Random weights: they say nothing of the object, only whether loader, prompt and stages fit together."""
+    save_builtin(tmp_path / "prior")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    assert magic3d("generate", "a red car", "--prior", "prior", "--json", "-o", "car.obj") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [Path(file).suffix for file in report["files"]] == [".obj", ".mtl", ".png"]
+    header = checkpoint.read_header(tmp_path / "car.run" / "fine.ckpt")
+    assert header["prior"] == report["prior"]
+    assert header["prior"]["id"] == str(tmp_path / "prior")  # found again from any folder
+    assert len(header["prior"]["sha256"]) == 64

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import locate, weights_sha256
+from magic3d_cli.guidance.sources import NAMES, locate, weights_sha256
 from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.stage_report import Objective
 
@@ -36,7 +37,7 @@ class PriorGuide:
 
         Raises EnvironmentFault when there is no such prior, UsageError for words that it does not know.
         """
-        self.prior = "builtin" if name == "auto" else name
+        self.prior = _full_name(name)
         self.prompt, self.seed, self.device = prompt, seed, device
         self._folders = {stage: locate(name, stage) for stage in STAGES}
         self._loaded: DiffusersPrior | None = None
@@ -59,3 +60,11 @@ class PriorGuide:
 
 
 _hash = cache(weights_sha256)
+
+
+def _full_name(name: str) -> str:
+    """A name that a checkpoint can keep: what "auto" chose, and directories in full."""
+    if name in NAMES:
+        return "builtin" if name == "auto" else name
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else name
