@@ -1,8 +1,8 @@
 """Antialiasing of silhouettes: what makes a rasterised image differentiable in the shape's outline.
 
-After Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", arXiv 2011.03277, section
-3.4, with one change. There, a pixel looks for a silhouette edge only in the triangle it sees; here silhouette
-edges are walked along the lines of pixel centres, so that outlines of triangles smaller than a pixel count too.
+After Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", arXiv 2011.03277,
+with one change. There, a pixel looks for a silhouette edge only in the triangle it sees; here silhouette edges
+are walked along the lines of pixel centres, so that outlines of triangles smaller than a pixel count too.
 """
 
 from __future__ import annotations

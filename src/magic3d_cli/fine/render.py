@@ -1,4 +1,4 @@
-"""The mesh renderer: triangle ids from the kernel, everything else differentiable tensor code on top of them."""
+"""The mesh renderer: triangle ids from the kernel, all else differentiable tensor code on top of them."""
 
 from __future__ import annotations
 

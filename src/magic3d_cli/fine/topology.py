@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 
@@ -21,7 +24,9 @@ class Edges:
 def mesh_edges(faces: Int[Tensor, "F 3"], vertex_count: int) -> Edges:
     """Every edge once. Where more than two faces share an edge, two of them are kept."""
     ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    keys, order = (ends.amin(1) * vertex_count + ends.amax(1)).sort(stable=True)
+    # minimum of two columns, not amin: reducing rows of two is thirty times slower.
+    low, high = torch.minimum(*ends.unbind(1)), torch.maximum(*ends.unbind(1))
+    keys, order = (low * vertex_count + high).sort(stable=True)
     keys, count = torch.unique_consecutive(keys, return_counts=True)
     first = count.cumsum(0) - count
     face = order % max(len(faces), 1)
@@ -57,3 +62,17 @@ def roughness(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], edges: 
     area = doubled.detach()
     weight = torch.minimum(area[pairs[:, 0]], area[pairs[:, 1]])
     return (weight * (1 - (left * right).sum(-1))).sum() / weight.sum().clamp(min=1e-20)
+
+
+def largest_pieces(
+    vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], keep: float
+) -> tuple[Float[Tensor, "W 3"], Int[Tensor, "G 3"]]:
+    """The mesh without separate pieces of less than `keep` of the largest piece's area."""
+    ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]]]).numpy()
+    links = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(vertices),) * 2)
+    _, piece = connected_components(links, directed=False)
+    piece_of_face = piece[faces[:, 0].numpy()]
+    area = np.bincount(piece_of_face, face_normals(vertices, faces).norm(dim=-1).numpy())
+    kept = faces[torch.from_numpy(area[piece_of_face] >= keep * area.max(initial=0))]
+    used, renumbered = torch.unique(kept, return_inverse=True)
+    return vertices[used], renumbered.view(-1, 3)
