@@ -1,8 +1,8 @@
 """Antialiasing of silhouettes: what makes a rasterised image differentiable in the shape's outline.
 
 After Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", arXiv 2011.03277,
-with one change. There, a pixel looks for a silhouette edge only in the triangle it sees; here silhouette edges
-are walked along the lines of pixel centres, so that outlines of triangles smaller than a pixel count too.
+with one change. There, a pixel looks for a silhouette edge only in the triangle it sees; here silhouette
+edges are walked along the lines of pixel centres, so that triangles smaller than a pixel count too.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def antialias(
     """
     crossings = find_crossings(clip, faces, edges, ids, depth)
     flat = image.reshape(-1, image.shape[-1])
-    # The outline less than half a pixel away from the inner centre uncovers a part of the inner pixel; further
-    # away it covers a part of the outer one.
+    # An outline less than half a pixel away from the inner centre uncovers a part of the inner pixel; one
+    # further away covers a part of the outer pixel.
     near = crossings.distance < 0.5
     target = torch.where(near, crossings.inner, crossings.outer)
     source = torch.where(near, crossings.outer, crossings.inner)
@@ -129,7 +129,7 @@ def find_crossings(
 def silhouettes(
     screen: Float[Tensor, "B V 2"], faces: Int[Tensor, "F 3"], edges: Edges
 ) -> tuple[Int[Tensor, "S"], Int[Tensor, "S"]]:
-    """(image, edge) of every edge between a face seen from the front and one from the back, or of one face."""
+    """(image, edge) of each edge between a face seen from the front and one from the back, or of one face."""
     a, b, c = (screen[:, faces[:, i]] for i in range(3))
     front = (b - a)[..., 0] * (c - a)[..., 1] - (b - a)[..., 1] * (c - a)[..., 0] < 0  # (B, F)
     turned = front[:, edges.faces[:, 0]] != front[:, edges.faces[:, 1]]

@@ -1,8 +1,8 @@
 """From the coarse density to a signed distance: pick the level, drop floaters, fill holes, measure distance.
 
-The paper subtracts a constant from the density and flips the sign (section 4.2). A fixed constant fails on the
-next prompt, and a clamped density is no distance: it saturates and gives stair steps. So the level is chosen
-here by comparing silhouettes with the volume's own renderings, and the result is a true distance.
+The paper subtracts a constant from the density and flips the sign (section 4.2). A fixed constant fails on
+the next prompt, and a clamped density is no distance: it saturates and gives stair steps. So the level is
+chosen here by comparing silhouettes with the volume's own renderings, and the result is a true distance.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Surface:
     floaters: int  # pieces removed
 
     def distance(self, where: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Signed distance, negative inside. First-order accurate near the surface, far better than a voxel."""
+        """Signed distance, negative inside; near the surface accurate to a fraction of a voxel."""
         voxel = 2 / self.level.shape[0]
         tree = cKDTree(self.points.numpy())
         apart, nearest = tree.query(where.numpy(), workers=2)
@@ -123,8 +123,8 @@ def choose_threshold(
     """(logit of the level, silhouette IoU): the level whose outline and depth agree best with the renderings.
 
     A level's silhouette is the set of rays along which the logit exceeds it somewhere. Opaque shapes give the
-    same outline over a wide range of levels; within 1 % of the best IoU, the depth at which rays first meet the
-    level decides.
+    same outline over a wide range of levels; within 1 % of the best IoU, the depth at which rays first meet
+    the level decides.
     """
     profile, t = _along_rays(logit, views, opacity.shape[1])
     peak = profile.amax(1)
@@ -203,7 +203,7 @@ def _hollows(inside: Bool[np.ndarray, "G G G"]) -> Bool[np.ndarray, "G G G"]:
 
 
 def crossings(level: Float[Tensor, "G G G"]) -> tuple[Float[Tensor, "S 3"], Float[Tensor, "S 3"]]:
-    """Points where the level changes sign along voxel edges, linearly interpolated, and outward normals there.
+    """Points where the level changes sign along voxel edges, interpolated linearly, and outward normals.
 
     The level is a logit: unlike the density, it is nearly linear across the surface. It is limited to a few
     units, so that filled-in values have no steeper slope than their neighbours.

@@ -51,7 +51,7 @@ class Geometry(nn.Module):
         return marching_tetrahedra(moved, sdf * self.lattice.cell, self.tetrahedra)
 
     def laplacian(self) -> Float[Tensor, ""]:
-        """Mean squared difference, near the surface, of a cell centre's distance from its corners' mean; cells."""
+        """Near the surface, the mean squared difference of a centre's value from its corners' mean; cells."""
         nx, ny, nz = self.lattice.cells
         corners, centres = self.sdf.split([(nx + 1) * (ny + 1) * (nz + 1), nx * ny * nz])
         mean = F.avg_pool3d(corners.view(1, 1, nx + 1, ny + 1, nz + 1), 2, stride=1).reshape(-1)

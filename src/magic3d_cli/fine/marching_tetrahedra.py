@@ -1,4 +1,4 @@
-"""Differentiable marching tetrahedra: signed distances at the vertices of a tetrahedral grid -> a closed mesh.
+"""Differentiable marching tetrahedra: signed distances at a tetrahedral grid's vertices -> a closed mesh.
 
 Doi and Koide, "An efficient method of triangulating equi-valued surfaces by using tetrahedral cells", 1991;
 made differentiable in Shen et al., "Deep Marching Tetrahedra", arXiv 2111.04276, section 3.1.
@@ -52,8 +52,8 @@ def marching_tetrahedra(
     """The zero level of `sdf` (negative inside), linear in each tetrahedron.
 
     Every crossed grid edge gives one vertex, shared by all triangles around it, so that the mesh is closed
-    and manifold if no boundary vertex of the grid is inside. Gradients reach `vertices` and `sdf`; which edges
-    are crossed is fixed by the signs and has none. A value of exactly 0 counts as outside.
+    and manifold if no boundary vertex of the grid is inside. Gradients reach `vertices` and `sdf`; which
+    edges are crossed is fixed by the signs and has none. A value of exactly 0 counts as outside.
 
     Args:
         tetrahedra: positively oriented (see `Lattice.tetrahedra`), else the winding is inward.

@@ -100,8 +100,8 @@ def _barycentrics(
 ) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P"]]:
     """Perspective-correct barycentric coordinates at pixel centres, and z / w there (without gradient).
 
-    With q_i = (x_i - X w_i, y_i - Y w_i) for a pixel at (X, Y), the edge functions q_j x q_k are the coordinates
-    up to scale (Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates", 1997).
+    With q_i = (x_i - X w_i, y_i - Y w_i) for a pixel at (X, Y), the edge functions q_j x q_k are the
+    coordinates up to scale (Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates").
     """
     at = (
         clip.reshape(-1, 4)
@@ -115,8 +115,8 @@ def _barycentrics(
     share = following[..., 0] * last[..., 1] - following[..., 1] * last[..., 0]
     total = share.sum(1, keepdim=True)
     share = share / torch.where(total.abs() < 1e-20, 1, total)
-    # The kernel snaps vertices to a grid, so a centre can lie a hair outside its triangle; far outside if that is
-    # seen edge on.
+    # The kernel snaps vertices to a grid, so a centre can lie a hair outside its triangle; far outside one
+    # that is seen edge on.
     share = share.clamp(0, 1)
     share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
     depth = (share * at[..., 2]).sum(1) / (share * at[..., 3]).sum(1).clamp(min=1e-6)

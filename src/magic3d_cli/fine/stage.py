@@ -33,11 +33,11 @@ _REMEDY = "Try another --seed, or a lower geometry learning rate."
 
 
 class FineStage:
-    """A mesh, its colour field and their optimisation. The same seed on a CPU gives the same bits, resumed or not.
+    """A mesh, its colour field and their optimisation. A seed on a CPU gives the same bits, resumed or not.
 
     Attributes:
-        handover: how well the starting mesh matches the coarse volume: {threshold (density), iou (of the mesh's
-            silhouettes with the rendered opacity), volume_iou (the same before floaters were removed),
+        handover: how well the starting mesh matches the coarse volume: {threshold (density), iou (of the
+            mesh's silhouettes with the rendered opacity), volume_iou (the same before floaters were removed),
             floaters_removed, faces}.
     """
 
@@ -116,7 +116,7 @@ class FineStage:
         until: int | None = None,
         on_step: Callable[[StepReport], None] | None = None,
     ) -> None:
-        """Train to step `until` (default: all). `on_step` may raise to stop: the step it hears of is complete.
+        """Train to step `until` (default: all). `on_step` may raise to stop: its step is complete.
 
         Raises Collapsed when the surface has vanished or fills the views, or when no gradient is finite.
         """
@@ -253,7 +253,7 @@ class FineStage:
         meta: dict[str, Any],
         device: torch.device | str = "cpu",
     ) -> FineStage:
-        """The stage that `state` described, on any device. Raises KeyError or RuntimeError for foreign tensors."""
+        """The stage that `state` described, on any device; KeyError or RuntimeError for foreign tensors."""
         generator = torch.Generator()
         lattice = Lattice.from_json(meta["lattice"])
         stage = cls(
