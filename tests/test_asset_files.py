@@ -36,9 +36,7 @@ NAME = 'a "metal" dragon, größer \N{SNOWMAN}'
 @pytest.fixture(scope="module")
 def asset():
     vertices, faces = bumpy_torus(20)
-    return build_asset(
-        vertices + SHIFT, faces, colours, AssetSettings(faces=2000, texture_size=512, unwrap_seconds=60)
-    )
+    return build_asset(vertices + SHIFT, faces, colours, AssetSettings(faces=2000, texture_size=512, unwrap_seconds=60))
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +82,7 @@ def test_the_khronos_validator_finds_nothing_to_say(asset, files, tmp_path):
     (wide,) = write(large, tmp_path / "wide.glb", "")
     for report in khronos(files["glb"][0], wide):
         issues = report["issues"]
-        assert (issues["numErrors"], issues["numWarnings"], issues["numInfos"]) == (0, 0, 0), issues[
-            "messages"
-        ]
+        assert (issues["numErrors"], issues["numWarnings"], issues["numInfos"]) == (0, 0, 0), issues["messages"]
 
 
 def test_a_glb_is_one_matt_named_primitive_with_explicit_material(asset, files):
@@ -150,17 +146,13 @@ def test_a_file_rendered_from_all_sides_shows_the_colour_function(asset, files, 
 
 def test_shaded_views_are_darker_where_the_surface_turns_away(files):
     views = turntable(1)
-    flat, lit = (
-        render_glb(files["glb"][0], v, 64) for v in (views, views.replace(shading=torch.tensor([DIFFUSE])))
-    )
+    flat, lit = (render_glb(files["glb"][0], v, 64) for v in (views, views.replace(shading=torch.tensor([DIFFUSE]))))
     assert lit.mean() < flat.mean()
 
 
 def test_an_obj_brings_a_relative_material_that_does_not_darken(files):
     obj, mtl, png = files["obj"]
-    assert [p.suffix for p in (obj, mtl, png)] == [".obj", ".mtl", ".png"] and all(
-        p.is_file() for p in files["obj"]
-    )
+    assert [p.suffix for p in (obj, mtl, png)] == [".obj", ".mtl", ".png"] and all(p.is_file() for p in files["obj"])
     material = mtl.read_text().splitlines()
     assert "Kd 1 1 1" in material and f"map_Kd {png.name}" in material
     assert not any(line.startswith("Tr") for line in material)
@@ -211,9 +203,7 @@ def test_the_contact_sheet_shows_four_sides_of_each_file(files, tmp_path):
     sheet = tmp_path / "sheet.png"
     script = TESTS.parent / "examples" / "contact_sheet.py"
     paths = [files["glb"][0], files["obj"][0]]
-    subprocess.run(
-        [sys.executable, script, *paths, "-o", sheet, "--size", "64"], check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, script, *paths, "-o", sheet, "--size", "64"], check=True, capture_output=True)
     pixels = np.asarray(Image.open(sheet))
     assert pixels.shape == (2 * (64 + 18), 4 * 64, 3)
     first, second = pixels[18:82].astype(int), pixels[100:164].astype(int)

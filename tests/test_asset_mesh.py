@@ -31,9 +31,7 @@ def test_a_sound_mesh_is_left_alone():
 
 def test_scrambled_winding_becomes_outward():
     ball = trimesh.creation.icosphere(3)
-    scrambled = np.where(
-        np.random.default_rng(0).random((len(ball.faces), 1)) < 0.6, ball.faces[:, ::-1], ball.faces
-    )
+    scrambled = np.where(np.random.default_rng(0).random((len(ball.faces), 1)) < 0.6, ball.faces[:, ::-1], ball.faces)
     vertices, faces, _ = clean(ball.vertices, scrambled)
     assert sound(vertices, faces)
     assert signed_volume(vertices, faces) == pytest.approx(ball.volume)

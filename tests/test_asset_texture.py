@@ -55,9 +55,7 @@ def test_the_texture_of_a_shape_shows_its_colour_function(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_fallback_atlas_shows_it_too(shape, monkeypatch):
-    monkeypatch.setattr(
-        unwrap_module.unwrap, "__defaults__", ((sys.executable, "-c", "raise SystemExit(3)"),)
-    )
+    monkeypatch.setattr(unwrap_module.unwrap, "__defaults__", ((sys.executable, "-c", "raise SystemExit(3)"),))
     mesh = SHAPES[shape]()
     report = build_asset(mesh.vertices, mesh.faces, colours, SMALL).report
     assert report["atlas"] == "box" and "exit code 3" in report["atlas_reason"]

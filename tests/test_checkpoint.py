@@ -131,9 +131,7 @@ def test_a_newer_schema_asks_for_an_update(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_checkpoint(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(saved: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     before = saved.read_bytes()
 
     def full(*args: object) -> None:

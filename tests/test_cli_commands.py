@@ -63,25 +63,19 @@ def test_quiet_says_nothing_and_json_is_one_object(folder: Path, capsys: pytest.
     assert json.loads((folder / "red-ball.run" / "result.json").read_text()) == report
 
 
-def test_export_without_a_checkpoint_takes_the_newest_run(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_without_a_checkpoint_takes_the_newest_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert magic3d("export", "--format", "obj") == 0
     assert capsys.readouterr().out == "red-ball.obj\n"
     assert {p.name for p in folder.glob("red-ball.*")} >= {"red-ball.obj", "red-ball.mtl", "red-ball.png"}
 
 
-def test_export_turns_a_coarse_checkpoint_into_a_mesh(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_turns_a_coarse_checkpoint_into_a_mesh(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert magic3d("export", "red-ball.run/coarse.ckpt", "-o", "coarse.glb") == 0
     assert capsys.readouterr().out == "coarse.glb\n"
     assert (folder / "coarse.glb").stat().st_size > 1000
 
 
-def test_refine_refuses_a_fine_checkpoint_and_names_export(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refine_refuses_a_fine_checkpoint_and_names_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert magic3d("refine", "red-ball.run/fine.ckpt") == 2
     assert "magic3d export red-ball.run/fine.ckpt" in capsys.readouterr().err
 

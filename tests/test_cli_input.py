@@ -44,9 +44,7 @@ def test_help_and_version_do_not_import_torch() -> None:
         "heavy = {'torch', 'numpy', 'diffusers', 'rich.progress'} & set(sys.modules)\nassert not heavy, heavy"
     )
     for arguments in ([], ["--help"], ["generate", "--help"], ["--version"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"magic3d {__version__}"
 
 
@@ -86,9 +84,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["frobnicate"], "frobnicate"),
     ],
 )
-def test_wrong_usage_is_explained(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_wrong_usage_is_explained(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert message in refused(capsys, *arguments)
     assert not list(Path().glob("*.run"))
 

@@ -91,9 +91,7 @@ def test_antialiased_opacity_is_the_covered_share_of_each_pixel(cells: int) -> N
 
 @pytest.mark.parametrize("cells", [12, 32])
 @pytest.mark.parametrize("towards", ["right", "up", "camera"])
-def test_silhouette_gradient_equals_finite_differences_of_a_supersampled_render(
-    cells: int, towards: str
-) -> None:
+def test_silhouette_gradient_equals_finite_differences_of_a_supersampled_render(cells: int, towards: str) -> None:
     vertices, faces = ball(0.5, cells)
     views, size = turntable(2, elevation=10.0, start=25.0)[:1], 40
     right, up, forward = (axis[0] for axis in views.axes())

@@ -92,9 +92,7 @@ def rebuild(toy, steps, broken=lambda objective: objective):
 def shortfalls(stage, toy):
     """In which ways the scene differs from the object."""
     found = score(stage, toy, 48)[0]
-    with (
-        torch.no_grad()
-    ):  # its right shoulder (-X) is body, the same place on its left is in front of the arm
+    with torch.no_grad():  # its right shoulder (-X) is body, the same place on its left is in front of the arm
         body, air = stage.field.density(torch.tensor([[-0.42, -0.2, 0.2], [0.42, -0.2, 0.2]]))
     checks = {"outline": found.iou > 0.82, "picture": found.psnr > 18.5, "sides": body > 4 * air}
     return [f"{name} ({found}, {body:.2f}, {air:.2f})" for name, fine in checks.items() if not fine]

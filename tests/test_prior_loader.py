@@ -156,9 +156,7 @@ def test_view_features_are_demanded_and_used(folder):
     for wrong in (None, torch.zeros(1, 7), torch.zeros(2, 23)):
         with pytest.raises(ValueError, match="view features"):
             prior.denoise(noisy, timestep, text, wrong)
-    front, side = (
-        prior.denoise(noisy, timestep, text, turntable(4).features()[i : i + 1])[0] for i in (0, 1)
-    )
+    front, side = (prior.denoise(noisy, timestep, text, turntable(4).features()[i : i + 1])[0] for i in (0, 1))
     assert not torch.allclose(front, side)
 
 

@@ -113,9 +113,7 @@ def test_a_finished_run_only_writes_the_asset_again(finished: Path, copied: Path
 def test_other_asset_settings_do_not_optimise_again(copied: Path) -> None:
     settings = tiny_settings()
     recorder = Recorder()
-    report = run_tiny(
-        copied, settings=replace(settings, asset=replace(settings.asset, faces=200)), observer=recorder
-    )
+    report = run_tiny(copied, settings=replace(settings, asset=replace(settings.asset, faces=200)), observer=recorder)
     assert recorder.steps == []
     assert report["asset"]["faces"] <= 200
 

@@ -39,12 +39,8 @@ def draw(positions, uvs, texture, pixels, starts, shapes, clip, size, factor):
         for k in range(3):
             x, y, z = positions[f, k, 0], positions[f, k, 1], positions[f, k, 2]
             w[k] = clip[3, 0] * x + clip[3, 1] * y + clip[3, 2] * z + clip[3, 3]
-            sx[k] = (
-                (clip[0, 0] * x + clip[0, 1] * y + clip[0, 2] * z + clip[0, 3]) / w[k] * 0.5 + 0.5
-            ) * n - 0.5
-            sy[k] = (
-                0.5 - (clip[1, 0] * x + clip[1, 1] * y + clip[1, 2] * z + clip[1, 3]) / w[k] * 0.5
-            ) * n - 0.5
+            sx[k] = ((clip[0, 0] * x + clip[0, 1] * y + clip[0, 2] * z + clip[0, 3]) / w[k] * 0.5 + 0.5) * n - 0.5
+            sy[k] = (0.5 - (clip[1, 0] * x + clip[1, 1] * y + clip[1, 2] * z + clip[1, 3]) / w[k] * 0.5) * n - 0.5
         area = (sx[1] - sx[0]) * (sy[2] - sy[0]) - (sx[2] - sx[0]) * (sy[1] - sy[0])
         if abs(area) < 1e-9:
             continue

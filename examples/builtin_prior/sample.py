@@ -36,9 +36,7 @@ def ddim(
     times = torch.linspace(0.98, 0.02, steps).mul(len(prior.alphas_cumprod)).long()
     for i, time in enumerate(times):
         t = time.repeat(2 * len(views))
-        clean, _ = prior.denoise(
-            torch.cat([x, x]), t, torch.cat([plain, told]), torch.cat([features, features])
-        )
+        clean, _ = prior.denoise(torch.cat([x, x]), t, torch.cat([plain, told]), torch.cat([features, features]))
         guess = guide(*clean.chunk(2), scale).clamp(-1, 1)
         here = prior.alphas_cumprod[time]
         noise = (x - here.sqrt() * guess) / (1 - here).sqrt()

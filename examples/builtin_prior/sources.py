@@ -67,9 +67,7 @@ def catalogue(folder: Path) -> dict[int, dict[str, str]]:
 
 def read_sh3f(folder: Path, entry: dict[str, str]) -> Model:
     """The OBJ of one catalogue entry, turned by its modelRotation."""
-    scene = trimesh.load(
-        folder / entry["model"].lstrip("/"), force="scene", process=False, skip_materials=False
-    )
+    scene = trimesh.load(folder / entry["model"].lstrip("/"), force="scene", process=False, skip_materials=False)
     rotation = np.array(entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split(), float).reshape(3, 3)
     parts = []
     for name in scene.graph.nodes_geometry:
@@ -104,7 +102,7 @@ def read_g3d(path: Path) -> Model:
     for _ in range(meshes):
         frames, vertices, indices = struct.unpack_from("<3I", data, at + 64)
         diffuse = struct.unpack_from("<3f", data, at + 76)
-        properties, textures = struct.unpack_from("<2I", data, at + 108)
+        _, textures = struct.unpack_from("<2I", data, at + 108)
         at += 116
         names = []
         for bit in range(32):
@@ -155,16 +153,12 @@ def read_actor(archive: zipfile.ZipFile, actor: str, choices: dict[str, int] | N
         raise ValueError(f"{actor} names no mesh")
     stem = f"art/meshes/{mesh}"
     names = set(archive.namelist())
-    pmd = next(
-        n for n in (stem + ".cached.pmd", stem, stem.replace(".pmd", ".dae") + ".cached.pmd") if n in names
-    )
+    pmd = next(n for n in (stem + ".cached.pmd", stem, stem.replace(".pmd", ".dae") + ".cached.pmd") if n in names)
     position, uv, faces = read_pmd(archive.read(pmd))
     image = flat([0.6, 0.6, 0.6])
     if texture:
         base = f"art/textures/skins/{texture}"
-        found = next(
-            (n for n in (base, base + ".cached.dds", base.rsplit(".", 1)[0] + ".dds") if n in names), None
-        )
+        found = next((n for n in (base, base + ".cached.dds", base.rsplit(".", 1)[0] + ".dds") if n in names), None)
         if found:
             image = shrink(Image.open(io.BytesIO(archive.read(found))))
     return merge([(position[faces], uv[faces], image)])
@@ -179,9 +173,7 @@ def read_pmd(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if version >= 4:
         sets = struct.unpack_from("<I", data, at)[0]
         at += 4
-    vertex = np.dtype(
-        [("p", "<f4", 3), ("n", "<f4", 3), ("uv", "<f4", (sets, 2)), ("b", "u1", 4), ("w", "<f4", 4)]
-    )
+    vertex = np.dtype([("p", "<f4", 3), ("n", "<f4", 3), ("uv", "<f4", (sets, 2)), ("b", "u1", 4), ("w", "<f4", 4)])
     vertices = np.frombuffer(data, vertex, count, at)
     at += vertex.itemsize * count
     faces = np.frombuffer(data, "<u2", struct.unpack_from("<I", data, at)[0] * 3, at + 4).reshape(-1, 3)

@@ -159,9 +159,7 @@ class Batches:
 def turned(views: Views, cameras: Tensor) -> Views:
     """The views with other cameras [B, 4], their lights kept at the same angle to the camera."""
     old = torch.stack(views.axes(), 1)
-    views = views.replace(
-        azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], frame=cameras[:, 3]
-    )
+    views = views.replace(azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], frame=cameras[:, 3])
     new = torch.stack(views.axes(), 1)
     return views.replace(light=(new.mT @ (old @ views.light[:, :, None]))[:, :, 0])
 
@@ -190,9 +188,7 @@ def export(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel, schedu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--stage", choices=STAGES, default="coarse")
@@ -242,9 +238,7 @@ def main() -> None:
         t = ((low + (high - low) * u) * 1000).long().clamp(0, 999)
         alpha = alphas[t].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
-        ids = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").to(
-            device
-        )
+        ids = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").to(device)
         with torch.autocast(device.type, torch.bfloat16):
             states = text(ids.input_ids).last_hidden_state
             guess = unet(

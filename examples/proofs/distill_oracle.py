@@ -84,9 +84,7 @@ def score(stage: CoarseStage, model: Model, size: int = 64) -> tuple[Score, torc
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?", help="a textured mesh; default: a built-in toy robot")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--size", type=int, default=64, help="pixels")

@@ -44,9 +44,7 @@ class Model:
         clip = torch.einsum("bij,vj->bvi", views.world_to_clip(), homogeneous)
         ids = rasterize(clip, self.faces, fine).long()
         seen = ids >= 0
-        backdrop = torch.where(
-            views.plain[:, None] > 0, views.backdrop, torch.full_like(views.backdrop, GREY)
-        )
+        backdrop = torch.where(views.plain[:, None] > 0, views.backdrop, torch.full_like(views.backdrop, GREY))
         image = backdrop[:, None, None, :].expand(-1, fine, fine, -1).clone()
         batch, row, column = seen.nonzero(as_tuple=True)
         face = ids[seen]
@@ -127,9 +125,7 @@ def _texture(part: trimesh.Trimesh) -> Float[Tensor, "3 h w"]:
     if image is not None:
         pixels = np.asarray(image.convert("RGB"))
     else:
-        pixels = np.asarray(part.visual.to_color().main_color if material else part.visual.main_color)[
-            None, None, :3
-        ]
+        pixels = np.asarray(part.visual.to_color().main_color if material else part.visual.main_color)[None, None, :3]
     return torch.tensor(pixels.astype(np.float32) / 255).permute(2, 0, 1).contiguous()
 
 
@@ -164,9 +160,7 @@ def robot() -> Model:
     return from_trimesh(parts)
 
 
-def _checks(
-    first: tuple[float, ...], second: tuple[float, ...], cells: int = 3, size: int = 48
-) -> Image.Image:
+def _checks(first: tuple[float, ...], second: tuple[float, ...], cells: int = 3, size: int = 48) -> Image.Image:
     """A checkerboard texture."""
     rows, columns = np.indices((size, size)) // (size // cells)
     board = (rows + columns) % 2

@@ -104,9 +104,7 @@ def settings_for(coarse_steps: int, fine_steps: int, size: int, faces: int = 20_
     return replace(base, coarse=coarse, fine=fine, asset=asset)
 
 
-def reconstruct(
-    model: Model, settings: Settings, out: Path, poses: int = 40, size: int = 128
-) -> dict[str, float]:
+def reconstruct(model: Model, settings: Settings, out: Path, poses: int = 40, size: int = 128) -> dict[str, float]:
     """PSNR (dB) and silhouette IoU on held-out views after every step; the asset is written into `out`."""
     pictures = take_poses(model, poses, settings.fine.render_size)
     views = turntable(8, elevation=25, start=22.5)
@@ -161,15 +159,11 @@ def where_it_was(written: Model, vertices: np.ndarray, faces: np.ndarray) -> Mod
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?", help="a textured mesh; default: a built-in toy robot")
     parser.add_argument("-o", "--out", type=Path, help="folder for model.glb and reconstruct.png")
     parser.add_argument("--poses", type=int, default=40)
-    parser.add_argument(
-        "--size", type=int, default=64, help="pixels of a coarse render; the fine ones have twice"
-    )
+    parser.add_argument("--size", type=int, default=64, help="pixels of a coarse render; the fine ones have twice")
     parser.add_argument("--steps", type=int, nargs=2, default=(600, 200), metavar=("COARSE", "FINE"))
     args = parser.parse_args()
     out = args.out or Path(tempfile.mkdtemp(prefix="reconstruct-"))

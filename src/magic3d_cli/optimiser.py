@@ -25,9 +25,7 @@ class FiniteAdam:
 
     def step(self) -> bool:
         """Whether the step was taken. Raises Collapsed after 20 bad ones in a row."""
-        gradients = [
-            p.grad for group in self.adam.param_groups for p in group["params"] if p.grad is not None
-        ]
+        gradients = [p.grad for group in self.adam.param_groups for p in group["params"] if p.grad is not None]
         finite = all(torch.isfinite(g.sum()) for g in gradients)
         if finite:
             self.adam.step()

@@ -102,9 +102,7 @@ def refine(job: Job, coarse: Saved, *, fresh: bool = False) -> dict[str, Any]:
     return _write_asset(job, fine)
 
 
-def export(
-    saved: Saved, output: Path, asset: AssetSettings, device: str, observer: Observer
-) -> dict[str, Any]:
+def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observer: Observer) -> dict[str, Any]:
     """Write the asset of any checkpoint; a coarse one is turned into a mesh without refinement."""
     ledger = Ledger.from_json(saved.header["ledger"])
     with ledger.timed("export"):
@@ -114,9 +112,7 @@ def export(
             observer.phase("mesh")
             stage = FineStage.from_coarse(saved.settings, stage)
         files, report = _build(stage, output, saved.header["prompt"], asset, observer)
-    return _report(
-        saved.header["prompt"], saved.settings, saved.header["prior"], files, stage, report, ledger
-    )
+    return _report(saved.header["prompt"], saved.settings, saved.header["prior"], files, stage, report, ledger)
 
 
 def _optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[str, Any]) -> None:
@@ -279,9 +275,7 @@ def _resume(job: Job, path: Path) -> Any:
     if step < total:
         job.observer.note(f"Resuming {job.run.path}: {name} stage, {step} of {total} steps done.")
     elif name == "fine":
-        job.observer.note(
-            f"{job.run.path} is finished already: writing the asset again (--fresh starts over)."
-        )
+        job.observer.note(f"{job.run.path} is finished already: writing the asset again (--fresh starts over).")
     job.run.log("resume", stage=name, step=step)
     return stage
 

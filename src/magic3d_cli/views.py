@@ -114,9 +114,7 @@ def direction(azimuth: Float[Tensor, "*b"], elevation: Float[Tensor, "*b"]) -> F
     return torch.stack([flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)], -1)
 
 
-def shade(
-    albedo: Float[Tensor, "B *d 3"], normal: Float[Tensor, "B *d 3"], views: Views
-) -> Float[Tensor, "B *d 3"]:
+def shade(albedo: Float[Tensor, "B *d 3"], normal: Float[Tensor, "B *d 3"], views: Views) -> Float[Tensor, "B *d 3"]:
     """Colour of surface points under each view's light and shading mode (DreamFusion section 3.1).
 
     Display-referred in and out. `normal` is a world-space unit vector; d stands for any number of dimensions.
@@ -146,9 +144,7 @@ class ViewSampling:
     plain: float = 0.75  # probability of a plain random backdrop
 
 
-def sample_views(
-    count: int, sampling: ViewSampling, generator: torch.Generator, stratified: bool = True
-) -> Views:
+def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator, stratified: bool = True) -> Views:
     """Draw `count` random views, on the CPU.
 
     Elevation is uniform over the sphere's area, not over the angle. With `stratified`, azimuths are spread
@@ -184,9 +180,7 @@ def sample_views(
     )
 
 
-def turntable(
-    count: int, elevation: float = 15.0, start: float = 0.0, fov: float = 40.0, frame: float = 1.05
-) -> Views:
+def turntable(count: int, elevation: float = 15.0, start: float = 0.0, fov: float = 40.0, frame: float = 1.05) -> Views:
     """`count` albedo views evenly round the object on a white backdrop; angles in degrees."""
     azimuth = torch.deg2rad(start + torch.arange(count) * 360.0 / count)
     full = torch.ones(count)

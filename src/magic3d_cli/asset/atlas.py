@@ -101,9 +101,7 @@ def _charts(
     else:
         # Still tangled: each of these faces is a chart alone.
         lonely = clash[joined].any(1)
-        chart = label_components(
-            len(faces), joined[(evictions[joined[:, 0]] == evictions[joined[:, 1]]) & ~lonely]
-        )
+        chart = label_components(len(faces), joined[(evictions[joined[:, 0]] == evictions[joined[:, 1]]) & ~lonely])
     return chart, corners
 
 

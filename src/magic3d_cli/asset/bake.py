@@ -52,10 +52,7 @@ def evaluate(
     """`albedo` at many points, in chunks."""
     with torch.no_grad():
         parts = [
-            albedo(torch.from_numpy(points[i : i + CHUNK].astype(np.float32)).to(device))
-            .float()
-            .cpu()
-            .numpy()
+            albedo(torch.from_numpy(points[i : i + CHUNK].astype(np.float32)).to(device)).float().cpu().numpy()
             for i in range(0, len(points), CHUNK)
         ]
     return np.concatenate(parts) if parts else np.zeros((0, 3), np.float32)

@@ -67,9 +67,7 @@ def build_asset(
     begin("unwrap")
     # Normals before the seams split the vertices, or every seam would show in the shading.
     normals = vertex_normals(points, triangles)
-    layout = unwrap(
-        points, triangles, normals, settings.texture_size, settings.padding, settings.unwrap_seconds
-    )
+    layout = unwrap(points, triangles, normals, settings.texture_size, settings.padding, settings.unwrap_seconds)
     end("unwrap")
     begin("bake")
     positions = points[layout.vertex]

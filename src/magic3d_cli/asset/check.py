@@ -86,9 +86,7 @@ def seam_error(mesh: FileMesh, steps: int = 5) -> float:
     return float(np.abs(sample(mesh.texture, a) - sample(mesh.texture, b)).mean())
 
 
-def texel_coverage(
-    positions: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], ownership: Ownership
-) -> float:
+def texel_coverage(positions: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], ownership: Ownership) -> float:
     """Share of the surface's area on faces that own at least one texel."""
     area = face_areas(positions, faces)
     return float(area[ownership.texels > 0].sum() / area.sum())

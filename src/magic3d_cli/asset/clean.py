@@ -171,9 +171,7 @@ def glue(vertices: Vertices, faces: Faces) -> tuple[Int[np.ndarray, "P"], Int[np
     return np.concatenate(first), np.concatenate(second)
 
 
-def _doubled_pairs(
-    faces: Faces, first: Int[np.ndarray, "P"], second: Int[np.ndarray, "P"]
-) -> Int[np.ndarray, "S"]:
+def _doubled_pairs(faces: Faces, first: Int[np.ndarray, "P"], second: Int[np.ndarray, "P"]) -> Int[np.ndarray, "S"]:
     """Gluings to split because another one joins the same vertices; no face occurs in two of them."""
     _, edge = half_edges(faces)
     pair_edge = edge[first]
@@ -216,9 +214,7 @@ def _insert_midpoints(
 
 def _pull_apart(vertices: Vertices, faces: Faces, moved: Bool[np.ndarray, "V"]) -> Vertices:
     """Move marked vertices a little toward the mean of their neighbours."""
-    return np.where(
-        moved[:, None], vertices + SEPARATION * (neighbour_means(vertices, faces) - vertices), vertices
-    )
+    return np.where(moved[:, None], vertices + SEPARATION * (neighbour_means(vertices, faces) - vertices), vertices)
 
 
 def fill_holes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, int]:

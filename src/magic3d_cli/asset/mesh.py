@@ -41,9 +41,7 @@ def vertex_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "V 3"]
         cosine = (unit(right - here) * unit(left - here)).sum(1)
         weight = np.arccos(np.clip(cosine, -1, 1))[:, None]
         for axis in range(3):
-            total[:, axis] += np.bincount(
-                faces[:, corner], (weight * normals)[:, axis], minlength=len(vertices)
-            )
+            total[:, axis] += np.bincount(faces[:, corner], (weight * normals)[:, axis], minlength=len(vertices))
     return unit(total)
 
 
@@ -85,9 +83,7 @@ def edge_groups(
 def label_components(count: int, pairs: Int[np.ndarray, "P 2"]) -> Int[np.ndarray, "count"]:
     """Component number of each of `count` nodes joined by `pairs`."""
     ones = np.ones(len(pairs), dtype=np.int8)
-    return connected_components(coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count)), False)[
-        1
-    ]
+    return connected_components(coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count)), False)[1]
 
 
 def face_components(faces: Faces) -> Int[np.ndarray, "F"]:
@@ -132,9 +128,7 @@ def is_manifold(faces: Faces) -> bool:
     return len(fans) == len(np.unique(faces))
 
 
-def paired_corners(
-    faces: Faces, first: Int[np.ndarray, "P"], second: Int[np.ndarray, "P"]
-) -> Int[np.ndarray, "Q 2"]:
+def paired_corners(faces: Faces, first: Int[np.ndarray, "P"], second: Int[np.ndarray, "P"]) -> Int[np.ndarray, "Q 2"]:
     """Pairs of face corners (3 f + i) that coincide when half-edges `first` and `second` are glued."""
     flat = faces.reshape(-1)
 

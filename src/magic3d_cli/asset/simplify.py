@@ -45,9 +45,7 @@ def flipped_faces(
     return agreement.max(1) < 0
 
 
-def unfold(
-    vertices: Vertices, faces: Faces, reference_vertices: Vertices, reference_faces: Faces
-) -> Vertices:
+def unfold(vertices: Vertices, faces: Faces, reference_vertices: Vertices, reference_faces: Faces) -> Vertices:
     """Relax the vertices of folded-over faces toward their neighbours until no face opposes the reference."""
     for _ in range(5):
         flipped = flipped_faces(vertices, faces, reference_vertices, reference_faces)

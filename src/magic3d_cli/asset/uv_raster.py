@@ -84,9 +84,7 @@ class Ownership:
         contested: int32 [H, W], a second face that has the texel's centre well inside it, or -1.
     """
 
-    def __init__(
-        self, corners: Float[np.ndarray, "F 3 2"], height: int, width: int, reach: float = REACH
-    ) -> None:
+    def __init__(self, corners: Float[np.ndarray, "F 3 2"], height: int, width: int, reach: float = REACH) -> None:
         self.owner: Int[np.ndarray, "H W"] = np.full((height, width), -1, np.int32)
         self.weights: Float[np.ndarray, "H W 3"] = np.zeros((height, width, 3), np.float32)
         squared = np.full((height, width), np.inf, np.float32)

@@ -85,9 +85,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         next_step = f"Choose another place with -o, for instance -o ~/{path.name}."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            next_step = (
-                f"Free {len(data) / 1e6:.1f} MB there and run the same command again, or use -o elsewhere."
-            )
+            next_step = f"Free {len(data) / 1e6:.1f} MB there and run the same command again, or use -o elsewhere."
         raise Magic3DError(f"Could not write {path}: {error.strerror or error}.", next_step) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -160,9 +158,7 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
         meshes=[
             gltf.Mesh(
                 name=name,
-                primitives=[
-                    gltf.Primitive(attributes=attributes, indices=3, material=0, mode=gltf.TRIANGLES)
-                ],
+                primitives=[gltf.Primitive(attributes=attributes, indices=3, material=0, mode=gltf.TRIANGLES)],
             )
         ],
         materials=[material],

@@ -74,8 +74,6 @@ class Bar(Display):
         if self._task is None:
             return
         task = next(t for t in self._progress.tasks if t.id == self._task)
-        self.note(
-            f"{task.description}  {task.fields['count']}  {clock(task.elapsed or 0)}".replace("    ", "  ")
-        )
+        self.note(f"{task.description}  {task.fields['count']}  {clock(task.elapsed or 0)}".replace("    ", "  "))
         self._progress.remove_task(self._task)
         self._task = None

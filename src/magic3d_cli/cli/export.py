@@ -41,9 +41,7 @@ def export(
     source = find_checkpoint(checkpoint)
     out = checks.check_output(output or default_output(source, f".{format or 'glb'}"))
     if format is not None and out.suffix.lower() != f".{format}":
-        raise UsageError(
-            f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}"
-        )
+        raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
     sizes = checks.check_sizes(faces, texture_size)
     with session(quiet) as work:
@@ -52,8 +50,7 @@ def export(
         saved = pipeline.Saved.load(source)
         header = saved.header
         work.observer.note(
-            f'{source}: "{header["prompt"]}", {header["stage"]} stage, '
-            f"step {header['step']} of {header['total']}"
+            f'{source}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
         )
         asset = replace(saved.settings.asset, **sizes)
         result = pipeline.export(saved, out, asset, choose_device(device), work.observer)

@@ -49,9 +49,7 @@ class Lines(Display):
         pace = (now - self._begun) / max(report.step - self._from, 1)
         left = clock(pace * (report.total - report.step))
         shown = summary(report.metrics)
-        self.note(
-            f"{report.stage}: step {report.step} of {report.total}  {shown}  {pace:.2f} s/step  {left} left"
-        )
+        self.note(f"{report.stage}: step {report.step} of {report.total}  {shown}  {pace:.2f} s/step  {left} left")
 
     def phase(self, name: str) -> None:
         self.note(name)

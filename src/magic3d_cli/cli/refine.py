@@ -50,9 +50,7 @@ def refine(
                 f"Write its mesh: magic3d export {checkpoint}",
             )
         if header["step"] < header["total"]:
-            work.observer.note(
-                f"{checkpoint}: only {header['step']} of {header['total']} coarse steps were done."
-            )
+            work.observer.note(f"{checkpoint}: only {header['step']} of {header['total']} coarse steps were done.")
         if preset is not None:
             other = settings.preset(preset)
             chosen = replace(chosen, preset=preset, fine=other.fine, asset=other.asset)

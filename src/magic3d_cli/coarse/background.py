@@ -14,8 +14,9 @@ class Background(nn.Module):
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(9, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 3))
-        for layer in (self.net[0], self.net[2]):
+        first, last = nn.Linear(9, _WIDTH), nn.Linear(_WIDTH, 3)
+        self.net = nn.Sequential(first, nn.ReLU(), last)
+        for layer in (first, last):
             weight = torch.randn(layer.weight.shape, generator=generator)
             layer.weight.data = 0.3 * weight / layer.in_features**0.5
             layer.bias.data.zero_()

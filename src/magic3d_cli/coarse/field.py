@@ -35,17 +35,16 @@ class HashField(nn.Module):
     def __init__(self, settings: FieldSettings, generator: torch.Generator) -> None:
         super().__init__()
         self.settings = settings
-        self.resolutions = level_resolutions(
-            settings.levels, settings.base_resolution, settings.finest_resolution
-        )
+        self.resolutions = level_resolutions(settings.levels, settings.base_resolution, settings.finest_resolution)
         entries = torch.rand(settings.levels, 2**settings.log2_size, settings.features, generator=generator)
         self.table = nn.Parameter((entries * 2 - 1) * 1e-4)  # [Instant-NGP, section 4]
         width = settings.levels * settings.features
         self.surface = Head(width, settings.hidden, 4, generator)
         self.normal = Head(width, settings.hidden, 3, generator)
 
-    def features(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N E"]:
-        return hash_encode((points + 1) / 2, self.table, self.resolutions)
+    def features(self, points: Float[Tensor, "N 3"], known: Float[Tensor, "N E"] | None = None) -> Float[Tensor, "N E"]:
+        """The hash grid's encoding; `known`, if given, is its value and only the gradient is added."""
+        return hash_encode((points + 1) / 2, self.table, self.resolutions, known)
 
     def forward(self, points: Float[Tensor, "N 3"]) -> FieldSample:
         features = self.features(points)
@@ -55,9 +54,12 @@ class HashField(nn.Module):
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return F.softplus(self.density_logit(points))
 
-    def density_logit(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    def density_logit(
+        self, points: Float[Tensor, "N 3"], features: Float[Tensor, "N E"] | None = None
+    ) -> Float[Tensor, "N"]:
         """The density before its softplus: the same level sets, but its slope does not vanish outside."""
-        return self.surface(self.features(points), outputs=1)[:, 0] + self._bias(points)
+        features = self.features(points) if features is None else features
+        return self.surface(features, outputs=1)[:, 0] + self._bias(points)
 
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         return self.matter(points, self.features(points))[1]
@@ -76,7 +78,7 @@ class HashField(nn.Module):
     def density_normal(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Unit normals of the density itself, by finite differences at four corners of a tetrahedron.
 
-        The step is a cell of the finest level, but at least 0.01: a smaller one sees only rounding, a larger one
+        The step is a cell of the finest level, but at least 0.01: a smaller one sees only noise, a larger one
         no detail.
         """
         size = max(2 / self.settings.finest_resolution, 1e-2)
@@ -84,7 +86,7 @@ class HashField(nn.Module):
         probes = (points[:, None] + size * corners).reshape(-1, 3)
         logits = self.density_logit(probes).view(-1, 4, 1)
         slope = (logits * corners).sum(1) / (4 * size)
-        # The constant, small beside the initial ball's slope of 20, keeps the gradient finite where all is flat.
+        # The constant, small beside the initial ball's slope of 20, keeps the gradient finite.
         return -slope / torch.sqrt((slope**2).sum(-1, keepdim=True) + 1e-2)
 
     def _bias(self, points: Tensor) -> Tensor:
@@ -105,10 +107,7 @@ class Head(nn.Module):
         """`outputs` keeps only the first few outputs."""
         weight, bias = self.weight_out[:outputs], self.bias_out[:outputs]
         rows = _ROWS if x.device.type == "cpu" else max(len(x), 1)
-        parts = [
-            F.linear(F.relu(F.linear(part, self.weight_in, self.bias_in)), weight, bias)
-            for part in x.split(rows)
-        ]
+        parts = [F.linear(F.relu(F.linear(part, self.weight_in, self.bias_in)), weight, bias) for part in x.split(rows)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,8 +17,8 @@ _LEAST = 0.002  # share of cells that is never pruned: a ball of radius 0.16
 class OccupancyGrid(nn.Module):
     """A decaying maximum of the density in each cell of [-1, 1]^3, and the cells dense enough to matter.
 
-    Every update looks at every cell, and the occupied ones are grown by one cell, so that a pruned cell comes back
-    as soon as density appears in or beside it.
+    Every update looks at every cell, and the occupied ones are grown by one cell, so that a pruned cell comes
+    back as soon as density appears in or beside it.
     """
 
     density: Float[Tensor, "G G G"]
@@ -30,8 +31,8 @@ class OccupancyGrid(nn.Module):
             step: length of a marching step, world units.
             threshold: opacity of such a step below which a cell is skipped.
             decay: factor on the remembered density at each update.
-            start: density remembered at first. The paper's 20 keeps every cell for the first dozen updates; with 0
-                the first update goes by the field alone, and the empty corners are never paid for.
+            start: density remembered at first. The paper's 20 keeps every cell for the first dozen updates;
+                with 0 the first update goes by the field alone, and the empty corners are never paid for.
         """
         super().__init__()
         self.step, self.threshold, self.decay = step, threshold, decay
@@ -51,9 +52,7 @@ class OccupancyGrid(nn.Module):
         points = (corners + torch.rand(corners.shape, generator=generator)) * (2 / size) - 1
         found = torch.cat([density(part.to(device)) for part in points.split(_POINTS)])
         torch.maximum(self.density * self.decay, found.view(self.density.shape), out=self.density)
-        opacity = 1 - torch.exp(-self.density * self.step)
-        least = max(int(_LEAST * opacity.numel()), 1)
-        # At least the densest few cells stay: a grid that prunes everything gives no gradient to recover by.
-        floor = opacity.flatten().topk(least).values[-1]
-        core = opacity >= torch.minimum(opacity.new_tensor(self.threshold), floor)
+        core = self.density * self.step > -math.log1p(-self.threshold)
+        # The densest few cells stay: a grid that prunes everything gives no gradient to recover by.
+        core.view(-1)[self.density.view(-1).topk(max(int(_LEAST * core.numel()), 1)).indices] = True
         self.occupied.copy_(F.max_pool3d(core[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0)

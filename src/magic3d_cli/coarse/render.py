@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.kernels.march import Samples, composite, march, transmittance
 from magic3d_cli.views import ALBEDO, Views, shade
 
-HIDDEN = 1e-3
-"""Samples with less than this share of the light left are not evaluated: under half of an 8-bit level."""
+HIDDEN, FAINT = 1e-3, 3e-3
+"""Samples that less than this share of the light reaches, or that stop less than this share of it, are
+dropped: each is under one 8-bit level."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def render(
         generator: jitters each ray's samples; without it they sit in the middle of their intervals.
         all_normals: give normals for every view, not only for those whose shading needs them.
 
-    The composited albedo and normal are shaded once for each pixel, which costs a tenth of shading each sample.
+    The composited albedo and normal are shaded once for each pixel: a tenth of the cost of shading samples.
     """
     device = field.table.device
     views = views.to(device)
@@ -72,10 +74,10 @@ def render(
     else:
         jitter = torch.rand(len(origins), generator=generator).to(device)
     samples = march(origins, directions, occupancy.occupied, step_length(samples_per_ray), jitter)
-    samples = _drop_hidden(field, samples)
+    samples, features = _visible(field, samples)
 
     lit = torch.ones_like(views.shading, dtype=torch.bool) if all_normals else views.shading != ALBEDO
-    density, values = _evaluate(field, samples, lit[samples.ray // size**2] if lit.any() else None)
+    density, values = _evaluate(field, samples, features, lit[samples.ray // size**2] if lit.any() else None)
     out, opacity, weights = composite(density, values, samples.delta, samples.offsets)
 
     share = opacity[:, None].clamp(min=1e-3)  # out is premultiplied by the opacity
@@ -98,17 +100,20 @@ def render(
 
 
 @torch.no_grad()
-def _drop_hidden(field: HashField, samples: Samples) -> Samples:
-    """Without the samples that lie behind an opaque surface: most of a solid object, and most of the cost."""
-    left = transmittance(field.density(samples.points), samples.delta, samples.offsets)
-    return samples.select(left > HIDDEN)
+def _visible(field: HashField, samples: Samples) -> tuple[Samples, Float[Tensor, "N E"]]:
+    """The samples that can be seen, and their features. Most of a solid object, and of the cost, cannot."""
+    features = field.features(samples.points)
+    density = F.softplus(field.density_logit(samples.points, features))
+    keep = transmittance(density, samples.delta, samples.offsets) > HIDDEN
+    keep &= -torch.expm1(-density * samples.delta) > FAINT
+    return samples.select(keep), features[keep]
 
 
 def _evaluate(
-    field: HashField, samples: Samples, lit: Bool[Tensor, "N"] | None
+    field: HashField, samples: Samples, known: Float[Tensor, "N E"], lit: Bool[Tensor, "N"] | None
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N C"]]:
-    """Density, and the values to composite: albedo, distance and, if `lit`, the normals of the lit samples."""
-    features = field.features(samples.points)
+    """Density, and what to composite: albedo, distance and, if `lit`, the normals of the lit samples."""
+    features = field.features(samples.points, known)
     density, albedo = field.matter(samples.points, features)
     values = [albedo, samples.t[:, None]]
     if lit is not None:
@@ -117,9 +122,7 @@ def _evaluate(
     return density, torch.cat(values, -1)
 
 
-def _behind(
-    background: Background, directions: Float[Tensor, "B H W 3"], views: Views
-) -> Float[Tensor, "B H W 3"]:
+def _behind(background: Background, directions: Float[Tensor, "B H W 3"], views: Views) -> Float[Tensor, "B H W 3"]:
     """Each view's plain backdrop, or the learned background where it has none."""
     colour = views.backdrop[:, None, None, :].expand_as(directions)
     open_sky = (views.plain < 0.5).nonzero()[:, 0]

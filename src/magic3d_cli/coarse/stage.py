@@ -1,4 +1,4 @@
-"""The coarse stage: optimise a hash-grid NeRF against an objective on its renderings (Magic3D section 4.1)."""
+"""The coarse stage: optimise a hash-grid NeRF against an objective on its images (Magic3D section 4.1)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from magic3d_cli.stage_report import Objective, StepReport
 from magic3d_cli.views import Views, sample_views
 
 PIXELS = 64.0
-"""A regulariser of weight 1 pulls on a whole image as hard as this many pixels of the objective, which is a sum over
-pixels. It makes the usual weights (threestudio's are relative to a mean) fit a summed loss."""
+"""A regulariser of weight 1 pulls on a whole image as hard as this many pixels of the objective, which is a
+sum over pixels. It makes the usual weights (threestudio's are relative to a mean) fit a summed loss."""
 
 _EMPTY, _SOLID = 0.002, 0.95  # mean opacity of the renderings
 _CHECK_FROM = 0.2  # share of the run after which an empty or solid volume is an error
@@ -62,7 +62,7 @@ class CoarseStage:
         until: int | None = None,
         on_step: Callable[[StepReport], None] | None = None,
     ) -> None:
-        """Train to step `until` (default: all). `on_step` may raise to stop: the step it hears of is complete.
+        """Train to step `until` (default: all). `on_step` may raise to stop: its step is complete.
 
         Raises Collapsed when the volume has become empty or solid, or when no gradient is finite any more.
         """
@@ -127,8 +127,8 @@ class CoarseStage:
             terms["opaqueness"] = PIXELS * progress * coarse.opaqueness * opaqueness(image.opacity)
         if coarse.normal_agreement or coarse.orientation:
             agreement, orientation = normal_terms(self.field, image, coarse.normal_samples, self.generator)
-            # Summed over pixels like the objective: it has to hold against the gradient of the shading, or the
-            # predicted normals drift away from the shape.
+            # Summed over pixels like the objective: it has to hold against the gradient of the shading, or
+            # the predicted normals drift away from the shape.
             pixels = image.opacity[0].numel()
             terms["normal_agreement"] = pixels * coarse.normal_agreement * agreement
             terms["orientation"] = PIXELS * progress * coarse.orientation * orientation
@@ -141,13 +141,13 @@ class CoarseStage:
         if not _EMPTY < opacity < _SOLID:
             state = "empty" if opacity < 0.5 else "solid"
             raise Collapsed(
-                f"The coarse volume became {state} (mean opacity {opacity:.4f}) at step {self.step} of {total}.",
+                f"The coarse volume became {state} (mean opacity {opacity:.4f}) by step {self.step}.",
                 "Try another --seed, or a prompt that names one solid object.",
             )
 
     @torch.no_grad()
     def render(self, views: Views, size: int) -> Render:
-        """Images of the present scene, with normals for every view, without jitter and twice as finely sampled."""
+        """Images of the present scene: normals for every view, no jitter, twice as finely sampled."""
         at_once = max(_RAYS // size**2, 1)  # bounds the memory
         parts = [
             render(
@@ -181,7 +181,7 @@ class CoarseStage:
         meta: dict[str, Any],
         device: torch.device | str = "cpu",
     ) -> CoarseStage:
-        """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit the settings."""
+        """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit."""
         stage = cls(settings, 0, device)
         unpack_state(stage._modules(), stage.optimiser, stage.generator, tensors)
         stage.step, stage.optimiser.skipped = meta["step"], meta["skipped"]
@@ -193,7 +193,7 @@ class CoarseStage:
 
 
 class _Clock:
-    """Adds up the seconds of each phase; waits for the device, so that a phase is charged for its own work."""
+    """Adds up the seconds of each phase; waits for the device, so that a phase is charged its own work."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -95,9 +95,7 @@ def field_to_surface(
 
 
 @torch.no_grad()
-def _sample(
-    density_logit: Callable[[Tensor], Tensor], size: int, device: torch.device | str
-) -> Float[Tensor, "G G G"]:
+def _sample(density_logit: Callable[[Tensor], Tensor], size: int, device: torch.device | str) -> Float[Tensor, "G G G"]:
     axis = (torch.arange(size) + 0.5) * (2 / size) - 1
     points = torch.cartesian_prod(axis, axis, axis)
     parts = [density_logit(part.to(device)).float().cpu() for part in points.split(_POINTS)]

@@ -72,9 +72,7 @@ def marching_tetrahedra(
     low, high = torch.minimum(tet[:, first], tet[:, second]), torch.maximum(tet[:, first], tet[:, second])
     edge_key = low * total + high  # one number for a grid edge, whichever tetrahedron names it: (S, 6)
     triangles, count = _TRIANGLES.to(sdf.device)[case], _COUNT.to(sdf.device)[case]
-    corner_key = torch.cat(
-        [edge_key[count > k].gather(1, triangles[count > k, k]) for k in range(2)]
-    )  # (F, 3)
+    corner_key = torch.cat([edge_key[count > k].gather(1, triangles[count > k, k]) for k in range(2)])  # (F, 3)
     keys, faces = torch.unique(corner_key, return_inverse=True)
 
     # index_select, not advanced indexing: the latter's backward adds in a racy order on several CPU threads.

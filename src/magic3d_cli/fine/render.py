@@ -103,11 +103,7 @@ def _barycentrics(
     With q_i = (x_i - X w_i, y_i - Y w_i) for a pixel at (X, Y), the edge functions q_j x q_k are the
     coordinates up to scale (Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates").
     """
-    at = (
-        clip.reshape(-1, 4)
-        .index_select(0, (image[:, None] * clip.shape[1] + corner).reshape(-1))
-        .view(-1, 3, 4)
-    )
+    at = clip.reshape(-1, 4).index_select(0, (image[:, None] * clip.shape[1] + corner).reshape(-1)).view(-1, 3, 4)
     row, column = pixel.div(size, rounding_mode="floor"), pixel % size
     centre = torch.stack([column + 0.5, size - row - 0.5], 1) / size * 2 - 1
     q = at[..., :2] - centre[:, None] * at[..., 3:]

@@ -135,9 +135,7 @@ class FineStage:
         if len(faces) == 0:
             raise Collapsed("The surface vanished in the fine stage.", _REMEDY)
         edges = mesh_edges(faces, len(vertices))
-        image = render_mesh(
-            vertices, faces, self.field.albedo, self.background, views, fine.render_size, edges
-        )
+        image = render_mesh(vertices, faces, self.field.albedo, self.background, views, fine.render_size, edges)
         terms = {}
         # Regularisers are in the objective's units, a sum over an image's pixels.
         pixels = fine.render_size**2
@@ -187,9 +185,7 @@ class FineStage:
 
     def _check(self) -> None:
         if self._fruitless >= _FRUITLESS:
-            raise Collapsed(
-                f"The fine stage met {self._fruitless} steps in a row without a finite gradient.", _REMEDY
-            )
+            raise Collapsed(f"The fine stage met {self._fruitless} steps in a row without a finite gradient.", _REMEDY)
         opacity = self._mean_opacity
         if opacity is not None and self.step * 5 >= self.settings.fine.steps and self.step >= 10:
             if opacity < _EMPTY:
@@ -204,9 +200,7 @@ class FineStage:
         edges = mesh_edges(faces, len(vertices))
         at_once = max(_PIXELS // size**2, 1)
         parts = [
-            render_mesh(
-                vertices, faces, self.field.albedo, self.background, views[i : i + at_once], size, edges
-            )
+            render_mesh(vertices, faces, self.field.albedo, self.background, views[i : i + at_once], size, edges)
             for i in range(0, len(views), at_once)
         ]
         return parts[0] if len(parts) == 1 else MeshRender.concatenate(parts)
@@ -266,9 +260,7 @@ class FineStage:
         )
         for part, module in stage._modules().items():
             prefix = part + "."
-            module.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            )
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("adam."):

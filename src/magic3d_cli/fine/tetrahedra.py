@@ -24,9 +24,7 @@ class Lattice:
     cells: tuple[int, int, int]
 
     @staticmethod
-    def around(
-        low: Float[Tensor, "3"], high: Float[Tensor, "3"], grid_size: int, margin: float = 2.0
-    ) -> Lattice:
+    def around(low: Float[Tensor, "3"], high: Float[Tensor, "3"], grid_size: int, margin: float = 2.0) -> Lattice:
         """The lattice over the box [low, high] with `margin` cells of free space on every side.
 
         Along the longest side there are grid_size / 2^(1/3) cells, so that a cube holds as many vertices as a

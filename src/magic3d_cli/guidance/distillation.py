@@ -108,9 +108,7 @@ def guide(plain: Float[Tensor, "*s"], told: Float[Tensor, "*s"], scale: float) -
     return plain + scale * (told - plain)
 
 
-def rescaled(
-    guess: Float[Tensor, "B C h w"], told: Float[Tensor, "B C h w"], share: float
-) -> Float[Tensor, "B C h w"]:
+def rescaled(guess: Float[Tensor, "B C h w"], told: Float[Tensor, "B C h w"], share: float) -> Float[Tensor, "B C h w"]:
     """Pull each guided image's contrast back to the unguided one's (Lin et al., arXiv 2305.08891, eq. 15)."""
     ratio = told.std((1, 2, 3), keepdim=True) / guess.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
     return guess * (share * ratio + (1 - share))

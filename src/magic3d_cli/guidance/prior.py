@@ -131,9 +131,9 @@ class DiffusersPrior:
             self._text_encoder = encoder, tokenizer
         encoder, tokenizer = self._text_encoder
         length = min(tokenizer.model_max_length, _LONGEST[type(self.network).__name__])
-        tokens = tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).to(self.device)
+        tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").to(
+            self.device
+        )
         # Stable Diffusion was trained to read CLIP's padding too, IF and PixArt to mask T5's.
         masked = encoder.config.model_type == "t5" or getattr(encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask if masked else None

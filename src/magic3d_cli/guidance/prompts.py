@@ -164,8 +164,7 @@ class Vocabulary:
         if not candidates:
             raise UsageError(
                 f"{prompt!r} names no object.",
-                f"Add one of the {len(self.nouns)} known objects, for example "
-                f'"{_article(_example(prompt, self))}".',
+                f'Add one of the {len(self.nouns)} known objects, for example "{_article(_example(prompt, self))}".',
             )
         return candidates[-1]
 

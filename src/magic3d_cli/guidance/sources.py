@@ -72,9 +72,7 @@ def locate(name: str, stage: str) -> Path:
             return folder
     raise EnvironmentFault(
         f"{root} holds no diffusers pipeline (no model_index.json).",
-        "Reinstall magic3d."
-        if root == BUILTIN
-        else f"Give another directory, or one of: {', '.join(NAMES)}.",
+        "Reinstall magic3d." if root == BUILTIN else f"Give another directory, or one of: {', '.join(NAMES)}.",
     )
 
 

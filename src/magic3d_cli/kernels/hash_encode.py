@@ -21,21 +21,25 @@ def level_resolutions(levels: int, base: int, finest: int) -> tuple[int, ...]:
 
 
 def hash_encode(
-    points: Float[Tensor, "N 3"], table: Float[Tensor, "L T F"], resolutions: tuple[int, ...]
+    points: Float[Tensor, "N 3"],
+    table: Float[Tensor, "L T F"],
+    resolutions: tuple[int, ...],
+    known: Float[Tensor, "N L*F"] | None = None,
 ) -> Float[Tensor, "N L*F"]:
     """Trilinearly interpolated features of all levels, level-major: column l F + f.
 
     Args:
         points: in [0, 1]^3; outside they are clamped.
-        table: T entries a level, T a power of two. Levels whose (resolution + 1)^3 vertices fit are dense, the
-            others hashed.
+        table: T entries a level, T a power of two. Levels whose (resolution + 1)^3 vertices fit are dense,
+            the others hashed.
         resolutions: cells per side of each level.
+        known: the result, where it has been computed before without gradient: only the gradient is added.
 
     Differentiable in `table` only. Bit-deterministic on the CPU, for any number of threads.
     """
     _check(table, resolutions)
     if table.device.type == "cpu" and table.dtype == torch.float32:
-        return _HashEncode.apply(points, table, resolutions)
+        return _HashEncode.apply(points, table, resolutions, known)
     return hash_encode_reference(points, table, resolutions)
 
 
@@ -73,10 +77,12 @@ def _check(table: Tensor, resolutions: tuple[int, ...]) -> None:
 
 class _HashEncode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, points: Tensor, table: Tensor, resolutions: tuple[int, ...]) -> Tensor:
+    def forward(ctx, points: Tensor, table: Tensor, resolutions: tuple[int, ...], known: Tensor | None) -> Tensor:
         points = points.detach().contiguous()
         ctx.save_for_backward(points)
         ctx.table_shape, ctx.resolutions = table.shape, np.asarray(resolutions, dtype=np.int64)
+        if known is not None:
+            return known.view_as(known)
         levels, _, width = table.shape
         features = torch.empty(len(points), levels * width)
         with NUMBA_LOCK:
@@ -84,12 +90,12 @@ class _HashEncode(torch.autograd.Function):
         return features
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor, None, None]:
         (points,) = ctx.saved_tensors
         table_grad = torch.zeros(ctx.table_shape)
         with NUMBA_LOCK:
             _encode_backward(points.numpy(), grad.contiguous().numpy(), ctx.resolutions, table_grad.numpy())
-        return None, table_grad, None
+        return None, table_grad, None, None
 
 
 @numba.njit(inline="always")

@@ -32,9 +32,7 @@ class Samples:
     def select(self, keep: Bool[Tensor, "N"]) -> Samples:
         """The samples where `keep`, still packed."""
         before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.long().cumsum(0)])
-        return Samples(
-            self.points[keep], self.ray[keep], self.t[keep], self.delta[keep], before[self.offsets]
-        )
+        return Samples(self.points[keep], self.ray[keep], self.t[keep], self.delta[keep], before[self.offsets])
 
 
 def march(
@@ -53,16 +51,16 @@ def march(
     """
     if origins.device.type != "cpu":
         return march_reference(origins, directions, occupancy, step, jitter)
-    arrays = [x.detach().contiguous().numpy() for x in (origins, directions, occupancy, jitter)]
+    o, d, cells, shift = (x.detach().contiguous().numpy() for x in (origins, directions, occupancy, jitter))
     longest = int(2 * 3**0.5 / step) + 2  # lattice points on the box's diagonal
     counts = np.empty(len(origins), dtype=np.int64)
     lattice = np.empty((len(origins), longest), dtype=np.int32)
     with NUMBA_LOCK:
-        _march_find(*arrays, _occupied_box(arrays[2]), np.float32(step), counts, lattice)
+        _march_find(o, d, cells, shift, _occupied_box(cells), np.float32(step), counts, lattice)
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
         points = np.empty((offsets[-1], 3), dtype=np.float32)
         ray, t = np.empty(offsets[-1], dtype=np.int64), np.empty(offsets[-1], dtype=np.float32)
-        _march_fill(*arrays[:2], arrays[3], np.float32(step), offsets, lattice, points, ray, t)
+        _march_fill(o, d, shift, np.float32(step), offsets, lattice, points, ray, t)
     t_tensor = torch.from_numpy(t)
     return Samples(
         torch.from_numpy(points),
@@ -214,9 +212,7 @@ def transmittance(
 
 class _Composite(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, density: Tensor, values: Tensor, delta: Tensor, offsets: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx, density: Tensor, values: Tensor, delta: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         density, values = density.detach().contiguous(), values.detach().contiguous()
         rays = len(offsets) - 1
         out, opacity = torch.empty(rays, values.shape[1]), torch.empty(rays)

@@ -56,9 +56,7 @@ def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
     return torch.from_numpy(ids)
 
 
-def _screen(
-    clip: Float[Tensor, "B V 4"], size: int
-) -> tuple[Int[Tensor, "B V 2"], Float[Tensor, "B V"], Tensor]:
+def _screen(clip: Float[Tensor, "B V 4"], size: int) -> tuple[Int[Tensor, "B V 2"], Float[Tensor, "B V"], Tensor]:
     """Snapped pixel coordinates (y down), depth in [-1, 1], and which vertices can be drawn at all."""
     clip = clip.double()
     w = clip[..., 3]
@@ -125,9 +123,7 @@ def _owns(dx: int, dy: int) -> int:  # pragma: no cover - compiled
     return 1 if (dy < 0 or (dy == 0 and dx > 0)) else 0
 
 
-def rasterize_reference(
-    clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
-) -> Int[Tensor, "B H W"]:
+def rasterize_reference(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int) -> Int[Tensor, "B H W"]:
     """`rasterize` in plain tensor code: tests every pixel of every triangle's bounding box.
 
     An atomic minimum over (depth, id) packed into one integer makes the result independent of order.

@@ -70,9 +70,7 @@ def _read(path: Path) -> bytes:
             "Checkpoints are in the .run folder beside the output, for example dragon.run/coarse.ckpt.",
         ) from error
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}.", "Give a file that you may read."
-        ) from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", "Give a file that you may read.") from error
 
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
@@ -88,9 +86,7 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
         raise _truncated(path)
     try:
         shell = json.loads(data[8 : 8 + length])
-        end = max(
-            (entry["data_offsets"][1] for key, entry in shell.items() if key != "__metadata__"), default=0
-        )
+        end = max((entry["data_offsets"][1] for key, entry in shell.items() if key != "__metadata__"), default=0)
         text = shell.get("__metadata__", {}).get(_KEY)
         header = None if text is None else json.loads(text)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

@@ -30,8 +30,7 @@ class Lock:
             holder = file.read().strip()
             file.close()
             raise UsageError(
-                f"{self.path.parent} is in use by another magic3d"
-                + (f" (process {holder})." if holder else "."),
+                f"{self.path.parent} is in use by another magic3d" + (f" (process {holder})." if holder else "."),
                 "Wait for it to finish, stop it, or choose another output with -o.",
             ) from error
         file.truncate(0)

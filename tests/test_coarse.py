@@ -1,0 +1,261 @@
+"""The coarse stage fits what it is shown, can be stopped anywhere, and says so when it collapses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from magic3d_cli.coarse.field import HashField
+from magic3d_cli.coarse.occupancy import OccupancyGrid
+from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity, surface_samples
+from magic3d_cli.coarse.render import render, step_length
+from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.errors import Collapsed
+from magic3d_cli.settings import PRESETS, FieldSettings, Settings
+from magic3d_cli.stage_report import StepReport
+from magic3d_cli.views import ALBEDO, DIFFUSE, Views, ViewSampling, shade, turntable
+
+RADIUS = 0.6
+
+
+def _settings(**changes) -> Settings:
+    small = {
+        "steps": 160,
+        "render_size": 32,
+        "samples_per_ray": 64,
+        "occupancy_size": 24,
+        "normal_samples": 256,
+        "warm": 0.0,
+        "field": FieldSettings(levels=6, log2_size=12, base_resolution=4, finest_resolution=48, hidden=16),
+        "sampling": ViewSampling(plain=0.9),
+    }
+    coarse = replace(PRESETS["draft"].coarse, **{**small, **changes})
+    return replace(PRESETS["draft"], coarse=coarse)
+
+
+def _ball(views: Views, size: int) -> tuple[Tensor, Tensor]:
+    """A ball, half red and half blue: shaded images over each view's backdrop, and silhouettes."""
+    origins, directions = views.rays(size)
+    middle = (origins * directions).sum(-1)
+    inside = middle**2 - (origins**2).sum(-1) + RADIUS**2
+    hit = inside > 0
+    points = origins + (-middle - inside.clamp(min=0).sqrt())[..., None] * directions
+    red, blue = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([0.1, 0.3, 0.9])
+    colour = shade(torch.where(points[..., :1] > 0, red, blue), points / RADIUS, views)
+    return torch.where(hit[..., None], colour, views.backdrop[:, None, None].expand_as(colour)), hit
+
+
+def _show_ball(images: Tensor, views: Views, progress: float, generator: torch.Generator):
+    target, hit = _ball(views, images.shape[1])
+    # Where the background is the stage's own, it may be any colour.
+    judged = hit | (views.plain > 0)[:, None, None]
+    return ((images - target) ** 2 * judged[..., None]).sum() / len(views), {"seen": progress}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[CoarseStage, list[StepReport]]:
+    reports: list[StepReport] = []
+    stage = CoarseStage(_settings(), seed=0)
+    stage.run(_show_ball, on_step=reports.append)
+    return stage, reports
+
+
+def test_a_two_coloured_ball_is_learnt_from_its_images(fitted) -> None:
+    stage, _ = fitted
+    views = turntable(6, elevation=20, start=17)
+    target, silhouette = _ball(views, 48)
+    image = stage.render(views, 48)
+    assert -10 * math.log10((image.rgb - target).square().mean()) > 19
+    seen = image.opacity > 0.5
+    assert (seen & silhouette).sum() / (seen | silhouette).sum() > 0.93
+
+
+def test_depth_and_normals_are_those_of_the_ball(fitted) -> None:
+    stage, _ = fitted
+    views = turntable(4, elevation=10)
+    image = stage.render(views, 33)
+    expected = views.distance - RADIUS
+    torch.testing.assert_close(image.depth[:, 16, 16], expected, rtol=0, atol=0.2)
+    core = image.opacity > 0.9
+    origins, directions = views.rays(33)
+    outward = torch.nn.functional.normalize(origins + image.depth[..., None] * directions, dim=-1)
+    assert (image.normal * outward).sum(-1)[core].mean() > 0.9
+    # Trap: density normals of the wrong sign would still agree with the predicted ones.
+    points = outward[core] * RADIUS
+    with torch.no_grad():
+        assert (stage.field.density_normal(points) * outward[core]).sum(-1).mean() > 0.9
+
+
+def test_reports_tell_what_a_step_did(fitted) -> None:
+    stage, reports = fitted
+    assert [r.step for r in reports] == list(range(1, 161)) and stage.step == 160
+    assert {r.stage for r in reports} == {"coarse"} and reports[-1].total == 160
+    assert set(reports[-1].seconds) == {"render", "objective", "backward", "optimizer"}
+    assert {"loss", "seen", "opacity", "occupied", "samples"} <= set(reports[-1].metrics)
+    assert reports[-1].metrics["loss"] < 0.3 * reports[0].metrics["loss"]
+
+
+def test_empty_space_is_skipped_and_the_ball_is_not(fitted) -> None:
+    occupied = fitted[0].occupancy.occupied
+    axis = (torch.arange(24) + 0.5) / 12 - 1
+    distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).norm(dim=-1)
+    assert occupied[(distance - RADIUS).abs() < 0.08].float().mean() > 0.98
+    assert occupied[distance > 1.2].float().mean() < 0.1
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() -> None:
+    settings = _settings(steps=14, occupancy_every=5, warm=0.3, warm_render_size=16)
+    whole = CoarseStage(settings, seed=3)
+    whole.run(_show_ball)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_7(report: StepReport) -> None:
+        if report.step == 7:
+            raise Stop
+
+    first = CoarseStage(settings, seed=3)
+    with pytest.raises(Stop):
+        first.run(_show_ball, on_step=stop_at_7)
+    tensors, meta = first.state()
+    second = CoarseStage.from_state(settings, tensors, meta)
+    assert second.step == 7
+    second.run(_show_ball)
+    (expected, expected_meta), (got, got_meta) = whole.state(), second.state()
+    assert got_meta == expected_meta and got.keys() == expected.keys()
+    assert [name for name in got if not torch.equal(got[name], expected[name])] == []
+    views = turntable(2)
+    assert torch.equal(whole.render(views, 16).rgb, second.render(views, 16).rgb)
+
+
+def test_run_stops_at_until() -> None:
+    stage = CoarseStage(_settings(), seed=0)
+    stage.run(_show_ball, until=2)
+    stage.run(_show_ball, until=2)
+    assert stage.step == 2
+
+
+def _objective(value: Callable[[Tensor], Tensor]):
+    return lambda images, views, progress, generator: (value(images), {})
+
+
+def test_gradients_that_stay_non_finite_are_a_collapse_and_change_nothing() -> None:
+    stage = CoarseStage(_settings(), seed=0)
+    before = stage.field.table.detach().clone()
+    with pytest.raises(Collapsed):
+        stage.run(_objective(lambda images: images.sum() * float("nan")))
+    assert torch.equal(stage.field.table, before)
+
+
+def test_an_emptied_volume_is_a_collapse() -> None:
+    def vanish(images: Tensor, views: Views, progress: float, generator: torch.Generator):
+        behind = views.backdrop[:, None, None]
+        plain = views.plain[:, None, None, None]
+        return ((images - behind) ** 2 * plain).sum() * 10, {}
+
+    stage = CoarseStage(_settings(steps=80, lr=0.1), seed=0)
+    with pytest.raises(Collapsed, match="empty"):
+        stage.run(vanish)
+    assert stage.occupancy.fraction() > 0  # nothing was left to prune, yet it can come back
+
+
+def test_the_field_starts_as_a_soft_ball() -> None:
+    field = HashField(_settings().coarse.field, torch.Generator().manual_seed(0))
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.9, 0.0]])
+    sample = field(points)
+    torch.testing.assert_close(sample.density, torch.tensor([10.0, math.log(2), 0.0]), rtol=0, atol=0.05)
+    torch.testing.assert_close(sample.normal.norm(dim=-1), torch.ones(3))
+    assert torch.equal(field.density(points), sample.density) or torch.allclose(field.density(points), sample.density)
+    assert torch.equal(field.albedo(points), sample.albedo)
+    outward = torch.nn.functional.normalize(torch.tensor([[0.3, 0.1, 0.2]]), dim=-1)
+    assert (field.density_normal(0.4 * outward) * outward).sum() > 0.99
+
+
+def _keep_every_sample(monkeypatch) -> None:
+    monkeypatch.setattr("magic3d_cli.coarse.render.HIDDEN", 0.0)
+    monkeypatch.setattr("magic3d_cli.coarse.render.FAINT", -1.0)
+
+
+def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
+    """Through both heads, compositing, shading and background; not through which samples are dropped."""
+    _keep_every_sample(monkeypatch)
+    stage = CoarseStage(_settings(), seed=1)
+    views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]), plain=torch.tensor([1.0, 0.0]))
+    cotangent = torch.randn(2, 12, 12, 3, generator=torch.Generator().manual_seed(0))
+
+    def loss() -> Tensor:
+        image = render(stage.field, stage.occupancy, stage.background, views, 12, 48)
+        return (image.rgb.double() * cotangent).sum()
+
+    parts = [stage.field.surface.weight_out, stage.field.normal.weight_out, stage.field.table]
+    parts.append(next(stage.background.parameters()))
+    with torch.no_grad():  # away from the nearly constant initial table
+        stage.field.table.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(5))
+        stage.field.normal.bias_out.copy_(views.light[1])  # away from the shadow's edge, where shading has a kink
+    grads = torch.autograd.grad(loss(), parts)
+    for part, grad in zip(parts, grads, strict=True):
+        along = torch.randn(part.shape, generator=torch.Generator().manual_seed(1))
+        size = 1e-2 / along.norm()
+        with torch.no_grad():
+            part += size * along
+            above = loss().item()
+            part -= 2 * size * along
+            below = loss().item()
+            part += size * along
+        slope = (above - below) / (2 * size.item())
+        assert (grad * along).sum().item() == pytest.approx(slope, rel=0.05, abs=0.1 * grad.norm().item())
+
+
+def test_dropping_hidden_and_faint_samples_hardly_changes_the_image(monkeypatch) -> None:
+    stage = CoarseStage(_settings(), seed=0)
+    views = turntable(2)
+    dropped = stage.render(views, 24)
+    _keep_every_sample(monkeypatch)
+    difference = (stage.render(views, 24).rgb - dropped.rgb).abs()
+    assert difference.max() < 0.03 and difference.mean() < 0.004  # where a ray grazes the fringe of a soft ball
+
+
+def test_normals_of_chosen_shading_equal_those_of_all() -> None:
+    stage = CoarseStage(_settings(), seed=0)
+    views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]))
+    args = (stage.field, stage.occupancy, stage.background, views, 16, 48)
+    few, every = render(*args), render(*args, all_normals=True)
+    assert torch.equal(few.rgb, every.rgb)
+    assert not few.normal[0].any() and torch.equal(few.normal[1], every.normal[1])
+
+
+def test_pruned_cells_come_back_and_never_all_are_pruned() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grid = OccupancyGrid(16, step_length(64), threshold=0.01, decay=0.6)
+    assert grid.fraction() == 1
+    grid.update(lambda p: 30.0 * (p.norm(dim=-1) < 0.3), generator)
+    assert 0 < grid.fraction() < 0.1
+    assert not grid.occupied[0, 0, 0] and grid.occupied[8, 8, 8]
+    grid.update(lambda p: 30.0 * (p.norm(dim=-1) > 1.2), generator)
+    assert grid.occupied[0, 0, 0]
+    for _ in range(40):
+        grid.update(lambda p: 1e-9 * torch.exp(-p.norm(dim=-1)), generator)
+    assert 0 < grid.fraction() < 0.2
+
+
+def test_regularisers_reward_what_they_name() -> None:
+    half, clear = torch.full((2, 4, 4), 0.5), torch.tensor([0.0, 1.0]).expand(2, 4, 4, 2)
+    assert opaqueness(half) > opaqueness(clear)
+    assert sparsity(half) > sparsity(half * 0.1)
+    weights = torch.tensor([0.0, 3.0, 0.0, 1.0])
+    index = surface_samples(weights, 400, torch.Generator().manual_seed(0))
+    assert torch.bincount(index, minlength=4).tolist() == [0, 300, 0, 100]
+    assert len(surface_samples(torch.zeros(3), 10, torch.Generator())) == 0
+
+
+def test_orientation_is_zero_for_the_initial_ball_and_agreement_is_not() -> None:
+    stage = CoarseStage(_settings(), seed=0)
+    image = render(stage.field, stage.occupancy, stage.background, turntable(2), 16, 64)
+    agreement, orientation = normal_terms(stage.field, image, 512, torch.Generator().manual_seed(0))
+    assert orientation < 0.02 < agreement
