@@ -194,7 +194,7 @@ def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
         return (image.rgb.double() * cotangent).sum()
 
     parts = [stage.field.surface.weight_out, stage.field.normal.weight_out, stage.field.table]
-    parts.append(next(stage.background.parameters()))
+    parts.append(list(stage.background.parameters())[2])
     with torch.no_grad():  # away from the nearly constant initial table
         stage.field.table.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(5))
         stage.field.normal.bias_out.copy_(views.light[1])  # away from the shadow's edge, where shading has a kink
@@ -209,7 +209,7 @@ def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
             below = loss().item()
             part += size * along
         slope = (above - below) / (2 * size.item())
-        assert (grad * along).sum().item() == pytest.approx(slope, rel=0.05, abs=0.1 * grad.norm().item())
+        assert (grad * along).sum().item() == pytest.approx(slope, rel=0.05, abs=0.03 * grad.norm().item())
 
 
 def test_dropping_hidden_and_faint_samples_hardly_changes_the_image(monkeypatch) -> None:
