@@ -102,6 +102,14 @@ def make_models(vocabulary: int, size: int) -> tuple[UNet2DConditionModel, CLIPT
         class_embed_type="projection", projection_class_embeddings_input_dim=FEATURES,
         resnet_time_scale_shift="scale_shift", time_embedding_dim=320,
     )  # fmt: skip
+    # PyTorch's default initialisation lets the conditioning only whisper: with these gains camera and backdrop reach
+    # the picture after 5,000 images, without them not after 8,000 (six nouns).
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "time_emb_proj.weight" in name:
+                parameter.mul_(4)
+            elif "class_embedding" in name and "weight" in name:
+                parameter.mul_(3)
     return unet, text
 
 
