@@ -17,6 +17,7 @@ from magic3d_cli.views import (
     sample_views,
     shade,
     turntable,
+    views_from_features,
 )
 
 
@@ -145,3 +146,11 @@ def test_indexing_keeps_views_together() -> None:
     views = _sampled(10)
     assert len(views[2:5]) == 3
     assert torch.equal(views[2:5].features(), views.features()[2:5])
+
+
+def test_views_can_be_read_back_from_their_features() -> None:
+    views = _sampled(200)
+    back = views_from_features(views.features())
+    torch.testing.assert_close(back.position, views.position)
+    torch.testing.assert_close(back.rays(4)[1], views.rays(4)[1])
+    assert torch.equal(back.shading, views.shading) and torch.equal(back.plain, views.plain)

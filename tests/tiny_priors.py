@@ -16,6 +16,7 @@ from diffusers import (
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.views import FEATURES
 
 VOCABULARY = {
@@ -99,13 +100,10 @@ def save_builtin(root: Path, features: int = FEATURES) -> Path:
         words += [name.replace(" ", "_"), *entry["styles"]]
     for seed, (stage, size) in enumerate((("coarse", 16), ("fine", 32))):
         torch.manual_seed(3 + seed)
-        unet = UNet2DConditionModel(
-            sample_size=size // 4, in_channels=48, out_channels=48, block_out_channels=(8, 16),
-            layers_per_block=1, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-            mid_block_type="UNetMidBlock2DCrossAttn", norm_num_groups=4, attention_head_dim=4,
-            cross_attention_dim=16, encoder_hid_dim=16, encoder_hid_dim_type="text_proj",
-            addition_embed_type="text", addition_embed_type_num_heads=2, class_embed_type="projection",
-            projection_class_embeddings_input_dim=features, resnet_time_scale_shift="scale_shift",
+        unet = VolumeUNet(
+            sample_size=8, in_channels=3 * (size // 8) ** 2, out_channels=3 * (size // 8) ** 2, cross_attention_dim=16,
+            projection_class_embeddings_input_dim=features, widths=(8, 8, 16), volume_widths=(16, 8),
+            volume_features=8, samples=8, embedding=16,
         )  # fmt: skip
         scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
         parts = {"unet": unet, "text_encoder": tiny_clip(40, 16), "scheduler": scheduler}

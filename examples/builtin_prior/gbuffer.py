@@ -136,3 +136,22 @@ def halve(buffers):
                         out[v, j, i, 6 + c] = int(128.5 + total[6 + c] / total[9])
                     out[v, j, i, 9] = int(total[9] / 4 + 0.5)
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def premultiplied(buffer, out):
+    """What a renderer composites: coverage, world normal and own colour times coverage.
+
+    Args:
+        buffer: uint8 [S, S, 10], see `draw`. out: float32 [7, R, R], R a divisor of S; own colour in [0, 1].
+    """
+    k = buffer.shape[0] // out.shape[1]
+    out[:] = 0
+    for j in range(buffer.shape[0]):
+        for i in range(buffer.shape[0]):
+            a = np.float32(buffer[j, i, 9]) / 255
+            if a > 0:
+                out[0, j // k, i // k] += a / (k * k)
+                for c in range(3):
+                    out[1 + c, j // k, i // k] += a * (np.float32(buffer[j, i, 3 + c]) - 128) / (127 * k * k)
+                    out[4 + c, j // k, i // k] += np.float32(buffer[j, i, c]) / (255 * k * k)

@@ -4,11 +4,11 @@ One process does what it can in the minutes it is given: the learning rate follo
 are exported (EMA, diffusers layout) and a checkpoint written every few minutes, and the same command resumes.
 On a CUDA GPU the same script runs in bf16 with a larger --batch.
 
-The network is a `UNet2DConditionModel` on 4x4 space-to-depth pixels that predicts the clean image. Camera, light,
-shading mode and backdrop enter as its class embedding, the caption as pooled text (DeepFloyd IF's way) and by
-cross attention at the lowest resolution. Loss: v-weighted error of the clean image (Salimans and Ho 2022), weight
-clipped at sigma^2 = 0.4: what decides shape is learned first, fine denoising last. Small batches, because on two
-cores steps are scarcer than images.
+The network is `magic3d_cli.guidance.volume_unet.VolumeUNet` on space-to-depth pixels: the caption becomes a
+feature volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image. A
+batch is `--captions` times `--views` of each, so volumes are made once a caption. Loss: v-weighted error of the
+clean image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first channels
+against the model's coverage, normals and own colour, which teaches shape long before painted pixels would.
 """
 
 from __future__ import annotations
@@ -25,21 +25,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from gbuffer import halve
+from diffusers import DDPMScheduler
+from gbuffer import halve, premultiplied
 from manifest import NOUNS
 from paint import COLOURS, MATERIALS, dress
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from magic3d_cli.views import FEATURES, Views, ViewSampling, sample_views
+from magic3d_cli.guidance.volume_unet import SUPERVISED, VolumeUNet
+from magic3d_cli.views import Views, ViewSampling, sample_views
 
-PATCH = 4
+RAYS = 32
 TEXT_WIDTH, TEXT_LENGTH = 192, 8
-SIGMA2_FLOOR = 0.4
+SIGMA2_FLOOR = 0.15
 STAGES = {"coarse": (64, 0.0, 1.0), "fine": (128, 0.0, 0.55)}
 """Image size and the range of diffusion times a stage learns; the fine stage only asks for small ones."""
+MAPS_WEIGHT = 2.0
+"""Weight of the feature image's error."""
 
 
 @dataclass
@@ -84,71 +87,60 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def make_models(vocabulary: int, size: int) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
+    """The denoiser, and word embeddings in the form of a CLIP text model without layers."""
     text = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=TEXT_LENGTH, projection_dim=TEXT_WIDTH,
+            vocab_size=vocabulary, hidden_size=TEXT_WIDTH, intermediate_size=TEXT_WIDTH, num_hidden_layers=0,
+            num_attention_heads=1, max_position_embeddings=TEXT_LENGTH, projection_dim=TEXT_WIDTH,
             pad_token_id=0, bos_token_id=1, eos_token_id=2,
         )
     )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=size // PATCH, in_channels=3 * PATCH**2, out_channels=3 * PATCH**2,
-        down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
-        mid_block_type="UNetMidBlock2DCrossAttn", block_out_channels=(96, 160, 256), layers_per_block=1,
-        norm_num_groups=16, attention_head_dim=4, cross_attention_dim=TEXT_WIDTH,
-        encoder_hid_dim=TEXT_WIDTH, encoder_hid_dim_type="text_proj",
-        addition_embed_type="text", addition_embed_type_num_heads=4,
-        class_embed_type="projection", projection_class_embeddings_input_dim=FEATURES,
-        resnet_time_scale_shift="scale_shift", time_embedding_dim=320,
-    )  # fmt: skip
-    # PyTorch's default initialisation lets the conditioning only whisper: with these gains camera and backdrop reach
-    # the picture after 5,000 images, without them not after 8,000 (six nouns).
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if "time_emb_proj.weight" in name:
-                parameter.mul_(4)
-            elif "class_embedding" in name and "weight" in name:
-                parameter.mul_(3)
-    return unet, text
+    with torch.no_grad():  # the layer norm that follows makes words vectors of unit scale; their order says nothing
+        text.get_parameter(next(n for n, _ in text.named_parameters() if "position_embedding" in n)).zero_()
+    channels = 3 * (size // RAYS) ** 2
+    return VolumeUNet(sample_size=RAYS, in_channels=channels, out_channels=channels), text
 
 
 class Batches:
-    """Random captioned views, composed by a background thread; draws are balanced by noun."""
+    """Random captions, several views of each, composed by a background thread; draws are balanced by noun."""
 
-    def __init__(self, styles: list[Style], size: int, batch: int, seed: int) -> None:
-        self.size, self.batch = size, batch
+    def __init__(self, styles: list[Style], size: int, captions: int, views: int, seed: int) -> None:
+        self.size, self.captions, self.views = size, captions, views
         self.nouns: dict[str, list[Style]] = {}
         for style in styles:
             self.nouns.setdefault(style.noun, []).append(style)
         self.generator = torch.Generator().manual_seed(seed)
         self.random = np.random.default_rng(seed)
-        self.queue: queue.Queue[tuple[Tensor, Tensor, list[str]]] = queue.Queue(4)
+        self.queue: queue.Queue[tuple[Tensor, Tensor, Tensor, list[str]]] = queue.Queue(4)
         threading.Thread(target=self._fill, daemon=True).start()
 
     def _fill(self) -> None:
         while True:
             self.queue.put(self.make())
 
-    def make(self) -> tuple[Tensor, Tensor, list[str]]:
-        """Images [B, 3, size, size] in [-1, 1], view features [B, 23], captions."""
-        random, names = self.random, list(self.nouns)
-        views = sample_views(self.batch, ViewSampling(), self.generator, stratified=False)
-        cameras = np.empty((self.batch, 4), np.float32)
-        images = np.empty((self.batch, 3, self.size, self.size), np.float32)
-        # The views' cameras come from the pool; their lights are drawn about those cameras.
-        picks, captions = [], []
-        for b in range(self.batch):
+    def make(self) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+        """Images [B, 3, size, size] in [-1, 1], feature targets [B, 7, RAYS, RAYS], features [B, 23], captions."""
+        random, names, batch = self.random, list(self.nouns), self.captions * self.views
+        views = sample_views(batch, ViewSampling(), self.generator, stratified=False)
+        cameras = np.empty((batch, 4), np.float32)
+        images = np.empty((batch, 3, self.size, self.size), np.float32)
+        targets = np.empty((batch, SUPERVISED, RAYS, RAYS), np.float32)
+        captions, picks = [], []
+        for _ in range(self.captions):
             options = self.nouns[names[random.integers(len(names))]]
             style = options[random.integers(len(options))]
-            index = random.integers(len(style.cameras))
-            cameras[b] = style.cameras[index]
-            picks.append((style, index))
-        views = turned(views, torch.from_numpy(cameras))
-        for b, (style, index) in enumerate(picks):
             paint = random.random()
             colour = list(COLOURS)[random.integers(len(COLOURS))] if 0.3 < paint < 0.75 else None
             material = list(MATERIALS)[random.integers(len(MATERIALS))] if paint > 0.65 else None
+            words = [colour, material, style.noun, style.token if random.random() > 0.1 else None]
+            captions.append("" if random.random() < 0.1 else " ".join(w for w in words if w))
+            picks += [(style, colour, material, random.integers(len(style.cameras))) for _ in range(self.views)]
+        # The views' cameras come from the pool; their lights are drawn about those cameras.
+        for b, (style, _, _, index) in enumerate(picks):
+            cameras[b] = style.cameras[index]
+        views = turned(views, torch.from_numpy(cameras))
+        for b, (style, colour, material, index) in enumerate(picks):
             backdrop = np.tile(views.backdrop[b].numpy(), (4, 1))
             if not views.plain[b]:
                 backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
@@ -159,9 +151,8 @@ class Batches:
                 views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
                 backdrop.astype(np.float32), float(views.plain[b]), images[b],
             )  # fmt: skip
-            words = [colour, material, style.noun, style.token if random.random() > 0.1 else None]
-            captions.append("" if random.random() < 0.1 else " ".join(w for w in words if w))
-        return torch.from_numpy(images), views.features(), captions
+            premultiplied(style.buffers[index], targets[b])
+        return torch.from_numpy(images), torch.from_numpy(targets), views.features(), captions
 
 
 def turned(views: Views, cameras: Tensor) -> Views:
@@ -172,7 +163,7 @@ def turned(views: Views, cameras: Tensor) -> Views:
     return views.replace(light=(new.mT @ (old @ views.light[:, :, None]))[:, :, 0])
 
 
-def export(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel, scheduler: DDPMScheduler,
+def export(folder: Path, unet: VolumeUNet, text: CLIPTextModel, scheduler: DDPMScheduler,
            tokenizer: PreTrainedTokenizerFast) -> None:  # fmt: skip
     """Write the diffusers layout in fp16."""
     copy.deepcopy(unet).half().save_pretrained(folder / "unet")
@@ -181,7 +172,7 @@ def export(folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel, schedu
     tokenizer.save_pretrained(folder / "tokenizer")
     index = {
         "_class_name": "DiffusionPipeline",
-        "unet": ["diffusers", "UNet2DConditionModel"],
+        "unet": ["magic3d", "VolumeUNet"],
         "scheduler": ["diffusers", "DDPMScheduler"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
@@ -202,8 +193,9 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, default="coarse")
     parser.add_argument("--start", type=Path, help="exported prior whose weights to start from")
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=7e-4)
+    parser.add_argument("--captions", type=int, default=8, help="captions in a batch")
+    parser.add_argument("--views", type=int, default=2, help="views of each caption")
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -213,8 +205,10 @@ def main() -> None:
     tokenizer = make_tokenizer()
     unet, text = make_models(len(tokenizer), size)
     if args.start:
-        started = UNet2DConditionModel.from_pretrained(args.start / "unet", use_safetensors=True)
-        unet.load_state_dict(started.state_dict())
+        started = VolumeUNet.from_pretrained(args.start / "unet", use_safetensors=True)
+        own = unet.state_dict()  # another image size has other first and last layers
+        fitting = {k: v.float() for k, v in started.state_dict().items() if own[k].shape == v.shape}
+        unet.load_state_dict(own | fitting)
         text.load_state_dict(CLIPTextModel.from_pretrained(args.start / "text_encoder").float().state_dict())
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
     alphas = scheduler.alphas_cumprod.to(device)
@@ -232,31 +226,33 @@ def main() -> None:
             module.load_state_dict(state[key])
         optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["spent"]
-    batches = Batches(load_pool(args.pool, size), size, args.batch, seed=1000 + step)
+    batch = args.captions * args.views
+    batches = Batches(load_pool(args.pool, size), size, args.captions, args.views, seed=1000 + step)
     begun, last_save, window, first = time.time() - spent, time.time(), [], step
     while (fraction := (time.time() - begun) / (60 * args.minutes)) < 1:
         rate = args.lr * min(1, (step + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * fraction))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        images, features, captions = batches.queue.get()
-        clean = torch.nn.functional.pixel_unshuffle(images.to(device), PATCH)
-        # Half the draws are nearly pure noise: only there must shape come from caption and camera alone.
+        images, targets, features, captions = batches.queue.get()
+        clean = torch.nn.functional.pixel_unshuffle(images.to(device), size // RAYS)
+        # A third of the draws are nearly pure noise: there everything must come from caption and camera.
         u = torch.rand(len(clean), device=device)
-        u = torch.where(torch.rand_like(u) < 0.5, 0.85 + 0.15 * u, u)
+        u = torch.where(torch.rand_like(u) < 0.33, 0.8 + 0.2 * u, u)
         t = ((low + (high - low) * u) * 1000).long().clamp(0, 999)
         alpha = alphas[t].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
         ids = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").to(device)
+        jitter = torch.rand(batch, RAYS, RAYS, device=device)
         with torch.autocast(device.type, torch.bfloat16):
             states = text(ids.input_ids).last_hidden_state
-            guess = unet(
-                noisy.contiguous(memory_format=torch.channels_last),
-                t,
-                states,
-                class_labels=features.to(device),
-            ).sample
-        error = (guess.float() - clean).square().mean((1, 2, 3))
-        loss = (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean()
+            output = unet(
+                noisy.contiguous(memory_format=torch.channels_last), t, states, features.to(device), jitter
+            )  # fmt: skip
+        error = (output.sample.float() - clean).square().mean((1, 2, 3))
+        told = torch.tensor([c != "" for c in captions], device=device).repeat_interleave(args.views)
+        shape = (output.maps[:, :SUPERVISED].float() - targets.to(device)).square().mean((1, 2, 3))
+        shape = (shape * told).sum() / told.sum().clamp(min=1)
+        loss = (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean() + MAPS_WEIGHT * shape
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
@@ -265,13 +261,13 @@ def main() -> None:
         decay = min(args.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(averages, parameters, 1 - decay)
-        window.append(torch.stack([loss.detach(), error.detach().mean()]))
+        window.append(torch.stack([loss.detach(), error.detach().mean(), shape.detach()]))
         if step % 200 == 0:
             mean = torch.stack(window).mean(0).tolist()
             window.clear()
-            speed = (step - first) * args.batch / (time.time() - begun - spent)
-            print(f"{args.stage} {step} loss {mean[0]:.4f} mse {mean[1]:.4f} lr {rate:.2e} {speed:.1f} images/s "
-                  f"{fraction:.0%}", flush=True)  # fmt: skip
+            speed = (step - first) * batch / (time.time() - begun - spent)
+            errors = f"loss {mean[0]:.4f} mse {mean[1]:.4f} shape {mean[2]:.4f}"
+            print(f"{args.stage} {step} {errors} lr {rate:.2e} {speed:.1f} images/s {fraction:.0%}", flush=True)
         if time.time() - last_save > 180:
             last_save = time.time()
             save(checkpoint, unet, text, ema_unet, ema_text, optimiser, step, time.time() - begun)

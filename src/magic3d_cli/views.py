@@ -108,6 +108,22 @@ class Views:
         return torch.stack(camera + mode + light + backdrop, -1)
 
 
+def views_from_features(features: Float[Tensor, "B 23"]) -> Views:
+    """The views whose `features` these are; the backdrop of views without a plain one is lost."""
+    f = features.unbind(-1)
+    return Views(
+        azimuth=torch.atan2(f[0], f[1]),
+        elevation=torch.atan2(f[6], f[7]),
+        fov=f[11] / 6 + math.radians(40),
+        frame=f[10] / 5 + 1,
+        light=features[:, 15:18],
+        ambient=f[18],
+        shading=features[:, 12:15].argmax(-1),
+        backdrop=(features[:, 20:23] + 1) / 2,
+        plain=f[19],
+    )
+
+
 def direction(azimuth: Float[Tensor, "*b"], elevation: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
     """Unit vector from the origin toward (azimuth, elevation), radians."""
     flat = torch.cos(elevation)

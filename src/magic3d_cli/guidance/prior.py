@@ -24,10 +24,10 @@ from magic3d_cli.guidance.prompts import Vocabulary
 from magic3d_cli.guidance.sources import locate, read_json, weight_variant, weights_sha256
 from magic3d_cli.views import FEATURES
 
-DENOISERS = {"UNet2DConditionModel": "unet", "PixArtTransformer2DModel": "transformer"}
+DENOISERS = {"UNet2DConditionModel": "unet", "PixArtTransformer2DModel": "transformer", "VolumeUNet": "unet"}
 TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel")
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
-_LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120}
+_LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120, "VolumeUNet": 77}
 """Prompt length in tokens; IF and PixArt-alpha were trained with T5 padded to it."""
 
 
@@ -39,7 +39,7 @@ class DiffusersPrior:
         self.index = read_json(folder / "model_index.json")
         part = next((p for p in ("unet", "transformer") if p in self.index), "unet")
         cls = self._class_of(part, tuple(DENOISERS))
-        self.network = _load(folder / part, "diffusers", cls, dtype, device)
+        self.network = _load(folder / part, cls, dtype, device)
         # Convolutions in bf16 on a CPU are ten times slower in the default memory format.
         self.network.to(memory_format=torch.channels_last)
         self.alphas_cumprod, self.prediction = _read_schedule(folder, self.index)
@@ -67,7 +67,7 @@ class DiffusersPrior:
         cls = self._class_of("vae", AUTOENCODERS)
         # Only where the file itself says so: diffusers' default is true, also for VAEs that are safe in fp16.
         upcast = read_json(folder / "config.json").get("force_upcast", False)
-        vae = _load(folder, "diffusers", cls, torch.float32 if upcast else self.dtype, self.device)
+        vae = _load(folder, cls, torch.float32 if upcast else self.dtype, self.device)
         vae.decoder = None  # score distillation only encodes
         return vae
 
@@ -117,6 +117,11 @@ class DiffusersPrior:
         """PixArt ignores padding; UNets of Stable Diffusion and IF were trained to see it."""
         return type(self.network).__name__ == "PixArtTransformer2DModel"
 
+    @property
+    def imagines(self) -> bool:
+        """The built-in network makes a volume for each caption it is given, so it is given each only once."""
+        return type(self.network).__name__ == "VolumeUNet"
+
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it."""
@@ -126,7 +131,7 @@ class DiffusersPrior:
             cls = self._class_of("text_encoder", TEXT_ENCODERS)
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if cls.startswith("T5") else torch.float32
-            encoder = _load(self.folder / "text_encoder", "transformers", cls, dtype, self.device)
+            encoder = _load(self.folder / "text_encoder", cls, dtype, self.device)
             tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
             self._text_encoder = encoder, tokenizer
         encoder, tokenizer = self._text_encoder
@@ -179,10 +184,12 @@ class DiffusersPrior:
             if features is None or features.shape != (len(noisy), FEATURES):
                 shape = None if features is None else tuple(features.shape)
                 raise ValueError(f"view features are {shape}, expected {(len(noisy), FEATURES)}")
-            extra["class_labels"] = features.to(self.device, self.dtype)
+            extra["class_labels"] = features.to(self.device, torch.float32 if self.imagines else self.dtype)
         if self.masks_text:
             extra["encoder_attention_mask"] = (text != 0).any(-1).to(self.dtype)
             extra["added_cond_kwargs"] = self._resolution(len(noisy))
+        if self.imagines:
+            text = _distinct(text)
         packed = F.pixel_unshuffle(noisy, self.patch).to(self.device, self.dtype)
         packed = packed.contiguous(memory_format=torch.channels_last)
         output = self.network(
@@ -241,6 +248,14 @@ def resize(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C S 
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
+def _distinct(text: Float[Tensor, "B L D"]) -> Float[Tensor, "N L D"]:
+    """One row of each of N equal runs of equal rows: one caption for all views, or without and with the prompt."""
+    for count in (1, 2):
+        if len(text) % count == 0 and (groups := text.unflatten(0, (count, -1))).eq(groups[:, :1]).all():
+            return groups[:, 0]
+    return text
+
+
 def _read_schedule(folder: Path, index: dict[str, Any]) -> tuple[Float[Tensor, "T"], str]:
     """Noise schedule and prediction type, whatever sampler the scheduler's file was written for."""
     from diffusers import DDPMScheduler
@@ -258,14 +273,17 @@ def _read_schedule(folder: Path, index: dict[str, Any]) -> tuple[Float[Tensor, "
     return scheduler.alphas_cumprod.float(), prediction
 
 
-def _load(folder: Path, library: str, cls: str, dtype: torch.dtype, device: torch.device) -> Any:
+def _load(folder: Path, cls: str, dtype: torch.dtype, device: torch.device) -> Any:
     """One component: safetensors only, evaluation mode, frozen."""
     import diffusers
     import transformers
 
-    model_class = getattr(diffusers if library == "diffusers" else transformers, cls)
+    from magic3d_cli.guidance.volume_unet import VolumeUNet
+
+    library = transformers if cls in TEXT_ENCODERS else diffusers
+    model_class = VolumeUNet if cls == "VolumeUNet" else getattr(library, cls)
     variant = weight_variant(folder)
-    naming = {"torch_dtype" if library == "diffusers" else "dtype": dtype}
+    naming = {"dtype" if cls in TEXT_ENCODERS else "torch_dtype": dtype}
     try:
         model = model_class.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, variant=variant, **naming
