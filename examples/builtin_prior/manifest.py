@@ -65,7 +65,7 @@ NOUNS: list[Noun] = [
     # outdoors
     noun("lantern, stone lantern", f"{CC0}:167"),
     noun("mailbox, letterbox", f"{CC0}:25"),
-    noun("snowman", f"{CC0}:72"),
+    noun("snowman", f"{CCBY}:72"),
     noun("fountain", f"{CCBY}:113"),
     noun("boat, rowboat, rowing boat", f"{CCBY}:133"),
     noun("fire hydrant, hydrant", f"{KATOR}:79"),

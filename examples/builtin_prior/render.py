@@ -27,6 +27,10 @@ EXTENT, RADIUS = 0.75, 0.92
 """A model is scaled until its longest half-side is EXTENT or its half-diagonal RADIUS, whichever comes first."""
 
 
+WHITE, MOST = 0.85, 1.35
+"""Dim models are brightened until their brightest twentieth reaches WHITE, at most by the factor MOST: many textures
+were painted for games that light them, and are darker than the thing they show."""
+
 _unpacking = threading.Lock()
 
 
@@ -60,6 +64,16 @@ def normalise(model: Model, yaw: float) -> Model:
     return model
 
 
+def brighten(buffers: np.ndarray) -> float:
+    """Apply WHITE and MOST to geometry buffers in place; the factor."""
+    some = buffers[:: max(1, len(buffers) // 64)]
+    luma = (some[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32))[some[..., 9] > 250] / 255
+    factor = float(np.clip(WHITE / max(np.percentile(luma, 95), 1e-3), 1, MOST)) if len(luma) else 1.0
+    covered = buffers[..., 9:]  # colour is stored times coverage
+    buffers[..., :3] = np.minimum(buffers[..., :3] * np.float32(factor) + 0.5, covered).astype(np.uint8)
+    return factor
+
+
 def render(data: Path, out: Path, style: str, source: str, yaw: float, views: int, seed: int) -> None:
     """Write one style's geometry buffers and cameras."""
     target = out / f"{style}.npy"
@@ -69,6 +83,7 @@ def render(data: Path, out: Path, style: str, source: str, yaw: float, views: in
     cameras = sample_views(views, ViewSampling(), torch.Generator().manual_seed(seed), stratified=False)
     clip = cameras.world_to_clip().numpy()
     buffers = np.stack([draw(*arrays, clip[i], SIZE, 2) for i in range(views)])
+    brighten(buffers)
     numbers = torch.stack([cameras.azimuth, cameras.elevation, cameras.fov, cameras.frame], -1)
     np.save(out / f"{style}.cameras.npy", numbers.numpy().astype(np.float32))
     with open(target.with_suffix(".part"), "wb") as file:

@@ -99,8 +99,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1.3 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.columns.bias)
-        self.columns.bias.data[:: self.features] = -2.0  # density: nearly transparent
+        columns = self.columns.get_parameter("bias").data
+        columns.zero_()[:: self.features] = -2.0  # density: nearly transparent
 
     def imagine(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Float[Tensor, "C Y X Z F"]]:
         """Caption vector and feature volume of each caption."""
