@@ -81,3 +81,12 @@ def test_one_caption_for_all_views_equals_one_for_each() -> None:
     shared = network(*inputs, text, features).sample
     single = network(*inputs, text.repeat_interleave(2, 0), features).sample
     torch.testing.assert_close(shared, single, rtol=1e-4, atol=1e-4)
+
+
+def test_another_caption_is_imagined_anew() -> None:
+    network = _network().eval()
+    noisy, time, features = torch.randn(2, 12, 8, 8), torch.full((2,), 500), turntable(2).features()
+    one, two = torch.randn(1, 3, 16), torch.randn(1, 3, 16)
+    with torch.inference_mode():
+        first, other, again = (network(noisy, time, text, features).sample for text in (one, two, one))
+    assert torch.equal(first, again) and not torch.allclose(first, other)

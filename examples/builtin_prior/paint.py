@@ -103,7 +103,7 @@ def paint(albedo, n, p, mean, colour, material):
         if material >= 0:
             value = (0.299 * out[0] + 0.587 * out[1] + 0.114 * out[2]) / 0.5
         for c in range(3):
-            out[c] = colour[c] * (0.2 + 0.8 * value)
+            out[c] = colour[c] * (0.08 + 0.92 * value)
             if value > 1.15:  # highlights run to white
                 out[c] += (value - 1.15) * 0.5
     for c in range(3):

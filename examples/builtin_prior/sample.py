@@ -1,4 +1,4 @@
-"""A sample sheet of the built-in prior: `python sample.py [PRIOR] -o samples.png`; every noun from four sides.
+"""A sample sheet of the built-in prior: `python sample.py [PRIOR] -o samples.jpg`; every noun from four sides.
 
 The four views of a row are denoised from the same noise and style, by deterministic DDIM (Song et al. 2021). With
 --compose, rows are the prompts given on the command line instead of the nouns.
@@ -48,7 +48,7 @@ def ddim(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prior", nargs="?", type=Path, default=BUILTIN, help="folder with vocabulary.json")
-    parser.add_argument("-o", "--out", type=Path, default=Path("samples.png"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("samples.jpg"))
     parser.add_argument("--compose", nargs="+", help="prompts to sample instead of every noun")
     parser.add_argument("--scale", type=float, default=2.0)
     parser.add_argument("--steps", type=int, default=20)

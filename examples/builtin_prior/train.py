@@ -39,8 +39,8 @@ from magic3d_cli.views import Views, ViewSampling, sample_views
 RAYS = 32
 TEXT_WIDTH, TEXT_LENGTH = 192, 8
 SIGMA2_FLOOR = 0.15
-STAGES = {"coarse": (64, 0.0, 1.0), "fine": (128, 0.0, 0.55)}
-"""Image size and the range of diffusion times a stage learns; the fine stage only asks for small ones."""
+STAGES = {"coarse": (64, 0.0, 1.0), "fine": (128, 0.0, 0.8)}
+"""Image size and the range of diffusion times a stage learns; the fine stage does not ask for the largest."""
 MAPS_WEIGHT = 2.0
 """Weight of the feature image's error."""
 

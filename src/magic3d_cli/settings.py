@@ -23,7 +23,8 @@ class FieldSettings:
     base_resolution: int = 16
     finest_resolution: int = 2048
     hidden: int = 32  # width of the single hidden layer of each head [paper: single-layer heads]
-    density_bias: float = 10.0  # softplus(net + bias (1 - r / radius)) [paper]
+    density_bias: float = 10.0  # softplus(gain net + bias (1 - r / radius)) [paper]
+    density_gain: float = 1.0  # more makes thin parts opaque within a few hundred steps [m]
     bias_radius: float = 0.5
 
 
@@ -141,22 +142,26 @@ def _build(cls: Any, data: Any) -> Any:
     return cls(**values)
 
 
-# Small grids and few views keep a step near a quarter of a second on two cores [m].
-_CPU_FIELD = FieldSettings(levels=8, log2_size=15, base_resolution=8, finest_resolution=128, hidden=32)
+# Small grids and few views keep a step near an eighth of a second on two cores [m].
+_CPU_FIELD = FieldSettings(
+    levels=8, log2_size=15, base_resolution=8, finest_resolution=128, hidden=32, density_gain=10.0
+)
 
 # The built-in prior predicts clean images of one object a style, so its guess itself is the target: weight 1 on the
-# clean image, low scales (7 inflates, [m]), noise falling from where shape is decided to where detail is.
+# clean image, and low scales. Its guess is good from noise alone, and at small noise it keeps whatever fog it is shown,
+# so times stay high until the shape is solid [m].
 _CPU_COARSE_GUIDANCE = GuidanceSettings(
-    scale=(3.0, 1.5),
-    times=TimestepSchedule(start=(0.5, 0.9), end=(0.1, 0.4), anneal=0.8),
+    scale=(2.0, 1.0),
+    times=TimestepSchedule(start=(0.7, 0.98), end=(0.2, 0.5), anneal=0.8),
     weighting="uniform",
     clean_clip=True,
 )
 _CPU_FINE_GUIDANCE = replace(
     _CPU_COARSE_GUIDANCE,
-    scale=(1.5, 1.0),
-    times=TimestepSchedule(start=(0.1, 0.45), end=(0.02, 0.2), anneal=0.8),
+    scale=(1.0, 1.0),
+    times=TimestepSchedule(start=(0.2, 0.6), end=(0.05, 0.3), anneal=0.8),
 )
+# A few hundred steps: the terms on normals and empty space may not hold the shape back, and fog has to go [m].
 _CPU_COARSE = CoarseSettings(
     steps=150,
     views=4,
@@ -164,11 +169,15 @@ _CPU_COARSE = CoarseSettings(
     occupancy_size=48,
     occupancy_start=2.0,
     warm=0.4,
+    sparsity=0.2,
+    opaqueness=2.0,
+    normal_agreement=0.1,
+    orientation=1.0,
     field=_CPU_FIELD,
     guidance=_CPU_COARSE_GUIDANCE,
 )
 _CPU_FINE = FineSettings(
-    steps=40, views=2, render_size=256, grid_size=48, geometry_lr=1e-2, guidance=_CPU_FINE_GUIDANCE
+    steps=40, views=2, render_size=256, grid_size=48, geometry_lr=1e-2, smoothness=0.2, guidance=_CPU_FINE_GUIDANCE
 )
 
 PRESETS: dict[str, Settings] = {
@@ -182,12 +191,12 @@ PRESETS: dict[str, Settings] = {
         preset="standard",
         coarse=replace(
             _CPU_COARSE,
-            steps=500,
+            steps=700,
             samples_per_ray=128,
             occupancy_size=64,
             field=replace(_CPU_FIELD, levels=10, finest_resolution=256),
         ),
-        fine=replace(_CPU_FINE, steps=200, grid_size=64),
+        fine=replace(_CPU_FINE, steps=250, grid_size=64),
         asset=AssetSettings(faces=15_000, texture_size=1024, unwrap_seconds=45.0),
     ),
     "paper": Settings(preset="paper", coarse=CoarseSettings(), fine=FineSettings(), asset=AssetSettings(faces=40_000)),

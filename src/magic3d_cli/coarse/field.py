@@ -28,7 +28,7 @@ class FieldSample:
 class HashField(nn.Module):
     """A hash grid with two single-hidden-layer heads: albedo and density, and normals [paper, section 4.1].
 
-    Points are world coordinates in [-1, 1]^3. The density is softplus(net + bias (1 - r / radius)), r the
+    Points are world coordinates in [-1, 1]^3. The density is softplus(gain net + bias (1 - r / radius)), r the
     distance from the origin: a soft ball to begin with.
     """
 
@@ -59,7 +59,7 @@ class HashField(nn.Module):
     ) -> Float[Tensor, "N"]:
         """The density before its softplus: the same level sets, but its slope does not vanish outside."""
         features = self.features(points) if features is None else features
-        return self.surface(features, outputs=1)[:, 0] + self._bias(points)
+        return self._logit(self.surface(features, outputs=1), points)
 
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         return self.matter(points, self.features(points))[1]
@@ -69,7 +69,7 @@ class HashField(nn.Module):
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
         """Density and albedo from features already encoded."""
         raw = self.surface(features)
-        return F.softplus(raw[:, 0] + self._bias(points)), torch.sigmoid(raw[:, 1:])
+        return F.softplus(self._logit(raw, points)), torch.sigmoid(raw[:, 1:])
 
     def normals(self, features: Float[Tensor, "N E"]) -> Float[Tensor, "N 3"]:
         """Predicted unit normals from features already encoded."""
@@ -89,8 +89,9 @@ class HashField(nn.Module):
         # The constant, small beside the initial ball's slope of 20, keeps the gradient finite.
         return -slope / torch.sqrt((slope**2).sum(-1, keepdim=True) + 1e-2)
 
-    def _bias(self, points: Tensor) -> Tensor:
-        return self.settings.density_bias * (1 - points.norm(dim=-1) / self.settings.bias_radius)
+    def _logit(self, raw: Tensor, points: Tensor) -> Tensor:
+        ball = self.settings.density_bias * (1 - points.norm(dim=-1) / self.settings.bias_radius)
+        return self.settings.density_gain * raw[:, 0] + ball
 
 
 class Head(nn.Module):

@@ -92,6 +92,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         )
         self.leave = nn.Conv2d(a, out_channels, 3, padding=1)
         self._initialise()
+        self._imagined: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _initialise(self) -> None:
         """Unit gain in every conditioning layer: at PyTorch's default the caption hardly reaches the picture."""
@@ -110,6 +111,14 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             x = block(x if i == 0 else F.interpolate(x, scale_factor=2.0), caption)
         columns = self.columns(F.silu(x)).permute(0, 2, 3, 1).flip(1)  # image rows run down, the world's y up
         return caption, columns.unflatten(-1, (-1, self.features))
+
+    def _recall(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Float[Tensor, "C Y X Z F"]]:
+        """`imagine`, but not again for the text of the last call: a run asks for one caption at every step."""
+        if self.training:
+            return self.imagine(text)
+        if self._imagined is None or not torch.equal(self._imagined[0], text):
+            self._imagined = (text.clone(), *self.imagine(text))
+        return self._imagined[1:]
 
     def render(
         self, volume: Float[Tensor, "C Y X Z F"], views: Views, size: int, jitter: Float[Tensor, "B h w"] | None = None
@@ -136,7 +145,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> VolumeUNetOutput | tuple[Tensor, ...]:
         """Predict the clean image. N captions serve B / N consecutive images each."""
-        caption, volume = self.imagine(encoder_hidden_states)
+        caption, volume = self._recall(encoder_hidden_states)
         maps = self.render(volume, views_from_features(class_labels.float()), sample.shape[-1], jitter)
         caption = caption.repeat_interleave(len(sample) // len(caption), 0)
         frequencies = torch.exp(-math.log(1000.0) * torch.arange(32, device=sample.device) / 32)
