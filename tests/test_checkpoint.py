@@ -56,6 +56,16 @@ def test_the_same_state_makes_the_same_bytes(saved: Path, tmp_path: Path) -> Non
     assert (tmp_path / "again.ckpt").read_bytes() == saved.read_bytes()
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_no_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "coarse.ckpt"
+    for pad in range(0, 256, 8):  # safetensors rounds the header's length up to a multiple of 8
+        checkpoint.save(path, tensors(), {**HEADER, "pad": "x" * pad})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    checkpoint.load(path)
+
+
 def test_it_is_one_plain_safetensors_file(saved: Path) -> None:
     assert [p.name for p in saved.parent.iterdir()] == ["coarse.ckpt"]
     assert torch.equal(safetensors.torch.load_file(saved)["weights"], tensors()["weights"])

@@ -97,7 +97,9 @@ def settings_for(coarse_steps: int, fine_steps: int, size: int, faces: int = 20_
         opaqueness=0.0,
         orientation=0.0,
         normal_agreement=0.0,
-        field=FieldSettings(levels=10, log2_size=16, base_resolution=8, finest_resolution=256, hidden=32, density_gain=10.0),
+        field=FieldSettings(
+            levels=10, log2_size=16, base_resolution=8, finest_resolution=256, hidden=32, density_gain=10.0
+        ),
     )
     fine = replace(base.fine, steps=fine_steps, views=2, render_size=2 * size, smoothness=0.02, laplacian=0.0)
     asset = AssetSettings(faces=faces, texture_size=1024)

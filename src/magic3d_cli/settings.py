@@ -148,36 +148,36 @@ _CPU_FIELD = FieldSettings(
 )
 
 # The built-in prior predicts clean images of one object a style, so its guess itself is the target: weight 1 on the
-# clean image, and low scales. Its guess is good from noise alone, and at small noise it keeps whatever fog it is shown,
-# so times stay high until the shape is solid [m].
+# clean image, and low scales. Its guess is good from noise alone; at small noise it keeps whatever fog it is shown and
+# its small errors in colour add up over the steps (below 0.3 a red car turned crimson), so times stay high [m].
 _CPU_COARSE_GUIDANCE = GuidanceSettings(
     scale=(2.0, 1.0),
-    times=TimestepSchedule(start=(0.7, 0.98), end=(0.2, 0.5), anneal=0.8),
+    times=TimestepSchedule(start=(0.7, 0.98), end=(0.4, 0.7), anneal=0.8),
     weighting="uniform",
     clean_clip=True,
 )
 _CPU_FINE_GUIDANCE = replace(
     _CPU_COARSE_GUIDANCE,
     scale=(1.0, 1.0),
-    times=TimestepSchedule(start=(0.2, 0.6), end=(0.05, 0.3), anneal=0.8),
+    times=TimestepSchedule(start=(0.5, 0.78), end=(0.4, 0.65), anneal=0.8),
 )
 # A few hundred steps: the terms on normals and empty space may not hold the shape back, and fog has to go [m].
 _CPU_COARSE = CoarseSettings(
-    steps=150,
+    steps=300,
     views=4,
     samples_per_ray=96,
     occupancy_size=48,
     occupancy_start=2.0,
     warm=0.4,
     sparsity=0.2,
-    opaqueness=2.0,
-    normal_agreement=0.1,
+    opaqueness=4.0,
+    normal_agreement=0.3,
     orientation=1.0,
     field=_CPU_FIELD,
     guidance=_CPU_COARSE_GUIDANCE,
 )
 _CPU_FINE = FineSettings(
-    steps=40, views=2, render_size=256, grid_size=48, geometry_lr=1e-2, smoothness=0.2, guidance=_CPU_FINE_GUIDANCE
+    steps=80, views=2, render_size=256, grid_size=48, geometry_lr=1e-2, smoothness=0.05, guidance=_CPU_FINE_GUIDANCE
 )
 
 PRESETS: dict[str, Settings] = {
@@ -191,12 +191,12 @@ PRESETS: dict[str, Settings] = {
         preset="standard",
         coarse=replace(
             _CPU_COARSE,
-            steps=700,
+            steps=1000,
             samples_per_ray=128,
             occupancy_size=64,
             field=replace(_CPU_FIELD, levels=10, finest_resolution=256),
         ),
-        fine=replace(_CPU_FINE, steps=250, grid_size=64),
+        fine=replace(_CPU_FINE, steps=300, grid_size=64),
         asset=AssetSettings(faces=15_000, texture_size=1024, unwrap_seconds=45.0),
     ),
     "paper": Settings(preset="paper", coarse=CoarseSettings(), fine=FineSettings(), asset=AssetSettings(faces=40_000)),

@@ -78,9 +78,9 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
     if len(data) < 8:
         raise _truncated(path) if data else _foreign(path, "it is empty")
     (length,) = struct.unpack("<Q", data[:8])
-    if data[:2] == b"PK" or data[:1] == b"\x80":
-        raise _foreign(path, "it is a PyTorch (pickle) file, which is never loaded because it can run code")
-    if data[8:9] != b"{":
+    if data[8:9] != b"{":  # only then: a header's length may begin with a pickle's first bytes too
+        if data[:2] == b"PK" or data[:1] == b"\x80":
+            raise _foreign(path, "it is a PyTorch (pickle) file, which is never loaded because it can run code")
         raise _foreign(path, "it is not in safetensors format")
     if 8 + length > len(data):
         raise _truncated(path)
