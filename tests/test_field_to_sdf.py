@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.fine.field_to_sdf import clean, crossings, field_to_surface
+from magic3d_cli.fine.field_to_sdf import JOINED, clean, crossings, field_to_surface
 from magic3d_cli.views import Views, turntable
 
 RESOLUTION = 64
@@ -80,6 +82,22 @@ def test_a_thin_leg_stays_with_its_body() -> None:
     leg = torch.maximum(aside - 1.2 * VOXEL, (points[..., 1] + 0.2).abs() - 0.4)
     level, removed = clean(level_of(torch.minimum(body, leg)))
     assert removed == 0 and (level > 0)[leg < -0.5 * VOXEL].all()
+
+
+@pytest.mark.parametrize("between, floaters", [(3.0, 1), (1e-6, 2)])
+def test_a_trunk_that_fog_joins_to_its_crown_is_no_floater(between: float, floaters: int) -> None:
+    points = grid()
+    height, aside = points[..., 1], points[..., [0, 2]].norm(dim=-1)
+    crown = (points - torch.tensor([0.0, 0.4, 0])).norm(dim=-1) < 0.35
+    trunk = (aside < 1.5 * VOXEL) & (height < 0.1) & (height > -0.7)
+    speck = (points - torch.tensor([0.7, -0.5, 0])).norm(dim=-1) < 0.06
+    density = torch.full(points.shape[:-1], 1e-6)
+    for part, value in ((crown | speck, 40.0), (trunk, 12.0), (trunk & ((height + 0.1).abs() < 0.1), between)):
+        density[part] = value
+    logit = torch.log(torch.expm1(density)).clamp(min=-30)
+    level, removed = clean(logit - 10.0, math.log(math.expm1(JOINED * 10.0)) - 10.0)
+    assert removed == floaters and not (level > 0)[speck].any()
+    assert (level > 0)[trunk & (height < -0.3)].all() == (floaters == 1)
 
 
 def test_a_hollow_is_filled_even_behind_a_pinhole() -> None:

@@ -115,8 +115,8 @@ NOUNS: list[Noun] = [
     # fantasy
     noun(
         "dragon",
-        (f"{_MG}/magic/units/evil_dragon/models/dragon_standing.g3d", 180.0),
         ("0ad:fauna/dragon", 180.0),
+        (f"{_MG}/magic/units/evil_dragon/models/dragon_standing.g3d", 180.0),
     ),
     noun("castle, fortress", f"{_MG}/tech/units/castle/models/castle.g3d"),
     noun("tower, watchtower", f"{_MG}/tech/units/defense_tower/models/defense_tower.g3d"),

@@ -7,6 +7,7 @@ chosen here by comparing silhouettes with the volume's own renderings, and the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,14 @@ RESOLUTION = 96
 
 KEEP = 0.05
 """A separate piece stays if it has at least this share of the largest piece's volume."""
+
+SOLID = 0.3
+"""Opacity above which a pixel counts as the object's: thin parts rarely get further, and with 0.5 chairs lost their
+backs and palms their trunks, for silhouettes that agreed no better (IoU 0.90 against 0.97 for a wooden chair)."""
+
+JOINED = 0.1
+"""Pieces with this share of the threshold's density between them are one: fog joins a trunk to its crown, while
+between a floater and the object there is nothing."""
 
 _OUTSIDE = -30.0  # density logit of empty space: exp(-30) is nothing
 _INSIDE = 30.0
@@ -85,12 +94,13 @@ def field_to_surface(
     if share > 0.98:
         raise Collapsed(f"The coarse volume is solid: its renderings are {share:.0%} opaque.", _REMEDY)
     threshold, iou = choose_threshold(logit, views, opacity, depth)
-    level, floaters = clean(logit - threshold)
+    density = float(F.softplus(torch.tensor(threshold)))
+    joined = math.log(math.expm1(JOINED * density))
+    level, floaters = clean(logit - threshold, joined - threshold)
     filled = float((level > 0).float().mean())
     if filled > 0.7:
         raise Collapsed(f"The coarse volume is solid: the shape fills {filled:.0%} of the scene.", _REMEDY)
     points, normals = crossings(level)
-    density = float(F.softplus(torch.tensor(threshold)))
     return Surface(level, points, normals, density, iou, floaters)
 
 
@@ -126,9 +136,9 @@ def choose_threshold(
     """
     profile, t = _along_rays(logit, views, opacity.shape[1])
     peak = profile.amax(1)
-    solid, opaque = opacity.reshape(-1) > 0.5, opacity.reshape(-1) > 0.95
+    solid, opaque = opacity.reshape(-1) > SOLID, opacity.reshape(-1) > 0.95
     if not solid.any():
-        solid = opacity.reshape(-1) > 0.5 * opacity.max()
+        solid = opacity.reshape(-1) > SOLID * opacity.max()
     low, high = torch.quantile(peak[solid], 0.02), torch.quantile(peak[solid], 0.7)
     levels = torch.linspace(min(float(low), -2.0), float(high), candidates)
     outlines = peak[:, None] >= levels
@@ -164,17 +174,17 @@ def _along_rays(
     return torch.cat(values), t
 
 
-def clean(level: Float[Tensor, "G G G"]) -> tuple[Float[Tensor, "G G G"], int]:
+def clean(level: Float[Tensor, "G G G"], joined: float = -math.log(2)) -> tuple[Float[Tensor, "G G G"], int]:
     """The level function without floaters and with hollows filled, and how many floaters there were.
 
-    Pieces are told apart at half the threshold's density, where a leg that the voxels cut is still joined to
-    its body, and measured at the threshold itself.
+    Pieces are told apart at the level `joined`, where a leg that fog or the voxels cut is still one with its body, and
+    measured at the threshold itself.
     """
     values = level.numpy().copy()
     inside = values > 0
     if not inside.any():
         raise Collapsed("The coarse volume has no surface at the chosen density.", _REMEDY)
-    label, _ = ndimage.label(values > -np.log(2), _ANYWHERE)
+    label, _ = ndimage.label(values > joined, _ANYWHERE)
     volume = np.bincount(label[inside], minlength=label.max() + 1)
     volume[0] = 0
     kept = volume >= max(KEEP * volume.max(), 1)

@@ -16,7 +16,7 @@ from magic3d_cli.coarse.background import Background
 from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.fine.field_to_sdf import field_to_surface
+from magic3d_cli.fine.field_to_sdf import SOLID, field_to_surface
 from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.render import MeshRender, render_mesh
 from magic3d_cli.fine.tetrahedra import Lattice
@@ -99,7 +99,7 @@ class FineStage:
         if len(faces) == 0:
             raise Collapsed("The coarse shape is thinner than the tetrahedral grid.", "Use a larger preset.")
         drawn = stage.render(views, _HANDOVER_SIZE).opacity.cpu() > 0.5
-        solid = image.opacity.cpu() > 0.5
+        solid = image.opacity.cpu() > SOLID
         stage.handover = {
             "threshold": surface.threshold,
             "iou": float((drawn & solid).sum() / (drawn | solid).sum().clamp(min=1)),
