@@ -109,7 +109,7 @@ class Views:
 
 
 def views_from_features(features: Float[Tensor, "B 23"]) -> Views:
-    """The views whose `features` these are; the backdrop of views without a plain one is lost."""
+    """Inverse of `Views.features`, but for what has no effect (albedo views' light, unused backdrops)."""
     f = features.unbind(-1)
     return Views(
         azimuth=torch.atan2(f[0], f[1]),
@@ -119,7 +119,7 @@ def views_from_features(features: Float[Tensor, "B 23"]) -> Views:
         light=features[:, 15:18],
         ambient=f[18],
         shading=features[:, 12:15].argmax(-1),
-        backdrop=(features[:, 20:23] + 1) / 2,
+        backdrop=(features[:, 20:23] + 1) / 2 * features[:, 19:20],
         plain=f[19],
     )
 

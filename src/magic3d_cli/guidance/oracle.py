@@ -21,7 +21,7 @@ from torch import Tensor
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.prior import resize
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.views import FEATURES, Views
+from magic3d_cli.views import FEATURES, Views, views_from_features
 
 _NEARBY = torch.tensor([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)], dtype=torch.float32)
 _AROUND = torch.tensor([(90, 0), (180, 0), (270, 0)], dtype=torch.float32)
@@ -101,19 +101,3 @@ class OraclePrior:
         many = many.replace(azimuth=many.azimuth + offsets[:, 0], elevation=many.elevation + offsets[:, 1])
         images = self._render(many, self.image_size).permute(0, 3, 1, 2) * 2 - 1
         return images.unflatten(0, (len(views), count))
-
-
-def views_from_features(features: Float[Tensor, "B 23"]) -> Views:
-    """Inverse of `Views.features`, but for what has no effect (albedo views' light, unused backdrops)."""
-    plain = features[:, 19]
-    return Views(
-        azimuth=torch.atan2(features[:, 0], features[:, 1]),
-        elevation=torch.atan2(features[:, 6], features[:, 7]),
-        frame=features[:, 10] / 5 + 1,
-        fov=features[:, 11] / 6 + math.radians(40),
-        shading=features[:, 12:15].argmax(1),
-        light=features[:, 15:18],
-        ambient=features[:, 18],
-        plain=plain,
-        backdrop=(features[:, 20:23] + 1) / 2 * plain[:, None],
-    )
