@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -77,7 +78,7 @@ def test_xatlas_that_crashes_is_replaced(noisy):
     assert layout.method == "box" and "failed" in layout.reason
 
 
-def test_an_interrupt_of_the_parent_kills_the_child(noisy, tmp_path):
+def test_an_interrupt_of_the_parent_kills_the_child(noisy, tmp_path, request):
     pid_file = tmp_path / "pid"
     script = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
 
@@ -86,6 +87,9 @@ def test_an_interrupt_of_the_parent_kills_the_child(noisy, tmp_path):
             time.sleep(0.02)
         os.kill(os.getpid(), 2)
 
+    # A job in the background of a shell starts with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         unwrap(*noisy, 256, 4, 30, worker=(sys.executable, "-c", script))

@@ -158,8 +158,8 @@ _CPU_COARSE_GUIDANCE = GuidanceSettings(
 )
 _CPU_FINE_GUIDANCE = replace(
     _CPU_COARSE_GUIDANCE,
-    scale=(1.0, 1.0),
-    times=TimestepSchedule(start=(0.5, 0.78), end=(0.4, 0.65), anneal=0.8),
+    scale=(2.0, 1.5),  # at 1 the guess of a thin part is half transparent, and the mesh loses it [m]
+    times=TimestepSchedule(start=(0.5, 0.78), end=(0.3, 0.6), anneal=0.8),
 )
 # A few hundred steps: the terms on normals and empty space may not hold the shape back, and fog has to go [m].
 _CPU_COARSE = CoarseSettings(
@@ -177,7 +177,7 @@ _CPU_COARSE = CoarseSettings(
     guidance=_CPU_COARSE_GUIDANCE,
 )
 _CPU_FINE = FineSettings(
-    steps=80, views=2, render_size=256, grid_size=48, geometry_lr=1e-2, smoothness=0.05, guidance=_CPU_FINE_GUIDANCE
+    steps=80, views=2, render_size=256, grid_size=48, geometry_lr=3e-3, smoothness=0.03, guidance=_CPU_FINE_GUIDANCE
 )
 
 PRESETS: dict[str, Settings] = {
