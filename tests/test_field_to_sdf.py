@@ -84,6 +84,18 @@ def test_a_thin_leg_stays_with_its_body() -> None:
     assert removed == 0 and (level > 0)[leg < -0.5 * VOXEL].all()
 
 
+def test_a_density_beyond_what_expm1_takes_still_has_a_surface() -> None:
+    """The outline is that of the densest core: the threshold lies above 8000."""
+    opacity, depth = ball_images(VIEWS, 0.5)
+
+    def field(points: torch.Tensor) -> torch.Tensor:
+        radius = points.norm(dim=-1)
+        return torch.where(radius < 0.5, 9000.0, torch.where(radius < 0.8, 8000.0, -30.0))
+
+    surface = field_to_surface(field, VIEWS, opacity, depth, RESOLUTION)
+    assert surface.threshold > 8000 and surface.iou > 0.9
+
+
 @pytest.mark.parametrize("between, floaters", [(3.0, 1), (1e-6, 2)])
 def test_a_trunk_that_fog_joins_to_its_crown_is_no_floater(between: float, floaters: int) -> None:
     points = grid()

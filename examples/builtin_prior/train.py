@@ -2,7 +2,7 @@
 
 One process does what it can in the minutes it is given: the learning rate follows elapsed time to zero, weights
 are exported (EMA, diffusers layout) and a checkpoint written every few minutes, and the same command resumes.
-On a CUDA GPU the same script runs in bf16 with a larger --batch.
+On a CUDA GPU the same script runs in bf16 with more --captions.
 
 The network is `magic3d_cli.guidance.volume_unet.VolumeUNet` on space-to-depth pixels: the caption becomes a
 feature volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image. A

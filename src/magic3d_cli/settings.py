@@ -142,7 +142,7 @@ def _build(cls: Any, data: Any) -> Any:
     return cls(**values)
 
 
-# Small grids and few views keep a step near an eighth of a second on two cores [m].
+# Small grids and few views keep a step below a tenth of a second on two cores [m].
 _CPU_FIELD = FieldSettings(
     levels=8, log2_size=15, base_resolution=8, finest_resolution=128, hidden=32, density_gain=10.0
 )

@@ -95,7 +95,8 @@ def field_to_surface(
         raise Collapsed(f"The coarse volume is solid: its renderings are {share:.0%} opaque.", _REMEDY)
     threshold, iou = choose_threshold(logit, views, opacity, depth)
     density = float(F.softplus(torch.tensor(threshold)))
-    joined = math.log(math.expm1(JOINED * density))
+    low = JOINED * density
+    joined = low + math.log(-math.expm1(-low))  # the inverse of softplus, which cannot overflow
     level, floaters = clean(logit - threshold, joined - threshold)
     filled = float((level > 0).float().mean())
     if filled > 0.7:
