@@ -11,6 +11,7 @@ from magic3d_cli import __version__
 from magic3d_cli.cli.export import export
 from magic3d_cli.cli.failures import say
 from magic3d_cli.cli.generate import generate
+from magic3d_cli.cli.priors import priors
 from magic3d_cli.cli.refine import refine
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(refine)
 app.command()(export)
+app.command()(priors)
 
 
 def _version(asked: bool) -> None:

