@@ -1,21 +1,17 @@
-"""Train the built-in prior: `python train.py POOL RUN --stage volume`, then coarse, then fine, each from the last.
+"""Train the built-in prior: `python train.py POOL RUN`; the shipped weights came from this command.
 
-    python train.py POOL RUN --stage volume --minutes 15
-    python train.py POOL RUN --stage coarse --start RUN/volume --minutes 60
-    python train.py POOL RUN --stage fine --start RUN/coarse --minutes 20
-
-One process does what it can in the minutes it is given: the learning rate follows elapsed time to zero, weights
-are exported (EMA, diffusers layout) and a checkpoint written every few minutes, and the same command resumes.
-On a CUDA GPU the same script runs in bf16 with more --captions.
+Three stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
+elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage> and a checkpoint is written every
+few minutes, and the same command resumes. On a CUDA GPU the same script runs in bf16 with larger batches.
 
 The network is `magic3d_cli.guidance.volume_unet.VolumeUNet` on space-to-depth pixels: the caption becomes a
 volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image.
 
 - volume: the caption's volume alone, against the models' voxels (voxels.py). A caption learns a whole shape at once,
   which takes minutes where views take hours.
-- coarse, fine: `--captions` times `--views` of each in a batch, so volumes are made once a caption. Loss: v-weighted
-  error of the clean image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first
-  channels against the model's coverage, normals and own colour.
+- coarse, fine: several views of each caption, so that volumes are made once a caption. Loss: v-weighted error of the
+  clean image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first channels
+  against the model's coverage, normals and own colour, plus the volume's.
 """
 
 from __future__ import annotations
@@ -24,76 +20,57 @@ import argparse
 import copy
 import json
 import math
-import queue
-import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from batches import RAYS, Batches, ViewBatches, VoxelBatches, find_styles
 from diffusers import DDPMScheduler
-from gbuffer import halve, premultiplied
 from jaxtyping import Float, Int
-from manifest import NOUNS, file_stem
-from paint import COLOURS, MATERIALS, dress
+from manifest import NOUNS
+from paint import COLOURS, MATERIALS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
-from voxels import SOLID
 
-from magic3d_cli.guidance.volume_unet import SUPERVISED, VolumeUNet
-from magic3d_cli.views import Views, ViewSampling, sample_views
+from magic3d_cli.guidance.volume_unet import SUPERVISED, Volume, VolumeUNet, VolumeUNetOutput
 
-CELLS, RAYS = 32, 64
-"""Sides of the space-to-depth image and of the feature image."""
+CELLS = 32
+"""Side of the space-to-depth image."""
 TEXT_WIDTH, TEXT_LENGTH = 192, 8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Image size, the range of diffusion times learned, minutes, captions a batch, views of each, learning rate."""
+
+    size: int
+    times: tuple[float, float]
+    minutes: float
+    captions: int
+    views: int
+    lr: float
+
+
+STAGES = {
+    "volume": Stage(64, (0.0, 1.0), 14, 24, 0, 1.5e-3),
+    "coarse": Stage(64, (0.0, 1.0), 64, 5, 4, 1e-3),
+    "fine": Stage(128, (0.0, 0.8), 20, 5, 4, 7e-4),  # the program asks it for no more
+}
 SIGMA2_FLOOR = 0.15
-STAGES = {"volume": (64, 0.0, 1.0), "coarse": (64, 0.0, 1.0), "fine": (128, 0.0, 0.8)}
-"""Image size and the range of diffusion times a stage learns; the fine stage does not ask for the largest."""
 MAPS_WEIGHT = 2.0
 """Weight of the feature image's error."""
 SOLID_WEIGHT = 10.0
 """Weight of the voxels' cross-entropy beside the error of their normals and colours."""
-
-
-@dataclass
-class Style:
-    """One training model: its caption words and where its data is."""
-
-    noun: str
-    token: str
-    path: Path  # without suffix
-
-
-@dataclass
-class Rendered:
-    """A model's pool of views."""
-
-    style: Style
-    buffers: np.ndarray  # uint8 [views, S, S, 10], memory-mapped
-    cameras: np.ndarray  # [views, 4]
-    mean: float  # mean luminance of the model
-
-
-def find_styles(pool: Path) -> list[Style]:
-    return [
-        Style(noun.token, token, pool / file_stem(*model))
-        for noun in NOUNS
-        for token, model in zip(noun.styles, noun.models, strict=True)
-    ]
-
-
-def load_views(style: Style, size: int) -> Rendered:
-    """A style's geometry buffers at `size` pixels, in memory if they had to be reduced."""
-    buffers = np.load(f"{style.path}.npy", mmap_mode="r")
-    while buffers.shape[1] > size:
-        buffers = halve(np.asarray(buffers))
-    some = np.asarray(buffers[:32]).astype(np.float32)
-    luma = (some[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)).sum() / some[..., 9].sum()
-    return Rendered(style, buffers, np.load(f"{style.path}.cameras.npy"), max(float(luma), 0.04))
+VOXELS_WEIGHT = 0.3
+"""Weight of both beside the views' error. Voxels make thin parts a voxel thick; views know better."""
+VOXEL_CAPTIONS = 2
+"""Captions of a batch whose voxels are compared beside their views: all would cost a third of the step."""
+LEARNT_LR = 0.2
+"""Learning rate of what the volume stage has learnt, as a share of the denoiser's: at the full rate shapes blur."""
+EMA = 0.999
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -127,128 +104,40 @@ def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
     return unet, text
 
 
-class Batches:
-    """Random captions, drawn in balance by noun, and what belongs to them, made by a background thread."""
-
-    def __init__(self, styles: list[Style], seed: int) -> None:
-        self.nouns: dict[str, list[int]] = {}
-        for index, style in enumerate(styles):
-            self.nouns.setdefault(style.noun, []).append(index)
-        self.styles, self.names = styles, list(self.nouns)
-        self.random = np.random.default_rng(seed)
-        self.queue: queue.Queue[tuple[Any, list[str]]] = queue.Queue(4)
-
-    def start(self) -> Batches:
-        threading.Thread(target=self._fill, daemon=True).start()
-        return self
-
-    def _fill(self) -> None:
-        while True:
-            self.queue.put(self.make())
-
-    def make(self) -> tuple[Any, list[str]]:
-        raise NotImplementedError
-
-    def draw(self) -> tuple[int, str | None, str | None, str]:
-        """A style, colour, material and the caption that tells some of them."""
-        random = self.random
-        options = self.nouns[self.names[random.integers(len(self.names))]]
-        index = options[random.integers(len(options))]
-        paint = random.random()
-        colour = list(COLOURS)[random.integers(len(COLOURS))] if 0.3 < paint < 0.75 else None
-        material = list(MATERIALS)[random.integers(len(MATERIALS))] if paint > 0.65 else None
-        style = self.styles[index]
-        words = [colour, material, style.noun, style.token if random.random() > 0.1 else None]
-        return index, colour, material, " ".join(w for w in words if w)
-
-
-class VoxelBatches(Batches):
-    """Captions and their models' voxels."""
-
-    def __init__(self, styles: list[Style], captions: int, seed: int) -> None:
-        super().__init__(styles, seed)
-        self.captions = captions
-        self.voxels = [dict(np.load(f"{style.path}.voxels.npz")) for style in styles]
-
-    def make(self) -> tuple[tuple[Tensor, Tensor], list[str]]:
-        """Solid, float32 [B, 64, 64, 64], surface, uint8 [B, 32, 32, 32, 7], and the captions."""
-        draws = [self.draw() for _ in range(self.captions)]
-        chosen = [self.voxels[index] for index, *_ in draws]
-        solid = np.stack([np.unpackbits(v["solid"]).reshape(SOLID, SOLID, SOLID) for v in chosen])
-        surface = np.stack([v["surface"] for v in chosen])
-        return (torch.from_numpy(solid).float(), torch.from_numpy(surface)), [caption for *_, caption in draws]
-
-
-class ViewBatches(Batches):
-    """Captions and several painted views of each."""
-
-    def __init__(self, styles: list[Style], size: int, captions: int, views: int, seed: int) -> None:
-        super().__init__(styles, seed)
-        self.size, self.captions, self.views = size, captions, views
-        self.rendered = [load_views(style, size) for style in styles]
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def make(self) -> tuple[tuple[Tensor, Tensor, Tensor], list[str]]:
-        """Images [B, 3, size, size] in [-1, 1], feature targets [B, 7, RAYS, RAYS], features [B, 23]; captions."""
-        random, batch = self.random, self.captions * self.views
-        views = sample_views(batch, ViewSampling(), self.generator, stratified=False)
-        cameras = np.empty((batch, 4), np.float32)
-        images = np.empty((batch, 3, self.size, self.size), np.float32)
-        targets = np.empty((batch, SUPERVISED, RAYS, RAYS), np.float32)
-        captions, picks = [], []
-        for _ in range(self.captions):
-            index, colour, material, caption = self.draw()
-            captions.append("" if random.random() < 0.1 else caption)
-            model = self.rendered[index]
-            picks += [(model, colour, material, random.integers(len(model.cameras))) for _ in range(self.views)]
-        # The views' cameras come from the pool; their lights are drawn about those cameras.
-        for b, (model, _, _, index) in enumerate(picks):
-            cameras[b] = model.cameras[index]
-        views = turned(views, torch.from_numpy(cameras))
-        for b, (model, colour, material, index) in enumerate(picks):
-            backdrop = np.tile(views.backdrop[b].numpy(), (4, 1))
-            if not views.plain[b]:
-                backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
-            dress(
-                model.buffers[index], self.size, model.mean,
-                np.array(COLOURS[colour][1] if colour else (-1, -1, -1), np.float32),
-                list(MATERIALS).index(material) if material else -1,
-                views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
-                backdrop.astype(np.float32), float(views.plain[b]), images[b],
-            )  # fmt: skip
-            premultiplied(model.buffers[index], targets[b])
-        return (torch.from_numpy(images), torch.from_numpy(targets), views.features()), captions
-
-
-def turned(views: Views, cameras: Tensor) -> Views:
-    """The views with other cameras [B, 4], their lights kept at the same angle to the camera."""
-    old = torch.stack(views.axes(), 1)
-    views = views.replace(azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], frame=cameras[:, 3])
-    new = torch.stack(views.axes(), 1)
-    return views.replace(light=(new.mT @ (old @ views.light[:, :, None]))[:, :, 0])
-
-
-def volume_loss(
-    unet: VolumeUNet, states: Tensor, solid: Float[Tensor, "C 64 64 64"], surface: Int[Tensor, "C 32 32 32 7"]
+def voxel_loss(
+    volume: Volume, solid: Float[Tensor, "C 64 64 64"], surface: Int[Tensor, "C 32 32 32 7"], told: Float[Tensor, "C"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of solid voxels, and the error of normal and own colour where there is surface."""
-    _, volume = unet.imagine(states)
-    raw = volume.density.float()
-    entropy = F.binary_cross_entropy_with_logits(raw, solid)
+    raw, count = volume.density.float(), told.sum().clamp(min=1)
+    entropy = F.binary_cross_entropy_with_logits(raw, solid, reduction="none").mean((1, 2, 3))
     wanted = surface.float()
     wanted = torch.cat([(wanted[..., :3] - 128) / 127, wanted[..., 3:6] / 255], -1)
     seen = surface[..., 6:] > 0
-    error = ((volume.features[..., :6].float() - wanted) * seen).square().sum() / (6 * seen.sum())
-    few, wanted = raw[:4] > 0, solid[:4] > 0
-    both = (few & wanted).sum() / (few | wanted).sum()
+    error = ((volume.features[..., :6].float() - wanted) * seen).square().sum((1, 2, 3, 4))
+    error = error / (6 * seen.sum((1, 2, 3, 4)))
+    entropy, error = (entropy * told).sum() / count, (error * told).sum() / count
+    few, wanted = (raw[:4] > 0)[told[:4] > 0], (solid[:4] > 0)[told[:4] > 0]
+    both = (few & wanted).sum() / (few | wanted).sum().clamp(min=1)
     return SOLID_WEIGHT * entropy + error, {"entropy": entropy, "surface": error, "iou": both}
 
 
 def view_loss(
-    unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"], targets: Float[Tensor, "B 7 R R"],
-    features: Float[Tensor, "B 23"], told: Tensor, alphas: Float[Tensor, "T"], times: tuple[float, float],
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """Error of the clean image at random noise levels, and of the feature image. `told` [B]: captions not empty."""
+    output: VolumeUNetOutput, clean: Tensor, targets: Float[Tensor, "B 7 R R"], alpha: Tensor, told: Float[Tensor, "C"]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Error of the clean image, and of the feature image where the caption is told."""
+    error = (output.sample.float() - clean).square().mean((1, 2, 3))
+    shape = (output.maps[:, :SUPERVISED].float() - targets).square().mean((1, 2, 3))
+    each = told.repeat_interleave(len(shape) // len(told))
+    shape = (shape * each).sum() / each.sum().clamp(min=1)
+    loss = (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean() + MAPS_WEIGHT * shape
+    return loss, {"mse": error.mean(), "shape": shape}
+
+
+def denoise(
+    unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"], features: Float[Tensor, "B 23"],
+    alphas: Float[Tensor, "T"], times: tuple[float, float],
+) -> tuple[VolumeUNetOutput, Tensor, Tensor]:  # fmt: skip
+    """The network's output at random noise levels, the clean space-to-depth image, and alpha [B, 1, 1, 1]."""
     clean = F.pixel_unshuffle(images, images.shape[-1] // CELLS)
     # A third of the draws are nearly pure noise: there everything must come from caption and camera.
     u = torch.rand(len(clean), device=clean.device)
@@ -257,12 +146,7 @@ def view_loss(
     alpha = alphas[t].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
     jitter = torch.rand(len(clean), RAYS, RAYS, device=clean.device)
-    output = unet(noisy.contiguous(memory_format=torch.channels_last), t, states, features, jitter)
-    error = (output.sample.float() - clean).square().mean((1, 2, 3))
-    shape = (output.maps[:, :SUPERVISED].float() - targets).square().mean((1, 2, 3))
-    shape = (shape * told).sum() / told.sum().clamp(min=1)
-    loss = (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean() + MAPS_WEIGHT * shape
-    return loss, {"mse": error.mean(), "shape": shape}
+    return unet(noisy.contiguous(memory_format=torch.channels_last), t, states, features, jitter), clean, alpha
 
 
 def export(folder: Path, unet: VolumeUNet, text: CLIPTextModel, scheduler: DDPMScheduler,
@@ -288,99 +172,135 @@ def export(folder: Path, unet: VolumeUNet, text: CLIPTextModel, scheduler: DDPMS
     (folder.parent / "vocabulary.json").write_text(json.dumps(vocabulary, indent=1) + "\n")
 
 
+class Training:
+    """One stage on the way."""
+
+    def __init__(self, name: str, stage: Stage, pool: Path, run: Path, start: Path | None, device: str) -> None:
+        self.name, self.stage, self.run, self.device = name, stage, run, torch.device(device)
+        torch.manual_seed(0)
+        self.tokenizer = make_tokenizer()
+        self.unet, self.text = make_models(len(self.tokenizer), stage.size)
+        if start:
+            started = VolumeUNet.from_pretrained(start / "unet", use_safetensors=True)
+            own = self.unet.state_dict()  # another image size has other first and last layers
+            fitting = {k: v.float() for k, v in started.state_dict().items() if own[k].shape == v.shape}
+            self.unet.load_state_dict(own | fitting)
+            self.text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
+        self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+        self.alphas = self.scheduler.alphas_cumprod.to(self.device)
+        self.unet.to(self.device, memory_format=torch.channels_last)
+        self.text.to(self.device)
+        self.parameters = [*self.unet.parameters(), *self.text.parameters()]
+        self.optimiser = self._optimiser()
+        self.ema_unet, self.ema_text = copy.deepcopy(self.unet), copy.deepcopy(self.text)
+        self.step, self.spent = 0, 0.0
+        self.checkpoint = run / f"{name}.pt"
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            for key, part in self._parts().items():
+                part.load_state_dict(state[key])
+            self.step, self.spent = state["step"], state["spent"]
+        self.batches = self._batches(pool).start()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        unet = self.unet
+        imagining = (unet.caption, unet.root, unet.decoder, unet.densities, unet.colours, self.text)
+        learnt = {parameter for module in imagining for parameter in module.parameters()}
+        groups = [
+            {"params": [p for p in self.parameters if p in learnt], "share": 1 if self.stage.views == 0 else LEARNT_LR},
+            {"params": [p for p in self.parameters if p not in learnt], "share": 1},
+        ]
+        return torch.optim.AdamW(groups, self.stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+
+    def _batches(self, pool: Path) -> Batches:
+        stage, styles, seed = self.stage, find_styles(pool), 1000 + self.step
+        if stage.views == 0:
+            return VoxelBatches(styles, stage.captions, seed)
+        return ViewBatches(styles, stage.size, stage.captions, stage.views, VOXEL_CAPTIONS, seed)
+
+    def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        modules = {"unet": self.unet, "text": self.text, "ema_unet": self.ema_unet, "ema_text": self.ema_text}
+        return {**modules, "optimiser": self.optimiser}
+
+    def loss(self, data: list[Tensor], captions: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The stage's loss and what it is made of."""
+        ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
+        states = self.text(ids.input_ids.to(self.device)).last_hidden_state
+        told = torch.tensor([float(caption != "") for caption in captions], device=self.device)
+        if self.stage.views == 0:
+            return voxel_loss(self.unet.imagine(states)[1], *data, told)
+        solid, surface, images, targets, features = data
+        output, clean, alpha = denoise(self.unet, states, images, features, self.alphas, self.stage.times)
+        loss, parts = view_loss(output, clean, targets, alpha, told)
+        few = Volume(output.volume.density[:VOXEL_CAPTIONS], output.volume.features[:VOXEL_CAPTIONS])
+        shape, more = voxel_loss(few, solid, surface, told[:VOXEL_CAPTIONS])
+        return loss + VOXELS_WEIGHT * shape, parts | more
+
+    def update(self, rate: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of the optimiser at this learning rate; the loss and its parts."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        data, captions = self.batches.queue.get()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss, parts = self.loss([tensor.to(self.device) for tensor in data], captions)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+        decay = min(EMA, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            averages = [*self.ema_unet.parameters(), *self.ema_text.parameters()]
+            torch._foreach_lerp_(averages, self.parameters, 1 - decay)
+        return loss.detach(), {name: part.detach() for name, part in parts.items()}
+
+    def train(self) -> None:
+        """Until the stage's minutes are over."""
+        begun, saved, first, window = time.time() - self.spent, time.time(), self.step, []
+        batch = self.stage.captions * max(self.stage.views, 1)
+        while (fraction := (time.time() - begun) / (60 * self.stage.minutes)) < 1:
+            rate = self.stage.lr * min(1, (self.step + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * fraction))
+            loss, parts = self.update(rate)
+            window.append(torch.stack([loss, *parts.values()]))
+            if self.step % 100 == 0:
+                mean = torch.stack(window).mean(0).tolist()
+                window.clear()
+                speed = (self.step - first) * batch / (time.time() - begun - self.spent)
+                errors = " ".join(f"{name} {value:.4f}" for name, value in zip(["loss", *parts], mean, strict=True))
+                print(f"{self.name} {self.step} {errors} {speed:.1f} a second {fraction:.0%}", flush=True)
+            if time.time() - saved > 180:
+                saved = time.time()
+                self.save(saved - begun)
+        self.save(time.time() - begun)
+
+    def save(self, spent: float) -> None:
+        """Checkpoint and export."""
+        state = {key: part.state_dict() for key, part in self._parts().items()}
+        torch.save({**state, "step": self.step, "spent": spent}, self.checkpoint.with_suffix(".part"))
+        self.checkpoint.with_suffix(".part").rename(self.checkpoint)
+        export(self.run / self.name, self.ema_unet, self.ema_text, self.scheduler, self.tokenizer)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--stage", choices=STAGES, required=True)
-    parser.add_argument("--start", type=Path, help="exported prior whose weights to start from")
-    parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--captions", type=int, help="captions in a batch; 24 for volumes, 8 for views")
-    parser.add_argument("--views", type=int, default=2, help="views of each caption")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--stage", choices=STAGES, help="only this one")
+    parser.add_argument("--start", type=Path, help="exported weights to start from instead of the stage before's")
+    for name in ("minutes", "lr"):
+        parser.add_argument(f"--{name}", type=float, help="instead of the stage's own")
+    for name in ("captions", "views"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the stage's own")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    size, low, high = STAGES[args.stage]
-    device = torch.device(args.device)
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    unet, text = make_models(len(tokenizer), size)
-    if args.start:
-        started = VolumeUNet.from_pretrained(args.start / "unet", use_safetensors=True)
-        own = unet.state_dict()  # another image size has other first and last layers
-        fitting = {k: v.float() for k, v in started.state_dict().items() if own[k].shape == v.shape}
-        unet.load_state_dict(own | fitting)
-        text.load_state_dict(CLIPTextModel.from_pretrained(args.start / "text_encoder").float().state_dict())
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    alphas = scheduler.alphas_cumprod.to(device)
-    unet, text = unet.to(device, memory_format=torch.channels_last), text.to(device)
-    parameters = [*unet.parameters(), *text.parameters()]
-    optimiser = torch.optim.AdamW(parameters, args.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    ema_unet, ema_text = copy.deepcopy(unet), copy.deepcopy(text)
-    averages = [*ema_unet.parameters(), *ema_text.parameters()]
-    step, spent = 0, 0.0
+    given = {name: value for name in ("minutes", "lr", "captions", "views") if (value := getattr(args, name))}
     args.run.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.run / f"{args.stage}.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        for module, key in ((unet, "unet"), (text, "text"), (ema_unet, "ema_unet"), (ema_text, "ema_text")):
-            module.load_state_dict(state[key])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
-    styles, captions_each = find_styles(args.pool), args.captions or (24 if args.stage == "volume" else 8)
-    batches: Batches
-    if args.stage == "volume":
-        batches, batch = VoxelBatches(styles, captions_each, seed=1000 + step), captions_each
-    else:
-        batches = ViewBatches(styles, size, captions_each, args.views, seed=1000 + step)
-        batch = captions_each * args.views
-    batches.start()
-    begun, last_save, window, first = time.time() - spent, time.time(), [], step
-    while (fraction := (time.time() - begun) / (60 * args.minutes)) < 1:
-        rate = args.lr * min(1, (step + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * fraction))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        data, captions = batches.queue.get()
-        data = [tensor.to(device) for tensor in data]
-        ids = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").to(device)
-        with torch.autocast(device.type, torch.bfloat16):
-            states = text(ids.input_ids).last_hidden_state
-            if args.stage == "volume":
-                loss, parts = volume_loss(unet, states, *data)
-            else:
-                told = torch.tensor([c != "" for c in captions], device=device).repeat_interleave(args.views)
-                loss, parts = view_loss(unet, states, *data, told, alphas, (low, high))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        step += 1
-        decay = min(args.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, parameters, 1 - decay)
-        window.append(torch.stack([loss.detach(), *(part.detach() for part in parts.values())]))
-        if step % 100 == 0:
-            mean = torch.stack(window).mean(0).tolist()
-            window.clear()
-            speed = (step - first) * batch / (time.time() - begun - spent)
-            errors = " ".join(f"{name} {value:.4f}" for name, value in zip(["loss", *parts], mean, strict=True))
-            print(f"{args.stage} {step} {errors} lr {rate:.2e} {speed:.1f} a second {fraction:.0%}", flush=True)
-        if time.time() - last_save > 180:
-            last_save = time.time()
-            save(checkpoint, unet, text, ema_unet, ema_text, optimiser, step, time.time() - begun)
-            export(args.run / args.stage, ema_unet, ema_text, scheduler, tokenizer)
-    save(checkpoint, unet, text, ema_unet, ema_text, optimiser, step, time.time() - begun)
-    export(args.run / args.stage, ema_unet, ema_text, scheduler, tokenizer)
-
-
-def save(path: Path, unet, text, ema_unet, ema_text, optimiser, step: int, spent: float) -> None:
-    state = {
-        "unet": unet.state_dict(), "text": text.state_dict(), "ema_unet": ema_unet.state_dict(),
-        "ema_text": ema_text.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "spent": spent,
-    }  # fmt: skip
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").rename(path)
+    before = None
+    for name, stage in STAGES.items():
+        if args.stage in (None, name):
+            start = args.start or (args.run / before if before and (args.run / before).is_dir() else None)
+            Training(name, replace(stage, **given), args.pool, args.run, start, args.device).train()
+        before = name
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 import pictures
 import torch
+from batches import Style, ViewBatches, find_styles
 from jaxtyping import Float
 from manifest import file_stem, read_manifest
 from paint import COLOURS, MATERIALS
 from prompts import REPORT, TUNING
 from recogniser import HELD_OUT, Recogniser, load_recogniser
 from torch import Tensor
-from train import Style, ViewBatches, find_styles
 
 from magic3d_cli.guidance.diffusion import alpha_sigma
 from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
@@ -64,13 +64,13 @@ def denoising(
     prior: DiffusersPrior, styles: list[Style], captions: Callable[[Style], str], batches: int
 ) -> list[float]:
     """Mean squared error of the clean image at each of TIMES, in [-1, 1], over painted views of the styles."""
-    data = ViewBatches(styles, prior.image_size, captions=16, views=1, seed=5)
+    data = ViewBatches(styles, prior.image_size, captions=16, views=1, solid=0, seed=5)
     generator = torch.Generator().manual_seed(5)
     totals = np.zeros(len(TIMES))
     for _ in range(batches):
         drawn: list[str] = []
         data.draw = _recorded(ViewBatches.draw.__get__(data), captions, data, drawn)  # type: ignore[method-assign]
-        (images, _, features), _ = data.make()
+        (_, _, images, _, features), _ = data.make()
         text = prior.encode_prompt(drawn)
         noise = torch.randn(images.shape, generator=generator)
         for i, time in enumerate(TIMES):

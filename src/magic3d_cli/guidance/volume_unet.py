@@ -41,10 +41,11 @@ class Volume:
 
 @dataclass
 class VolumeUNetOutput(BaseOutput):
-    """`sample` [B, C, h, w] is the prediction, `maps` [B, 1 + F, H, W] the composited feature image."""
+    """`sample` [B, C, h, w] is the prediction, `maps` [B, 1 + F, H, W] the composited feature image of `volume`."""
 
     sample: Tensor
     maps: Tensor | None = None
+    volume: Volume | None = None
 
 
 class VolumeUNet(ModelMixin, ConfigMixin):
@@ -172,7 +173,9 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         angles = timestep[:, None].float() * 0.1 * frequencies
         time = torch.cat([angles.sin(), angles.cos()], -1)
         told = self.embed(torch.cat([time, class_labels.float(), caption.float()], -1).to(sample.dtype))
-        seen = F.pixel_unshuffle(maps.to(sample.dtype), self.rays)
+        # What is tied to the model learns from the model alone: a young denoiser's gradients would blur it.
+        seen = torch.cat([maps[:, :SUPERVISED].detach(), maps[:, SUPERVISED:]], 1)
+        seen = F.pixel_unshuffle(seen.to(sample.dtype), self.rays)
         x = self.enter(torch.cat([sample, seen], 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for i, block in enumerate(self.down):
@@ -182,7 +185,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         for i, block in enumerate(self.up):
             x = block(torch.cat([x if i == 0 else F.interpolate(x, scale_factor=2.0), kept.pop()], 1), told)
         output = self.leave(F.silu(x)) + self.keep(told)[:, :, None, None] * sample
-        return VolumeUNetOutput(sample=output, maps=maps) if return_dict else (output, maps)
+        return VolumeUNetOutput(sample=output, maps=maps, volume=volume) if return_dict else (output, maps)
 
 
 def _columns(image: Float[Tensor, "C K y x"]) -> Float[Tensor, "C y x K"]:
