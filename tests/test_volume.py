@@ -24,12 +24,13 @@ def test_kernel_equals_the_reference_in_values_and_gradients(density: str) -> No
     generator = torch.Generator().manual_seed(2)
     raw = torch.randn(2, 16, 20, 24, generator=generator)  # two captions, two views each
     raw = {"thin": raw - 3, "solid": raw + 4, "mixed": raw * 5}[density].requires_grad_()
-    features = torch.randn(2, 10, 12, 14, 4, generator=generator).requires_grad_()
-    fast = composite_volume(raw, features, *_rays())
-    slow = composite_volume_reference(raw, features, *_rays())
+    paint = torch.randn(2, 16, 20, 24, 3, generator=generator).requires_grad_()
+    features = torch.randn(2, 10, 12, 14, 8, generator=generator).requires_grad_()
+    fast = composite_volume(raw, paint, features, *_rays())
+    slow = composite_volume_reference(raw, paint, features, *_rays())
     torch.testing.assert_close(fast, slow, rtol=0, atol=5e-3)  # rays end when 1e-3 of the light is left
     weight = torch.randn(fast.shape, generator=generator)
-    ours, theirs = (torch.autograd.grad((image * weight).sum(), (raw, features)) for image in (fast, slow))
+    ours, theirs = (torch.autograd.grad((image * weight).sum(), (raw, paint, features)) for image in (fast, slow))
     for mine, wanted in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, wanted, rtol=5e-3, atol=5e-3)
         assert wanted.abs().max() > 0.1
@@ -38,7 +39,7 @@ def test_kernel_equals_the_reference_in_values_and_gradients(density: str) -> No
 def test_each_caption_is_seen_by_its_own_views() -> None:
     density = torch.full((2, 4, 4, 4), 3.0)
     density[1] = -20  # the second object is empty
-    opacity = composite_volume(density, torch.zeros(2, 2, 2, 2, 1), *_rays())[:, 0].amax(1)
+    opacity = composite_volume(density, torch.zeros(2, 4, 4, 4, 3), torch.zeros(2, 2, 2, 2, 6), *_rays())[:, 0].amax(1)
     assert (opacity[:2] > 0.9).all() and (opacity[2:] == 0).all()
 
 
@@ -53,7 +54,7 @@ def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, co
     high = [slice(None)] * 3
     high["yxz".index(axis)] = slice(8, None)
     density[0, high[0], high[1], high[2]] = 9.0
-    volume = Volume(density, torch.zeros(1, 8, 8, 8, 7))
+    volume = Volume(density, torch.zeros(1, 16, 16, 16, 3), torch.zeros(1, 8, 8, 8, 7))
     image = _network().render(volume, turntable(1, elevation=0, start=azimuth), 8)[0, 0]
     image = image if column is None else image.T
     halves = torch.stack([image[:4].mean(), image[4:].mean()])

@@ -44,7 +44,11 @@ TEXT_WIDTH, TEXT_LENGTH = 192, 8
 
 @dataclass(frozen=True)
 class Stage:
-    """Image size, the range of diffusion times learned, minutes, captions a batch, views of each, learning rate."""
+    """Image size, the range of diffusion times learned, minutes, captions a batch, views of each, learning rate.
+
+    `shapes` is the learning rate of what the volume stage learns, as a share of `lr`: at the denoiser's full rate
+    shapes blur, and with none at all coarse and fine prior imagine the same object.
+    """
 
     size: int
     times: tuple[float, float]
@@ -52,12 +56,13 @@ class Stage:
     captions: int
     views: int
     lr: float
+    shapes: float
 
 
 STAGES = {
-    "volume": Stage(64, (0.0, 1.0), 14, 24, 0, 1.5e-3),
-    "coarse": Stage(64, (0.0, 1.0), 64, 5, 4, 1e-3),
-    "fine": Stage(128, (0.0, 0.8), 20, 5, 4, 7e-4),  # the program asks it for no more
+    "volume": Stage(64, (0.0, 1.0), 14, 24, 0, 1.5e-3, 1.0),
+    "coarse": Stage(64, (0.0, 1.0), 64, 5, 4, 1e-3, 0.2),
+    "fine": Stage(128, (0.0, 0.8), 20, 5, 4, 7e-4, 0.0),  # the program asks it for no more
 }
 SIGMA2_FLOOR = 0.15
 MAPS_WEIGHT = 2.0
@@ -68,8 +73,6 @@ VOXELS_WEIGHT = 0.3
 """Weight of both beside the views' error. Voxels make thin parts a voxel thick; views know better."""
 VOXEL_CAPTIONS = 2
 """Captions of a batch whose voxels are compared beside their views: all would cost a third of the step."""
-LEARNT_LR = 0.2
-"""Learning rate of what the volume stage has learnt, as a share of the denoiser's: at the full rate shapes blur."""
 EMA = 0.999
 
 
@@ -206,9 +209,11 @@ class Training:
         unet = self.unet
         imagining = (unet.caption, unet.root, unet.decoder, unet.densities, unet.colours, self.text)
         learnt = {parameter for module in imagining for parameter in module.parameters()}
+        for parameter in learnt:
+            parameter.requires_grad_(self.stage.shapes > 0)
         groups = [
-            {"params": [p for p in self.parameters if p in learnt], "share": 1 if self.stage.views == 0 else LEARNT_LR},
-            {"params": [p for p in self.parameters if p not in learnt], "share": 1},
+            {"params": [p for p in self.parameters if p in learnt], "share": self.stage.shapes},
+            {"params": [p for p in self.parameters if p not in learnt], "share": 1.0},
         ]
         return torch.optim.AdamW(groups, self.stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
 
@@ -232,7 +237,9 @@ class Training:
         solid, surface, images, targets, features = data
         output, clean, alpha = denoise(self.unet, states, images, features, self.alphas, self.stage.times)
         loss, parts = view_loss(output, clean, targets, alpha, told)
-        few = Volume(output.volume.density[:VOXEL_CAPTIONS], output.volume.features[:VOXEL_CAPTIONS])
+        if self.stage.shapes == 0:
+            return loss, parts
+        few = Volume(*(voxels[:VOXEL_CAPTIONS] for voxels in vars(output.volume).values()))
         shape, more = voxel_loss(few, solid, surface, told[:VOXEL_CAPTIONS])
         return loss + VOXELS_WEIGHT * shape, parts | more
 

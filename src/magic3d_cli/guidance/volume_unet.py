@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from magic3d_cli.kernels.volume import composite_volume
-from magic3d_cli.views import FEATURES, Views, views_from_features
+from magic3d_cli.views import FEATURES, Views, shade, views_from_features
 
 SUPERVISED = 7
 """Leading channels of the feature image that training ties to the model: opacity, world normal, own colour."""
@@ -32,10 +32,11 @@ class Volume:
     """What captions were imagined as, over the cube of half-side `extent`; indices are y, x, z, upward.
 
     `density` [C, J, I, K] is raw (before its softplus); `features` [C, Y, X, Z, F] is coarser and starts with the
-    world normal and the own colour of the surface.
+    world normal and the own colour of the surface; `paint` [C, J, I, K, 3] is that colour's detail.
     """
 
     density: Tensor
+    paint: Tensor
     features: Tensor
 
 
@@ -60,7 +61,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         widths: channels of the UNet from full to quarter resolution.
         volume_widths: channels of the volume's decoder from 4 x 4 upward, doubling the side each time; it decodes
             the front view's columns, each a run of voxels along z. The last block but one ends in features, the
-            last in densities at twice their resolution.
+            last in densities and paint at twice their resolution.
         volume_features: channels of a voxel. extent: half-side of the volume's cube.
         rays: along each side of a (space-to-depth) pixel. samples: points along a ray.
         embedding: width of the conditioning vectors.
@@ -100,16 +101,18 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         self.decoder = nn.ModuleList(Residual(a, b, embedding) for a, b in pairs)
         side = 2 << len(volume_widths)
         self.densities = nn.Conv2d(volume_widths[-1], side, 1)
+        self.paint = nn.Conv2d(volume_widths[-1], side * 3, 1)
         self.colours = nn.Conv2d(volume_widths[-2], side // 2 * volume_features, 1)
         a, b, c = widths
-        self.enter = nn.Conv2d(in_channels + (1 + volume_features) * rays**2, a, 3, padding=1)
+        self.enter = nn.Conv2d(2 * in_channels + (1 + volume_features) * rays**2, a, 3, padding=1)
         self.down = nn.ModuleList([Residual(a, a, embedding), Residual(a, b, embedding), Residual(b, c, embedding)])
         self.middle = Residual(c, c, embedding)
         self.up = nn.ModuleList(
             [Residual(c + c, c, embedding), Residual(c + b, b, embedding), Residual(b + a, a, embedding)]
         )
         self.leave = nn.Conv2d(a, out_channels, 3, padding=1)
-        self.keep = nn.Linear(embedding, 1)  # share of the noisy image in the output: nearly all where noise is small
+        # Shares in the output of the noisy image (nearly all where noise is small) and of the imagined one.
+        self.keep = nn.Linear(embedding, 2)
         self._initialise()
         self._imagined: tuple[Tensor, Tensor, Volume] | None = None
 
@@ -119,7 +122,10 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1.3 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.keep.get_parameter("weight"))
+        for module in (self.keep, self.paint):
+            nn.init.zeros_(module.get_parameter("weight"))
+            nn.init.zeros_(module.get_parameter("bias"))
+        self.keep.get_parameter("bias").data[1] = 0.5
         nn.init.constant_(self.densities.get_parameter("bias"), -2.0)  # nearly transparent
 
     def imagine(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Volume]:
@@ -130,7 +136,10 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             if i == len(self.decoder) - 1:
                 features = _columns(self.colours(F.silu(x)))
             x = block(x if i == 0 else F.interpolate(x, scale_factor=2.0), caption)
-        return caption, Volume(_columns(self.densities(F.silu(x))), features.unflatten(-1, (features.shape[1], -1)))
+        x = F.silu(x)
+        density, paint = _columns(self.densities(x)), _columns(self.paint(x))
+        voxels = [grid.unflatten(-1, (grid.shape[1], -1)) for grid in (paint, features)]
+        return caption, Volume(density, *voxels)
 
     def _recall(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Volume]:
         """`imagine`, but not again for the text of the last call: a run asks for one caption at every step."""
@@ -150,8 +159,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         origins, directions = views.rays(size)
         jitter = torch.full(directions.shape[:3], 0.5, device=directions.device) if jitter is None else jitter
         maps = composite_volume(
-            volume.density, volume.features, origins[:, 0, 0], directions.flatten(1, 2), views.distance - self.extent,
-            jitter.flatten(1), self.samples, self.extent,
+            volume.density, volume.paint, volume.features, origins[:, 0, 0], directions.flatten(1, 2),
+            views.distance - self.extent, jitter.flatten(1), self.samples, self.extent,
         )  # fmt: skip
         return maps.unflatten(-1, (size, size))
 
@@ -167,7 +176,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         """Predict the clean image. N captions serve B / N consecutive images each."""
         caption, volume = self._recall(encoder_hidden_states)
         size = sample.shape[-1] * self.rays
-        maps = self.render(volume, views_from_features(class_labels.float()), size, jitter)
+        views = views_from_features(class_labels.float())
+        maps = self.render(volume, views, size, jitter)
         caption = caption.repeat_interleave(len(sample) // len(caption), 0)
         frequencies = torch.exp(-math.log(1000.0) * torch.arange(32, device=sample.device) / 32)
         angles = timestep[:, None].float() * 0.1 * frequencies
@@ -175,8 +185,9 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         told = self.embed(torch.cat([time, class_labels.float(), caption.float()], -1).to(sample.dtype))
         # What is tied to the model learns from the model alone: a young denoiser's gradients would blur it.
         seen = torch.cat([maps[:, :SUPERVISED].detach(), maps[:, SUPERVISED:]], 1)
+        shown = space_to_depth(picture(seen[:, :SUPERVISED], views), sample.shape).to(sample.dtype)
         seen = F.pixel_unshuffle(seen.to(sample.dtype), self.rays)
-        x = self.enter(torch.cat([sample, seen], 1).contiguous(memory_format=torch.channels_last))
+        x = self.enter(torch.cat([sample, shown, seen], 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for i, block in enumerate(self.down):
             x = block(x if i == 0 else F.avg_pool2d(x, 2), told)
@@ -184,8 +195,25 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         x = self.middle(x, told)
         for i, block in enumerate(self.up):
             x = block(torch.cat([x if i == 0 else F.interpolate(x, scale_factor=2.0), kept.pop()], 1), told)
-        output = self.leave(F.silu(x)) + self.keep(told)[:, :, None, None] * sample
+        noisy, imagined = self.keep(told)[:, :, None, None].chunk(2, 1)
+        output = self.leave(F.silu(x)) + noisy * sample + imagined * shown
         return VolumeUNetOutput(sample=output, maps=maps, volume=volume) if return_dict else (output, maps)
+
+
+def picture(maps: Float[Tensor, "B 7 H W"], views: Views) -> Float[Tensor, "B 3 H W"]:
+    """What opacity, normals and own colours show under the views' light and before their backdrop, in [-1, 1]."""
+    opacity, normal, colour = (part.movedim(1, -1) for part in maps.split([1, 3, 3], 1))
+    albedo = (colour / opacity.clamp(min=0.05)).clamp(0, 1)
+    backdrop = torch.where(views.plain[:, None] > 0.5, views.backdrop, 0.5)[:, None, None]
+    shown = opacity * shade(albedo, F.normalize(normal, dim=-1), views) + (1 - opacity) * backdrop
+    return shown.movedim(-1, 1) * 2 - 1
+
+
+def space_to_depth(image: Float[Tensor, "B 3 H W"], shape: torch.Size) -> Float[Tensor, "B C h w"]:
+    """An image resampled and packed as the network packs its own, which are of this `shape`."""
+    patch = math.isqrt(shape[1] // 3)
+    image = F.interpolate(image, size=(shape[2] * patch, shape[3] * patch), mode="bilinear", align_corners=False)
+    return F.pixel_unshuffle(image, patch)
 
 
 def _columns(image: Float[Tensor, "C K y x"]) -> Float[Tensor, "C y x K"]:

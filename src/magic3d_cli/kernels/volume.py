@@ -1,7 +1,8 @@
 """Images of a feature volume: PyTorch reference and CPU kernel.
 
-Densities have a grid of their own, finer than the features': outlines need more detail than colours. They are kept
-before their softplus, so that surfaces may be sharper than a voxel (post-activation: Sun et al. 2022, DVGO).
+Densities and paint (what is added to the features COLOURED) have a grid of their own, finer than the features'.
+Densities are kept before their softplus, so that surfaces may be sharper than a voxel (post-activation: Sun et al.
+2022, DVGO).
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ EMPTY = -6.0
 """Raw densities below this count as nothing, without gradient."""
 SHARPNESS = 8.0
 """Optical thickness of a world unit where softplus(raw) is 1."""
+COLOURED = slice(3, 6)
+"""The features that paint is added to."""
 
 
 def composite_volume(
     density: Float[Tensor, "C J I K"],
+    paint: Float[Tensor, "C J I K 3"],
     features: Float[Tensor, "C Y X Z F"],
     origins: Float[Tensor, "B 3"],
     directions: Float[Tensor, "B R 3"],
@@ -34,13 +38,13 @@ def composite_volume(
     """Opacity, then composited features along rays; B / C consecutive views look at each volume.
 
     Args:
-        density, features: voxels over the cube [-extent, extent]^3, indexed y, x, z, sampled trilinearly, clamped
-            at its faces.
+        density, paint, features: voxels over the cube [-extent, extent]^3, indexed y, x, z, sampled trilinearly,
+            clamped at its faces.
         origins, directions: world space, unit directions.
         start: distance at which sampling starts; it goes on for 2 extent.
         jitter: place of the points within their step, in [0, 1].
     """
-    volumes = density.float(), features.float()
+    volumes = density.float(), paint.float(), features.float()
     if density.device.type != "cpu":
         return composite_volume_reference(*volumes, origins, directions, start, jitter, samples, extent)
     return _CompositeVolume.apply(*volumes, origins, directions, start, jitter, samples, extent)
@@ -48,6 +52,7 @@ def composite_volume(
 
 def composite_volume_reference(
     density: Float[Tensor, "C J I K"],
+    paint: Float[Tensor, "C J I K 3"],
     features: Float[Tensor, "C Y X Z F"],
     origins: Float[Tensor, "B 3"],
     directions: Float[Tensor, "B R 3"],
@@ -75,13 +80,16 @@ def composite_volume_reference(
     behind = torch.exp(-thickness.cumsum(-1))
     weights = torch.cat([1 - behind[..., :1], behind[..., :-1] - behind[..., 1:]], -1)
     taken = sample(features.float().movedim(-1, 1))
+    taken = torch.cat([taken[:, : COLOURED.start], taken[:, COLOURED] + sample(paint.float().movedim(-1, 1)),
+                       taken[:, COLOURED.stop :]], 1)  # fmt: skip
     return torch.cat([weights.sum(-1)[:, None], (weights[:, None] * taken).sum(-1)], 1)
 
 
 class _CompositeVolume(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, density, features, origins, directions, start, jitter, samples, extent):
-        inputs = tuple(x.detach().contiguous() for x in (density, features, origins, directions, start, jitter))
+    def forward(ctx, density, paint, features, origins, directions, start, jitter, samples, extent):
+        given = density, paint, features, origins, directions, start, jitter
+        inputs = tuple(x.detach().contiguous() for x in given)
         inputs = _occupied(inputs[0]), *inputs
         out = torch.empty(len(origins), directions.shape[1], 1 + features.shape[-1])
         with NUMBA_LOCK:
@@ -93,7 +101,7 @@ class _CompositeVolume(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_out):
         inputs = ctx.saved_tensors
-        grads = torch.zeros_like(inputs[1]), torch.zeros_like(inputs[2])
+        grads = tuple(torch.zeros_like(x) for x in inputs[1:4])
         grad_out = grad_out.transpose(1, 2).contiguous().float()
         with NUMBA_LOCK:
             arrays = (x.numpy() for x in (*inputs, grad_out, *grads))
@@ -145,12 +153,13 @@ def _softplus(x):
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _forward(occupied, density, features, origins, directions, start, jitter, out, samples, extent):
+def _forward(occupied, density, paint, features, origins, directions, start, jitter, out, samples, extent):
     views, rays, channels = out.shape
     step = 2 * extent / samples
     group = views // len(density)
     for b in numba.prange(views):
         solid, field, blocks = density[b // group], features[b // group], occupied[b // group]
+        coat = paint[b // group]
         height, width, depth = field.shape[:3]
         for r in range(rays):
             total = out[b, r]
@@ -163,7 +172,7 @@ def _forward(occupied, density, features, origins, directions, start, jitter, ou
                 px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
                 if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, solid.shape, px, py, pz):
                     continue
-                raw = _density(solid, px, py, pz)[0]
+                raw, j, i, k, q, p, o = _density(solid, px, py, pz)
                 if raw <= EMPTY:
                     continue
                 passed = np.exp(-_softplus(raw) * np.float32(SHARPNESS * step))
@@ -174,18 +183,22 @@ def _forward(occupied, density, features, origins, directions, start, jitter, ou
                     y, v = _place(py, height)
                     x, u = _place(px, width)
                     z, w = _place(pz, depth)
-                    for k in range(8):
-                        share = here * (v if k & 1 else 1 - v) * (u if k & 2 else 1 - u) * (w if k & 4 else 1 - w)
-                        values = field[y + (k & 1), x + (k >> 1 & 1), z + (k >> 2)]
+                    for n in range(8):
+                        share = here * (v if n & 1 else 1 - v) * (u if n & 2 else 1 - u) * (w if n & 4 else 1 - w)
+                        values = field[y + (n & 1), x + (n >> 1 & 1), z + (n >> 2)]
                         for c in range(1, channels):
                             total[c] += share * values[c - 1]
+                        share = here * (q if n & 1 else 1 - q) * (p if n & 2 else 1 - p) * (o if n & 4 else 1 - o)
+                        colour = coat[j + (n & 1), i + (n >> 1 & 1), k + (n >> 2)]
+                        for c in range(3):
+                            total[4 + c] += share * colour[c]
                 if left < 1e-3:
                     break
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _backward(occupied, density, features, origins, directions, start, jitter, grad_out, grad_density, grad_features,
-              samples, extent):  # fmt: skip
+def _backward(occupied, density, paint, features, origins, directions, start, jitter, grad_out, grad_density,
+              grad_paint, grad_features, samples, extent):  # fmt: skip
     """With w_i the weight of sample i and q_i the loss's derivative by it,
 
     d loss / d thickness_i = T_{i+1} q_i - sum_{j > i} w_j q_j.
@@ -196,7 +209,7 @@ def _backward(occupied, density, features, origins, directions, start, jitter, g
     for n in numba.prange(len(density)):
         solid, field, solid_grad, field_grad = density[n], features[n], grad_density[n], grad_features[n]
         height, width, depth = field.shape[:3]
-        blocks = occupied[n]
+        blocks, coat, coat_grad = occupied[n], paint[n], grad_paint[n]
         times, raws = np.empty(samples, np.float32), np.empty(samples, np.float32)
         lefts = np.empty(samples + 1, np.float32)
         for b in range(n * group, (n + 1) * group):
@@ -228,19 +241,26 @@ def _backward(occupied, density, features, origins, directions, start, jitter, g
                     y, v = _place(py, height)
                     x, u = _place(px, width)
                     z, w = _place(pz, depth)
-                    for k in range(8):
-                        share = (v if k & 1 else 1 - v) * (u if k & 2 else 1 - u) * (w if k & 4 else 1 - w)
-                        values = field[y + (k & 1), x + (k >> 1 & 1), z + (k >> 2)]
-                        target = field_grad[y + (k & 1), x + (k >> 1 & 1), z + (k >> 2)]
+                    for m in range(8):
+                        share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
+                        values = field[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
+                        target = field_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
                         dot = np.float32(0)
                         for c in range(1, channels):
                             dot += g[c] * values[c - 1]
                             target[c - 1] += share * here * g[c]
                         by_weight += share * dot
+                    _, y, x, z, v, u, w = _density(solid, px, py, pz)
+                    for m in range(8):
+                        share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
+                        colour = coat[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
+                        target = coat_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
+                        for c in range(3):
+                            by_weight += share * g[4 + c] * colour[c]
+                            target[c] += share * here * g[4 + c]
                     by_thickness = lefts[i + 1] * by_weight - behind
                     behind += here * by_weight
                     by_raw = by_thickness * np.float32(SHARPNESS * step) / (1 + np.exp(-raws[i]))
-                    _, y, x, z, v, u, w = _density(solid, px, py, pz)
-                    for k in range(8):
-                        share = (v if k & 1 else 1 - v) * (u if k & 2 else 1 - u) * (w if k & 4 else 1 - w)
-                        solid_grad[y + (k & 1), x + (k >> 1 & 1), z + (k >> 2)] += share * by_raw
+                    for m in range(8):
+                        share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
+                        solid_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)] += share * by_raw
