@@ -34,7 +34,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(module, "NOUNS", NOUNS)
     narrow = {"widths": (8, 8, 16), "volume_widths": (32, 32, 16, 16, 8), "embedding": 32}
     patch.setattr(train, "VolumeUNet", lambda **shape: VolumeUNet(**shape, **narrow))
-    patch.setattr(train.VolumeUNet, "from_pretrained", VolumeUNet.from_pretrained, raising=False)
     for name, minutes in (("volume", 0.03), ("coarse", 0.03), ("fine", 0.03)):
         stage = replace(train.STAGES[name], minutes=minutes, captions=2, views=2 if name != "volume" else 0)
         patch.setitem(train.STAGES, name, stage)

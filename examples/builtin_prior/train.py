@@ -31,6 +31,7 @@ from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from manifest import NOUNS
 from paint import COLOURS, MATERIALS
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
@@ -184,9 +185,9 @@ class Training:
         self.tokenizer = make_tokenizer()
         self.unet, self.text = make_models(len(self.tokenizer), stage.size)
         if start:
-            started = VolumeUNet.from_pretrained(start / "unet", use_safetensors=True)
+            started = load_file(start / "unet" / "diffusion_pytorch_model.safetensors")
             own = self.unet.state_dict()  # another image size has other first and last layers
-            fitting = {k: v.float() for k, v in started.state_dict().items() if own[k].shape == v.shape}
+            fitting = {k: v.float() for k, v in started.items() if k in own and own[k].shape == v.shape}
             self.unet.load_state_dict(own | fitting)
             self.text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
         self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")

@@ -46,10 +46,6 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 TELLS_FRONT = math.radians(30)
 
 
-def mesh_path(folder: Path, prompt: str) -> Path:
-    return folder / f"{prompt.replace(' ', '-')}.glb"
-
-
 def lab(rgb: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     """CIE L*a*b* (D65) of sRGB colours in [0, 1]."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
@@ -205,9 +201,9 @@ def main() -> None:
         "samples": lambda prompt, textured: (pictures.of_prior(coarse, prompt, textured), None),
     }
     if args.meshes:
-        captions = {prompt: c for prompt, c in captions.items() if mesh_path(args.meshes, prompt).exists()}
+        captions = {prompt: c for prompt, c in captions.items() if pictures.mesh_path(args.meshes, prompt).exists()}
         result["meshes"] = len(captions)
-        sources["meshes"] = lambda prompt, textured: pictures.of_mesh(mesh_path(args.meshes, prompt), textured)
+        sources["meshes"] = lambda prompt, textured: pictures.of_mesh(pictures.mesh_path(args.meshes, prompt), textured)
     found = {name: recognised(network, nouns, source, captions) for name, source in sources.items()}
     for name, source in sources.items():
         result[name] = summary(found[name], found["real models"])

