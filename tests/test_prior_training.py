@@ -1,4 +1,4 @@
-"""Training the built-in prior, in small: three stages from one command, exported as a prior, resumed where it was."""
+"""Training the built-in prior, in small: four stages from one command, exported as a prior, resumed where it was."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(module, "NOUNS", NOUNS)
     narrow = {"widths": (8, 8, 16), "volume_widths": (32, 32, 16, 16, 8), "embedding": 32}
     patch.setattr(train, "VolumeUNet", lambda **shape: VolumeUNet(**shape, **narrow))
-    for name, minutes in (("volume", 0.03), ("coarse", 0.03), ("fine", 0.03)):
+    for name, minutes in (("volume", 0.03), ("shapes", 0.03), ("coarse", 0.02), ("fine", 0.02)):
         stage = replace(train.STAGES[name], minutes=minutes, captions=2, views=2 if name != "volume" else 0)
         patch.setitem(train.STAGES, name, stage)
     patch.setattr(sys, "argv", ["train.py", str(pool), str(run), "--device", "cpu"])

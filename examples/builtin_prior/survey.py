@@ -50,7 +50,7 @@ def main() -> None:
             x, y = place % COLUMNS * 2 * SIDE, place // COLUMNS * (SIDE + LABEL)
             sheet.paste(pictures(args.data, source, yaw), (x, y + LABEL))
             pen.text((x + 2, y), name, fill="black")
-        sheet.save(args.out / f"models-{start // (COLUMNS * ROWS) + 1}.jpg", quality=80)
+        sheet.save(args.out / f"models-{start // (COLUMNS * ROWS) + 1}.jpg", quality=60)
 
 
 if __name__ == "__main__":

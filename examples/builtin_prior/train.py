@@ -1,6 +1,6 @@
 """Train the built-in prior: `python train.py POOL RUN`; the shipped weights came from this command.
 
-Three stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
+Four stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
 elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage> and a checkpoint is written every
 few minutes, and the same command resumes. On a CUDA GPU the same script runs in bf16 with larger batches.
 
@@ -9,9 +9,10 @@ volume that is composited along the asked camera's rays, and a UNet denoises bes
 
 - volume: the caption's volume alone, against the models' voxels (voxels.py). A caption learns a whole shape at once,
   which takes minutes where views take hours.
-- coarse, fine: several views of each caption, so that volumes are made once a caption. Loss: v-weighted error of the
-  clean image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first channels
-  against the model's coverage, normals and own colour, plus the volume's.
+- shapes: several views of each caption, so that volumes are made once a caption. Loss: v-weighted error of the clean
+  image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first channels against
+  the model's coverage, normals and own colour, plus the volume's.
+- coarse, fine: the denoiser alone, at the image sizes of the two priors.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Stage:
     """Image size, the range of diffusion times learned, minutes, captions a batch, views of each, learning rate.
 
     `shapes` is the learning rate of what the volume stage learns, as a share of `lr`: at the denoiser's full rate
-    shapes blur, and with none at all coarse and fine prior imagine the same object.
+    shapes blur. With none at all a step costs half, and both priors imagine the same object.
     """
 
     size: int
@@ -62,8 +63,9 @@ class Stage:
 
 STAGES = {
     "volume": Stage(64, (0.0, 1.0), 14, 24, 0, 1.5e-3, 1.0),
-    "coarse": Stage(64, (0.0, 1.0), 64, 5, 4, 1e-3, 0.2),
-    "fine": Stage(128, (0.0, 0.8), 20, 5, 4, 7e-4, 0.0),  # the program asks it for no more
+    "shapes": Stage(64, (0.0, 1.0), 44, 5, 4, 1e-3, 0.2),
+    "coarse": Stage(64, (0.0, 1.0), 20, 5, 4, 1e-3, 0.0),
+    "fine": Stage(128, (0.0, 0.8), 12, 5, 4, 7e-4, 0.0),  # the program asks it for no more
 }
 SIGMA2_FLOOR = 0.15
 MAPS_WEIGHT = 2.0
@@ -210,7 +212,7 @@ class Training:
         unet = self.unet
         imagining = (unet.caption, unet.root, unet.decoder, unet.densities, unet.colours, self.text)
         learnt = {parameter for module in imagining for parameter in module.parameters()}
-        for parameter in learnt:
+        for parameter in [*learnt, *unet.paint.parameters()]:
             parameter.requires_grad_(self.stage.shapes > 0)
         groups = [
             {"params": [p for p in self.parameters if p in learnt], "share": self.stage.shapes},
