@@ -64,8 +64,8 @@ class Stage:
 STAGES = {
     "volume": Stage(64, (0.0, 1.0), 14, 24, 0, 1.5e-3, 1.0),
     "shapes": Stage(64, (0.0, 1.0), 44, 5, 4, 1e-3, 0.2),
-    "coarse": Stage(64, (0.0, 1.0), 20, 5, 4, 1e-3, 0.0),
-    "fine": Stage(128, (0.0, 0.8), 12, 5, 4, 7e-4, 0.0),  # the program asks it for no more
+    "coarse": Stage(64, (0.0, 1.0), 30, 8, 4, 1e-3, 0.0),
+    "fine": Stage(128, (0.0, 0.8), 12, 8, 4, 7e-4, 0.0),  # the program asks it for no more
 }
 SIGMA2_FLOOR = 0.15
 MAPS_WEIGHT = 2.0
@@ -224,7 +224,8 @@ class Training:
         stage, styles, seed = self.stage, find_styles(pool), 1000 + self.step
         if stage.views == 0:
             return VoxelBatches(styles, stage.captions, seed)
-        return ViewBatches(styles, stage.size, stage.captions, stage.views, VOXEL_CAPTIONS, seed)
+        solid = VOXEL_CAPTIONS if stage.shapes else 0
+        return ViewBatches(styles, stage.size, stage.captions, stage.views, solid, seed)
 
     def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
         modules = {"unet": self.unet, "text": self.text, "ema_unet": self.ema_unet, "ema_text": self.ema_text}
@@ -236,7 +237,7 @@ class Training:
         states = self.text(ids.input_ids.to(self.device)).last_hidden_state
         told = torch.tensor([float(caption != "") for caption in captions], device=self.device)
         if self.stage.views == 0:
-            return voxel_loss(self.unet.imagine(states)[1], *data, told)
+            return voxel_loss(self.unet.imagine(states), *data, told)
         solid, surface, images, targets, features = data
         output, clean, alpha = denoise(self.unet, states, images, features, self.alphas, self.stage.times)
         loss, parts = view_loss(output, clean, targets, alpha, told)

@@ -88,8 +88,10 @@ class VolumeUNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.rays, self.samples, self.extent = rays, samples, extent
-        self.caption = nn.Sequential(
-            nn.Linear(cross_attention_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        # Two readings of the caption: shapes do not depend on its colours and materials, pictures do.
+        self.caption, self.wording = (
+            nn.Sequential(nn.Linear(cross_attention_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+            for _ in range(2)
         )
         self.embed = nn.Sequential(
             nn.Linear(64 + projection_class_embeddings_input_dim + embedding, embedding),
@@ -114,7 +116,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         # Shares in the output of the noisy image (nearly all where noise is small) and of the imagined one.
         self.keep = nn.Linear(embedding, 2)
         self._initialise()
-        self._imagined: tuple[Tensor, Tensor, Volume] | None = None
+        self._imagined: tuple[Tensor, Volume] | None = None
 
     def _initialise(self) -> None:
         """Unit gain in every conditioning layer: at PyTorch's default the caption hardly reaches the picture."""
@@ -128,8 +130,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         self.keep.get_parameter("bias").data[1] = 0.5
         nn.init.constant_(self.densities.get_parameter("bias"), -2.0)  # nearly transparent
 
-    def imagine(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Volume]:
-        """Caption vector and volume of each caption."""
+    def imagine(self, text: Float[Tensor, "C L D"]) -> Volume:
+        """The volume of each caption."""
         caption = self.caption(text.sum(1) / 2)
         x = self.root(caption).view(len(caption), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.decoder):
@@ -139,15 +141,15 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         x = F.silu(x)
         density, paint = _columns(self.densities(x)), _columns(self.paint(x))
         voxels = [grid.unflatten(-1, (grid.shape[1], -1)) for grid in (paint, features)]
-        return caption, Volume(density, *voxels)
+        return Volume(density, *voxels)
 
-    def _recall(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Volume]:
+    def _recall(self, text: Float[Tensor, "C L D"]) -> Volume:
         """`imagine`, but not again for the text of the last call: a run asks for one caption at every step."""
         if self.training:
             return self.imagine(text)
         if self._imagined is None or not torch.equal(self._imagined[0], text):
-            self._imagined = (text.clone(), *self.imagine(text))
-        return self._imagined[1:]
+            self._imagined = text.clone(), self.imagine(text)
+        return self._imagined[1]
 
     def render(
         self, volume: Volume, views: Views, size: int, jitter: Float[Tensor, "B h w"] | None = None
@@ -174,15 +176,16 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> VolumeUNetOutput | tuple[Tensor, ...]:
         """Predict the clean image. N captions serve B / N consecutive images each."""
-        caption, volume = self._recall(encoder_hidden_states)
+        volume = self._recall(encoder_hidden_states)
         size = sample.shape[-1] * self.rays
         views = views_from_features(class_labels.float())
         maps = self.render(volume, views, size, jitter)
-        caption = caption.repeat_interleave(len(sample) // len(caption), 0)
+        wording = self.wording(encoder_hidden_states.sum(1) / 2)
+        wording = wording.repeat_interleave(len(sample) // len(wording), 0)
         frequencies = torch.exp(-math.log(1000.0) * torch.arange(32, device=sample.device) / 32)
         angles = timestep[:, None].float() * 0.1 * frequencies
         time = torch.cat([angles.sin(), angles.cos()], -1)
-        told = self.embed(torch.cat([time, class_labels.float(), caption.float()], -1).to(sample.dtype))
+        told = self.embed(torch.cat([time, class_labels.float(), wording.float()], -1).to(sample.dtype))
         # What is tied to the model learns from the model alone: a young denoiser's gradients would blur it.
         seen = torch.cat([maps[:, :SUPERVISED].detach(), maps[:, SUPERVISED:]], 1)
         shown = space_to_depth(picture(seen[:, :SUPERVISED], views), sample.shape).to(sample.dtype)
