@@ -26,14 +26,14 @@ def priors(
 
 
 def _rows() -> list[dict[str, Any]]:
-    from magic3d_cli.guidance.sources import BUILTIN, HUB, HUB_STATES, installed_bytes, state_of
+    from magic3d_cli.guidance.sources import BUILTIN, HUB, INSTALLED, installed_bytes, state_of
 
     rows = [
         {
             "name": "builtin",
             "gigabytes": round(installed_bytes(BUILTIN) / 1e9, 3),
             "licence": "CC-BY-SA 4.0",
-            "state": HUB_STATES[0],
+            "state": INSTALLED,
             "source": "part of magic3d; its words: magic3d priors --words",
         }
     ]
@@ -65,7 +65,7 @@ def _vocabulary() -> dict[str, dict[str, list[str]]]:
     known = Vocabulary.load(BUILTIN / "vocabulary.json")
     groups = {"objects": known.nouns, "colours": known.colours, "materials": known.materials}
     return {
-        role: {name: [word for word in dict.fromkeys(words) if word != name] for name, words in sorted(group.items())}
+        role: {name: [word for word in words if word != name] for name, words in sorted(group.items())}
         for role, group in groups.items()
     }
 

