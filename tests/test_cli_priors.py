@@ -62,7 +62,7 @@ def test_a_download_that_stopped_halfway_is_told_from_a_whole_one(capsys, cache:
 
 def test_the_vocabulary_is_told_in_full(capsys) -> None:
     known = json.loads(printed(capsys, "--words", "--json"))
-    assert len(known["objects"]) >= 71 and len(known["colours"]) >= 12 and len(known["materials"]) >= 6
+    assert len(known["objects"]) >= 300 and len(known["colours"]) >= 16 and len(known["materials"]) >= 10
     assert "couch" in known["objects"]["sofa"] and "couch" not in known["objects"]
     text = printed(capsys, "--words")
     assert f"{len(known['objects'])} objects:\n" in text and "\n  sofa (couch, settee)\n" in text

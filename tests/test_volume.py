@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magic3d_cli.guidance.volume_unet import VolumeUNet
+from magic3d_cli.guidance.volume_unet import Volume, VolumeUNet
 from magic3d_cli.kernels.volume import composite_volume, composite_volume_reference
 from magic3d_cli.views import FEATURES, ViewSampling, sample_views, turntable
 
@@ -22,35 +22,39 @@ def _rays(count: int = 4, size: int = 8):
 @pytest.mark.parametrize("density", ["thin", "solid", "mixed"])
 def test_kernel_equals_the_reference_in_values_and_gradients(density: str) -> None:
     generator = torch.Generator().manual_seed(2)
-    volume = torch.randn(2, 10, 12, 14, 5, generator=generator)  # two captions, two views each
-    volume[..., 0] = {"thin": volume[..., 0] - 3, "solid": volume[..., 0] + 4, "mixed": volume[..., 0] * 5}[density]
-    volume.requires_grad_()
-    fast, slow = composite_volume(volume, *_rays()), composite_volume_reference(volume, *_rays())
-    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-3)  # rays end when 1e-4 of the light is left
+    raw = torch.randn(2, 16, 20, 24, generator=generator)  # two captions, two views each
+    raw = {"thin": raw - 3, "solid": raw + 4, "mixed": raw * 5}[density].requires_grad_()
+    paint = torch.randn(2, 16, 20, 24, 3, generator=generator).requires_grad_()
+    features = torch.randn(2, 10, 12, 14, 8, generator=generator).requires_grad_()
+    fast = composite_volume(raw, paint, features, *_rays())
+    slow = composite_volume_reference(raw, paint, features, *_rays())
+    torch.testing.assert_close(fast, slow, rtol=0, atol=5e-3)  # rays end when 1e-3 of the light is left
     weight = torch.randn(fast.shape, generator=generator)
-    gradients = [torch.autograd.grad((image * weight).sum(), volume)[0] for image in (fast, slow)]
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=2e-3)
-    assert gradients[1].abs().max() > 0.1
+    ours, theirs = (torch.autograd.grad((image * weight).sum(), (raw, paint, features)) for image in (fast, slow))
+    for mine, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=5e-3, atol=5e-3)
+        assert wanted.abs().max() > 0.1
 
 
 def test_each_caption_is_seen_by_its_own_views() -> None:
-    volume = torch.full((2, 4, 4, 4, 2), 3.0)
-    volume[1, ..., 0] = -20  # the second object is empty
-    opacity = composite_volume(volume, *_rays())[:, 0].amax(1)
+    density = torch.full((2, 4, 4, 4), 3.0)
+    density[1] = -20  # the second object is empty
+    opacity = composite_volume(density, torch.zeros(2, 4, 4, 4, 3), torch.zeros(2, 2, 2, 2, 6), *_rays())[:, 0].amax(1)
     assert (opacity[:2] > 0.9).all() and (opacity[2:] == 0).all()
 
 
 def _network() -> VolumeUNet:
     torch.manual_seed(0)
-    return VolumeUNet(8, cross_attention_dim=16, widths=(8, 8, 16), volume_widths=(16, 8), volume_features=8)
+    return VolumeUNet(8, cross_attention_dim=16, widths=(8, 8, 16), volume_widths=(16, 8), volume_features=7)
 
 
 @pytest.mark.parametrize("axis, azimuth, row, column", [("y", 0, 0, None), ("x", 0, None, 1), ("z", 90, None, 0)])
 def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, column) -> None:
-    volume = torch.full((1, 16, 16, 16, 8), -20.0)
+    density = torch.full((1, 16, 16, 16), -20.0)
     high = [slice(None)] * 3
     high["yxz".index(axis)] = slice(8, None)
-    volume[0, high[0], high[1], high[2], 0] = 9.0
+    density[0, high[0], high[1], high[2]] = 9.0
+    volume = Volume(density, torch.zeros(1, 16, 16, 16, 3), torch.zeros(1, 8, 8, 8, 7))
     image = _network().render(volume, turntable(1, elevation=0, start=azimuth), 8)[0, 0]
     image = image if column is None else image.T
     halves = torch.stack([image[:4].mean(), image[4:].mean()])

@@ -11,14 +11,18 @@ import numpy as np
 
 COLOURS: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
     "red": (("red", "crimson", "scarlet"), (0.85, 0.08, 0.08)),
+    "maroon": (("maroon", "burgundy"), (0.42, 0.05, 0.1)),
     "orange": (("orange",), (0.95, 0.5, 0.08)),
     "yellow": (("yellow",), (0.96, 0.85, 0.12)),
+    "lime": (("lime",), (0.6, 0.92, 0.15)),
     "green": (("green",), (0.13, 0.62, 0.17)),
     "cyan": (("cyan", "turquoise", "teal"), (0.12, 0.75, 0.78)),
     "blue": (("blue",), (0.1, 0.25, 0.85)),
+    "navy": (("navy",), (0.05, 0.09, 0.32)),
     "purple": (("purple", "violet"), (0.5, 0.15, 0.7)),
     "pink": (("pink", "magenta"), (0.95, 0.5, 0.7)),
     "brown": (("brown",), (0.42, 0.25, 0.12)),
+    "beige": (("beige", "cream", "tan"), (0.88, 0.78, 0.6)),
     "black": (("black",), (0.09, 0.09, 0.1)),
     "white": (("white",), (0.94, 0.94, 0.94)),
     "gray": (("gray", "grey"), (0.5, 0.5, 0.5)),
@@ -27,9 +31,13 @@ MATERIALS: dict[str, tuple[str, ...]] = {
     "metal": ("metal", "metallic", "steel", "iron", "silver", "chrome"),
     "gold": ("gold", "golden"),
     "wood": ("wood", "wooden"),
-    "stone": ("stone", "rock", "granite"),
+    "stone": ("stone", "rock", "granite", "concrete"),
     "clay": ("clay", "terracotta", "ceramic"),
     "plastic": ("plastic",),
+    "bronze": ("bronze", "copper"),
+    "marble": ("marble",),
+    "glass": ("glass", "crystal", "ice"),
+    "jade": ("jade", "emerald"),
 }
 
 
@@ -74,14 +82,19 @@ def paint(albedo, n, p, mean, colour, material):
     luma = 0.299 * albedo[0] + 0.587 * albedo[1] + 0.114 * albedo[2]
     ratio = min(luma / mean, 1.5)
     out = albedo.copy()
-    if material == 0 or material == 1:  # polished: bright sky above, dark ground, a sharp band between
+    if material == 0 or material == 1 or material == 6:  # polished: bright sky, dark ground, a sharp band between
         s = 0.5 + 0.5 * n[1]
         gleam = np.exp(-(((s - 0.8) / 0.08) ** 2)) * 0.45 + np.exp(-(((s - 0.45) / 0.05) ** 2)) * 0.25
         v = min(max((0.12 + 0.5 * s) * (0.6 + 0.4 * ratio) + gleam, 0.0), 1.0)
         if material == 0:
             out[0], out[1], out[2] = _mix(0.1, 0.93, v), _mix(0.11, 0.95, v), _mix(0.13, 0.98, v)
-        else:
+        elif material == 1:
             out[0], out[1], out[2] = _mix(0.3, 1.0, v), _mix(0.16, 0.85, v), _mix(0.02, 0.38, v)
+        else:  # patina in patches
+            green = min(max(2.5 * _noise(p, 5.0) - 1.4, 0.0), 0.6)
+            out[0] = _mix(_mix(0.16, 0.85, v), 0.25, green)
+            out[1] = _mix(_mix(0.07, 0.52, v), 0.5, green)
+            out[2] = _mix(_mix(0.02, 0.28, v), 0.42, green)
     elif material == 2:
         bend = 0.35 * _noise(p, 2.5)
         grain = 0.5 + 0.5 * np.sin(26.0 * (p[0] + 0.6 * p[2] + bend))
@@ -98,6 +111,19 @@ def paint(albedo, n, p, mean, colour, material):
         for c in range(3):
             vivid = luma + 1.6 * (albedo[c] - luma)
             out[c] = min(max(0.1 + 0.9 * vivid, 0.0), 1.0) * (1 - gloss) + gloss
+    elif material == 7:
+        vein = abs(2 * _noise(p + 0.25 * _noise(p, 7.0), 3.0) - 1)
+        v = (0.62 + 0.38 * min(vein * 4, 1.0)) * (0.7 + 0.3 * ratio)
+        out[0], out[1], out[2] = v * 0.96, v * 0.95, v * 0.93
+    elif material == 8:
+        rim = 1 - abs(n[1])
+        gleam = max(n[0] * 0.45 + n[1] * 0.8 + n[2] * 0.4, 0.0) ** 20 * 0.7
+        v = (0.35 + 0.45 * rim) * (0.7 + 0.3 * ratio) + gleam
+        out[0], out[1], out[2] = 0.1 + 0.75 * v, 0.28 + 0.72 * v, 0.36 + 0.68 * v
+    elif material == 9:
+        gleam = max(n[0] * 0.45 + n[1] * 0.8 + n[2] * 0.4, 0.0) ** 16 * 0.45
+        v = (0.25 + 0.6 * _noise(p, 4.0)) * (0.6 + 0.4 * ratio) + gleam
+        out[0], out[1], out[2] = 0.02 + 0.62 * v, 0.22 + 0.72 * v, 0.12 + 0.62 * v
     if colour[0] >= 0:
         value = ratio
         if material >= 0:

@@ -21,7 +21,7 @@ from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.sources import BUILTIN
 from magic3d_cli.views import Views, turntable
 
-CELL, LABEL = 96, 12  # pixels
+LABEL = 12  # pixels
 
 
 @torch.inference_mode()
@@ -50,24 +50,29 @@ def main() -> None:
     parser.add_argument("prior", nargs="?", type=Path, default=BUILTIN, help="folder with vocabulary.json")
     parser.add_argument("-o", "--out", type=Path, default=Path("samples.jpg"))
     parser.add_argument("--compose", nargs="+", help="prompts to sample instead of every noun")
+    parser.add_argument("--nouns", type=int, help="only so many of them, evenly spread over the alphabet")
+    parser.add_argument("--cell", type=int, default=96, help="pixels of a view")
+    parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--scale", type=float, default=2.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     prior = load_prior(str(args.prior), stage="coarse")
     prompts = args.compose or list(json.loads((args.prior / "vocabulary.json").read_text())["nouns"])
+    if args.nouns:
+        prompts = prompts[:: max(1, len(prompts) // args.nouns)][: args.nouns]
     views = turntable(4, elevation=20, start=20)
-    columns = 4
+    cell, columns = args.cell, args.columns
     rows = -(-len(prompts) // columns)
-    sheet = Image.new("RGB", (columns * (4 * CELL + 8), rows * (CELL + LABEL)), "white")
+    sheet = Image.new("RGB", (columns * (4 * cell + 8), rows * (cell + LABEL)), "white")
     for i, prompt in enumerate(prompts):
         text = condition(prior, read_prompt(prior, prompt, args.seed))
         images = ddim(prior, text, views, args.steps, args.scale, args.seed)
-        left, top = i % columns * (4 * CELL + 8), i // columns * (CELL + LABEL)
+        left, top = i % columns * (4 * cell + 8), i // columns * (cell + LABEL)
         ImageDraw.Draw(sheet).text((left + 2, top), prompt, fill="black")
         for k, image in enumerate((images.clamp(0, 1) * 255).round().byte()):
-            tile = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((CELL, CELL))
-            sheet.paste(tile, (left + k * CELL, top + LABEL))
+            tile = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((cell, cell))
+            sheet.paste(tile, (left + k * cell, top + LABEL))
     sheet.save(args.out)
     print(args.out)
 

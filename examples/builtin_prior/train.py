@@ -1,14 +1,18 @@
-"""Train the built-in prior: `python train.py POOL RUN --minutes 90`, then `--stage fine --start RUN/coarse`.
+"""Train the built-in prior: `python train.py POOL RUN`; the shipped weights came from this command.
 
-One process does what it can in the minutes it is given: the learning rate follows elapsed time to zero, weights
-are exported (EMA, diffusers layout) and a checkpoint written every few minutes, and the same command resumes.
-On a CUDA GPU the same script runs in bf16 with more --captions.
+Four stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
+elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage> and a checkpoint is written every
+few minutes, and the same command resumes. On a CUDA GPU the same script runs in bf16 with larger batches.
 
 The network is `magic3d_cli.guidance.volume_unet.VolumeUNet` on space-to-depth pixels: the caption becomes a
-feature volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image. A
-batch is `--captions` times `--views` of each, so volumes are made once a caption. Loss: v-weighted error of the
-clean image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first channels
-against the model's coverage, normals and own colour, which teaches shape long before painted pixels would.
+volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image.
+
+- volume: the caption's volume alone, against the models' voxels (voxels.py). A caption learns a whole shape at once,
+  which takes minutes where views take hours.
+- shapes: several views of each caption, so that volumes are made once a caption. Loss: v-weighted error of the clean
+  image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first channels against
+  the model's coverage, normals and own colour, plus the volume's.
+- coarse, fine: the denoiser alone, at the image sizes of the two priors.
 """
 
 from __future__ import annotations
@@ -17,59 +21,62 @@ import argparse
 import copy
 import json
 import math
-import queue
-import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
+import torch.nn.functional as F
+from batches import RAYS, Batches, ViewBatches, VoxelBatches, find_styles
 from diffusers import DDPMScheduler
-from gbuffer import halve, premultiplied
+from jaxtyping import Float, Int
 from manifest import NOUNS
-from paint import COLOURS, MATERIALS, dress
+from paint import COLOURS, MATERIALS
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from magic3d_cli.guidance.volume_unet import SUPERVISED, VolumeUNet
-from magic3d_cli.views import Views, ViewSampling, sample_views
+from magic3d_cli.guidance.volume_unet import SUPERVISED, Volume, VolumeUNet, VolumeUNetOutput
 
-RAYS = 32
+CELLS = 32
+"""Side of the space-to-depth image."""
 TEXT_WIDTH, TEXT_LENGTH = 192, 8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Image size, the range of diffusion times learned, minutes, captions a batch, views of each, learning rate.
+
+    `shapes` is the learning rate of what the volume stage learns, as a share of `lr`: at the denoiser's full rate
+    shapes blur. With none at all a step costs half, and both priors imagine the same object.
+    """
+
+    size: int
+    times: tuple[float, float]
+    minutes: float
+    captions: int
+    views: int
+    lr: float
+    shapes: float
+
+
+STAGES = {
+    "volume": Stage(64, (0.0, 1.0), 14, 24, 0, 1.5e-3, 1.0),
+    "shapes": Stage(64, (0.0, 1.0), 44, 5, 4, 1e-3, 0.2),
+    "coarse": Stage(64, (0.0, 1.0), 30, 8, 4, 1e-3, 0.0),
+    "fine": Stage(128, (0.0, 0.8), 12, 8, 4, 7e-4, 0.0),  # the program asks it for no more
+}
 SIGMA2_FLOOR = 0.15
-STAGES = {"coarse": (64, 0.0, 1.0), "fine": (128, 0.0, 0.8)}
-"""Image size and the range of diffusion times a stage learns; the fine stage does not ask for the largest."""
 MAPS_WEIGHT = 2.0
 """Weight of the feature image's error."""
-
-
-@dataclass
-class Style:
-    """One training model: its caption words and its rendered pool."""
-
-    noun: str
-    token: str
-    buffers: np.ndarray  # uint8 [views, S, S, 10], memory-mapped
-    cameras: np.ndarray  # [views, 4]
-    mean: float  # mean luminance of the model
-
-
-def load_pool(pool: Path, size: int) -> list[Style]:
-    """Every style's geometry buffers at `size` pixels, in memory if they had to be reduced."""
-    styles = []
-    for noun in NOUNS:
-        for token in noun.styles:
-            stem = token.strip("<>")
-            buffers = np.load(pool / f"{stem}.npy", mmap_mode="r")
-            while buffers.shape[1] > size:
-                buffers = halve(np.asarray(buffers))
-            some = np.asarray(buffers[:32]).astype(np.float32)
-            luma = (some[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)).sum() / some[..., 9].sum()
-            cameras = np.load(pool / f"{stem}.cameras.npy")
-            styles.append(Style(noun.token, token, buffers, cameras, max(float(luma), 0.04)))
-    return styles
+SOLID_WEIGHT = 10.0
+"""Weight of the voxels' cross-entropy beside the error of their normals and colours."""
+VOXELS_WEIGHT = 0.3
+"""Weight of both beside the views' error. Voxels make thin parts a voxel thick; views know better."""
+VOXEL_CAPTIONS = 2
+"""Captions of a batch whose voxels are compared beside their views: all would cost a third of the step."""
+EMA = 0.999
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -98,69 +105,54 @@ def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
     )  # fmt: skip
     with torch.no_grad():  # the layer norm that follows makes words vectors of unit scale; their order says nothing
         text.get_parameter(next(n for n, _ in text.named_parameters() if "position_embedding" in n)).zero_()
-    channels = 3 * (size // RAYS) ** 2
-    return VolumeUNet(sample_size=RAYS, in_channels=channels, out_channels=channels), text
+    channels = 3 * (size // CELLS) ** 2
+    unet = VolumeUNet(sample_size=CELLS, in_channels=channels, out_channels=channels, rays=RAYS // CELLS)
+    return unet, text
 
 
-class Batches:
-    """Random captions, several views of each, composed by a background thread; draws are balanced by noun."""
-
-    def __init__(self, styles: list[Style], size: int, captions: int, views: int, seed: int) -> None:
-        self.size, self.captions, self.views = size, captions, views
-        self.nouns: dict[str, list[Style]] = {}
-        for style in styles:
-            self.nouns.setdefault(style.noun, []).append(style)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.random = np.random.default_rng(seed)
-        self.queue: queue.Queue[tuple[Tensor, Tensor, Tensor, list[str]]] = queue.Queue(4)
-        threading.Thread(target=self._fill, daemon=True).start()
-
-    def _fill(self) -> None:
-        while True:
-            self.queue.put(self.make())
-
-    def make(self) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """Images [B, 3, size, size] in [-1, 1], feature targets [B, 7, RAYS, RAYS], features [B, 23], captions."""
-        random, names, batch = self.random, list(self.nouns), self.captions * self.views
-        views = sample_views(batch, ViewSampling(), self.generator, stratified=False)
-        cameras = np.empty((batch, 4), np.float32)
-        images = np.empty((batch, 3, self.size, self.size), np.float32)
-        targets = np.empty((batch, SUPERVISED, RAYS, RAYS), np.float32)
-        captions, picks = [], []
-        for _ in range(self.captions):
-            options = self.nouns[names[random.integers(len(names))]]
-            style = options[random.integers(len(options))]
-            paint = random.random()
-            colour = list(COLOURS)[random.integers(len(COLOURS))] if 0.3 < paint < 0.75 else None
-            material = list(MATERIALS)[random.integers(len(MATERIALS))] if paint > 0.65 else None
-            words = [colour, material, style.noun, style.token if random.random() > 0.1 else None]
-            captions.append("" if random.random() < 0.1 else " ".join(w for w in words if w))
-            picks += [(style, colour, material, random.integers(len(style.cameras))) for _ in range(self.views)]
-        # The views' cameras come from the pool; their lights are drawn about those cameras.
-        for b, (style, _, _, index) in enumerate(picks):
-            cameras[b] = style.cameras[index]
-        views = turned(views, torch.from_numpy(cameras))
-        for b, (style, colour, material, index) in enumerate(picks):
-            backdrop = np.tile(views.backdrop[b].numpy(), (4, 1))
-            if not views.plain[b]:
-                backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
-            dress(
-                style.buffers[index], self.size, style.mean,
-                np.array(COLOURS[colour][1] if colour else (-1, -1, -1), np.float32),
-                list(MATERIALS).index(material) if material else -1,
-                views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
-                backdrop.astype(np.float32), float(views.plain[b]), images[b],
-            )  # fmt: skip
-            premultiplied(style.buffers[index], targets[b])
-        return torch.from_numpy(images), torch.from_numpy(targets), views.features(), captions
+def voxel_loss(
+    volume: Volume, solid: Float[Tensor, "C 64 64 64"], surface: Int[Tensor, "C 32 32 32 7"], told: Float[Tensor, "C"]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of solid voxels, and the error of normal and own colour where there is surface."""
+    raw, count = volume.density.float(), told.sum().clamp(min=1)
+    entropy = F.binary_cross_entropy_with_logits(raw, solid, reduction="none").mean((1, 2, 3))
+    wanted = surface.float()
+    wanted = torch.cat([(wanted[..., :3] - 128) / 127, wanted[..., 3:6] / 255], -1)
+    seen = surface[..., 6:] > 0
+    error = ((volume.features[..., :6].float() - wanted) * seen).square().sum((1, 2, 3, 4))
+    error = error / (6 * seen.sum((1, 2, 3, 4)))
+    entropy, error = (entropy * told).sum() / count, (error * told).sum() / count
+    few, wanted = (raw[:4] > 0)[told[:4] > 0], (solid[:4] > 0)[told[:4] > 0]
+    both = (few & wanted).sum() / (few | wanted).sum().clamp(min=1)
+    return SOLID_WEIGHT * entropy + error, {"entropy": entropy, "surface": error, "iou": both}
 
 
-def turned(views: Views, cameras: Tensor) -> Views:
-    """The views with other cameras [B, 4], their lights kept at the same angle to the camera."""
-    old = torch.stack(views.axes(), 1)
-    views = views.replace(azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], frame=cameras[:, 3])
-    new = torch.stack(views.axes(), 1)
-    return views.replace(light=(new.mT @ (old @ views.light[:, :, None]))[:, :, 0])
+def view_loss(
+    output: VolumeUNetOutput, clean: Tensor, targets: Float[Tensor, "B 7 R R"], alpha: Tensor, told: Float[Tensor, "C"]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Error of the clean image, and of the feature image where the caption is told."""
+    error = (output.sample.float() - clean).square().mean((1, 2, 3))
+    shape = (output.maps[:, :SUPERVISED].float() - targets).square().mean((1, 2, 3))
+    each = told.repeat_interleave(len(shape) // len(told))
+    shape = (shape * each).sum() / each.sum().clamp(min=1)
+    loss = (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean() + MAPS_WEIGHT * shape
+    return loss, {"mse": error.mean(), "shape": shape}
+
+
+def denoise(
+    unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"], features: Float[Tensor, "B 23"],
+    alphas: Float[Tensor, "T"], times: tuple[float, float],
+) -> tuple[VolumeUNetOutput, Tensor, Tensor]:  # fmt: skip
+    """The network's output at random noise levels, the clean space-to-depth image, and alpha [B, 1, 1, 1]."""
+    clean = F.pixel_unshuffle(images, images.shape[-1] // CELLS)
+    # A third of the draws are nearly pure noise: there everything must come from caption and camera.
+    u = torch.rand(len(clean), device=clean.device)
+    u = torch.where(torch.rand_like(u) < 0.33, 0.8 + 0.2 * u, u)
+    t = ((times[0] + (times[1] - times[0]) * u) * 1000).long().clamp(0, 999)
+    alpha = alphas[t].view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
+    jitter = torch.rand(len(clean), RAYS, RAYS, device=clean.device)
+    return unet(noisy.contiguous(memory_format=torch.channels_last), t, states, features, jitter), clean, alpha
 
 
 def export(folder: Path, unet: VolumeUNet, text: CLIPTextModel, scheduler: DDPMScheduler,
@@ -186,103 +178,140 @@ def export(folder: Path, unet: VolumeUNet, text: CLIPTextModel, scheduler: DDPMS
     (folder.parent / "vocabulary.json").write_text(json.dumps(vocabulary, indent=1) + "\n")
 
 
+class Training:
+    """One stage on the way."""
+
+    def __init__(self, name: str, stage: Stage, pool: Path, run: Path, start: Path | None, device: str) -> None:
+        self.name, self.stage, self.run, self.device = name, stage, run, torch.device(device)
+        torch.manual_seed(0)
+        self.tokenizer = make_tokenizer()
+        self.unet, self.text = make_models(len(self.tokenizer), stage.size)
+        if start:
+            started = load_file(start / "unet" / "diffusion_pytorch_model.safetensors")
+            own = self.unet.state_dict()  # another image size has other first and last layers
+            fitting = {k: v.float() for k, v in started.items() if k in own and own[k].shape == v.shape}
+            self.unet.load_state_dict(own | fitting)
+            self.text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
+        self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+        self.alphas = self.scheduler.alphas_cumprod.to(self.device)
+        self.unet.to(self.device, memory_format=torch.channels_last)
+        self.text.to(self.device)
+        self.parameters = [*self.unet.parameters(), *self.text.parameters()]
+        self.optimiser = self._optimiser()
+        self.ema_unet, self.ema_text = copy.deepcopy(self.unet), copy.deepcopy(self.text)
+        self.step, self.spent = 0, 0.0
+        self.checkpoint = run / f"{name}.pt"
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            for key, part in self._parts().items():
+                part.load_state_dict(state[key])
+            self.step, self.spent = state["step"], state["spent"]
+        self.batches = self._batches(pool).start()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        unet = self.unet
+        imagining = (unet.caption, unet.root, unet.decoder, unet.densities, unet.colours, self.text)
+        learnt = {parameter for module in imagining for parameter in module.parameters()}
+        for parameter in [*learnt, *unet.paint.parameters()]:
+            parameter.requires_grad_(self.stage.shapes > 0)
+        groups = [
+            {"params": [p for p in self.parameters if p in learnt], "share": self.stage.shapes},
+            {"params": [p for p in self.parameters if p not in learnt], "share": 1.0},
+        ]
+        return torch.optim.AdamW(groups, self.stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+
+    def _batches(self, pool: Path) -> Batches:
+        stage, styles, seed = self.stage, find_styles(pool), 1000 + self.step
+        if stage.views == 0:
+            return VoxelBatches(styles, stage.captions, seed)
+        solid = VOXEL_CAPTIONS if stage.shapes else 0
+        return ViewBatches(styles, stage.size, stage.captions, stage.views, solid, seed)
+
+    def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        modules = {"unet": self.unet, "text": self.text, "ema_unet": self.ema_unet, "ema_text": self.ema_text}
+        return {**modules, "optimiser": self.optimiser}
+
+    def loss(self, data: list[Tensor], captions: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The stage's loss and what it is made of."""
+        ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
+        states = self.text(ids.input_ids.to(self.device)).last_hidden_state
+        told = torch.tensor([float(caption != "") for caption in captions], device=self.device)
+        if self.stage.views == 0:
+            return voxel_loss(self.unet.imagine(states), *data, told)
+        solid, surface, images, targets, features = data
+        output, clean, alpha = denoise(self.unet, states, images, features, self.alphas, self.stage.times)
+        loss, parts = view_loss(output, clean, targets, alpha, told)
+        if self.stage.shapes == 0:
+            return loss, parts
+        few = Volume(*(voxels[:VOXEL_CAPTIONS] for voxels in vars(output.volume).values()))
+        shape, more = voxel_loss(few, solid, surface, told[:VOXEL_CAPTIONS])
+        return loss + VOXELS_WEIGHT * shape, parts | more
+
+    def update(self, rate: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of the optimiser at this learning rate; the loss and its parts."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        data, captions = self.batches.queue.get()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss, parts = self.loss([tensor.to(self.device) for tensor in data], captions)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+        decay = min(EMA, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            averages = [*self.ema_unet.parameters(), *self.ema_text.parameters()]
+            torch._foreach_lerp_(averages, self.parameters, 1 - decay)
+        return loss.detach(), {name: part.detach() for name, part in parts.items()}
+
+    def train(self) -> None:
+        """Until the stage's minutes are over."""
+        begun, saved, first, window = time.time() - self.spent, time.time(), self.step, []
+        batch = self.stage.captions * max(self.stage.views, 1)
+        while (fraction := (time.time() - begun) / (60 * self.stage.minutes)) < 1:
+            rate = self.stage.lr * min(1, (self.step + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * fraction))
+            loss, parts = self.update(rate)
+            window.append(torch.stack([loss, *parts.values()]))
+            if self.step % 100 == 0:
+                mean = torch.stack(window).mean(0).tolist()
+                window.clear()
+                speed = (self.step - first) * batch / (time.time() - begun - self.spent)
+                errors = " ".join(f"{name} {value:.4f}" for name, value in zip(["loss", *parts], mean, strict=True))
+                print(f"{self.name} {self.step} {errors} {speed:.1f} a second {fraction:.0%}", flush=True)
+            if time.time() - saved > 180:
+                saved = time.time()
+                self.save(saved - begun)
+        self.save(time.time() - begun)
+
+    def save(self, spent: float) -> None:
+        """Checkpoint and export."""
+        state = {key: part.state_dict() for key, part in self._parts().items()}
+        torch.save({**state, "step": self.step, "spent": spent}, self.checkpoint.with_suffix(".part"))
+        self.checkpoint.with_suffix(".part").rename(self.checkpoint)
+        export(self.run / self.name, self.ema_unet, self.ema_text, self.scheduler, self.tokenizer)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--stage", choices=STAGES, default="coarse")
-    parser.add_argument("--start", type=Path, help="exported prior whose weights to start from")
-    parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--captions", type=int, default=8, help="captions in a batch")
-    parser.add_argument("--views", type=int, default=2, help="views of each caption")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--stage", choices=STAGES, help="only this one")
+    parser.add_argument("--start", type=Path, help="exported weights to start from instead of the stage before's")
+    for name in ("minutes", "lr"):
+        parser.add_argument(f"--{name}", type=float, help="instead of the stage's own")
+    for name in ("captions", "views"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the stage's own")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    size, low, high = STAGES[args.stage]
-    device = torch.device(args.device)
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    unet, text = make_models(len(tokenizer), size)
-    if args.start:
-        started = VolumeUNet.from_pretrained(args.start / "unet", use_safetensors=True)
-        own = unet.state_dict()  # another image size has other first and last layers
-        fitting = {k: v.float() for k, v in started.state_dict().items() if own[k].shape == v.shape}
-        unet.load_state_dict(own | fitting)
-        text.load_state_dict(CLIPTextModel.from_pretrained(args.start / "text_encoder").float().state_dict())
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    alphas = scheduler.alphas_cumprod.to(device)
-    unet, text = unet.to(device, memory_format=torch.channels_last), text.to(device)
-    parameters = [*unet.parameters(), *text.parameters()]
-    optimiser = torch.optim.AdamW(parameters, args.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    ema_unet, ema_text = copy.deepcopy(unet), copy.deepcopy(text)
-    averages = [*ema_unet.parameters(), *ema_text.parameters()]
-    step, spent = 0, 0.0
+    given = {name: value for name in ("minutes", "lr", "captions", "views") if (value := getattr(args, name))}
     args.run.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.run / f"{args.stage}.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        for module, key in ((unet, "unet"), (text, "text"), (ema_unet, "ema_unet"), (ema_text, "ema_text")):
-            module.load_state_dict(state[key])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
-    batch = args.captions * args.views
-    batches = Batches(load_pool(args.pool, size), size, args.captions, args.views, seed=1000 + step)
-    begun, last_save, window, first = time.time() - spent, time.time(), [], step
-    while (fraction := (time.time() - begun) / (60 * args.minutes)) < 1:
-        rate = args.lr * min(1, (step + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * fraction))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        images, targets, features, captions = batches.queue.get()
-        clean = torch.nn.functional.pixel_unshuffle(images.to(device), size // RAYS)
-        # A third of the draws are nearly pure noise: there everything must come from caption and camera.
-        u = torch.rand(len(clean), device=device)
-        u = torch.where(torch.rand_like(u) < 0.33, 0.8 + 0.2 * u, u)
-        t = ((low + (high - low) * u) * 1000).long().clamp(0, 999)
-        alpha = alphas[t].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
-        ids = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").to(device)
-        jitter = torch.rand(batch, RAYS, RAYS, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
-            states = text(ids.input_ids).last_hidden_state
-            output = unet(
-                noisy.contiguous(memory_format=torch.channels_last), t, states, features.to(device), jitter
-            )  # fmt: skip
-        error = (output.sample.float() - clean).square().mean((1, 2, 3))
-        told = torch.tensor([c != "" for c in captions], device=device).repeat_interleave(args.views)
-        shape = (output.maps[:, :SUPERVISED].float() - targets.to(device)).square().mean((1, 2, 3))
-        shape = (shape * told).sum() / told.sum().clamp(min=1)
-        loss = (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean() + MAPS_WEIGHT * shape
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        step += 1
-        decay = min(args.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, parameters, 1 - decay)
-        window.append(torch.stack([loss.detach(), error.detach().mean(), shape.detach()]))
-        if step % 200 == 0:
-            mean = torch.stack(window).mean(0).tolist()
-            window.clear()
-            speed = (step - first) * batch / (time.time() - begun - spent)
-            errors = f"loss {mean[0]:.4f} mse {mean[1]:.4f} shape {mean[2]:.4f}"
-            print(f"{args.stage} {step} {errors} lr {rate:.2e} {speed:.1f} images/s {fraction:.0%}", flush=True)
-        if time.time() - last_save > 180:
-            last_save = time.time()
-            save(checkpoint, unet, text, ema_unet, ema_text, optimiser, step, time.time() - begun)
-            export(args.run / args.stage, ema_unet, ema_text, scheduler, tokenizer)
-    save(checkpoint, unet, text, ema_unet, ema_text, optimiser, step, time.time() - begun)
-    export(args.run / args.stage, ema_unet, ema_text, scheduler, tokenizer)
-
-
-def save(path: Path, unet, text, ema_unet, ema_text, optimiser, step: int, spent: float) -> None:
-    state = {
-        "unet": unet.state_dict(), "text": text.state_dict(), "ema_unet": ema_unet.state_dict(),
-        "ema_text": ema_text.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "spent": spent,
-    }  # fmt: skip
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").rename(path)
+    before = None
+    for name, stage in STAGES.items():
+        if args.stage in (None, name):
+            start = args.start or (args.run / before if before and (args.run / before).is_dir() else None)
+            Training(name, replace(stage, **given), args.pool, args.run, start, args.device).train()
+        before = name
 
 
 if __name__ == "__main__":

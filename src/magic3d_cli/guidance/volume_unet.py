@@ -21,33 +21,49 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from magic3d_cli.kernels.volume import composite_volume
-from magic3d_cli.views import FEATURES, Views, views_from_features
+from magic3d_cli.views import FEATURES, Views, shade, views_from_features
 
 SUPERVISED = 7
 """Leading channels of the feature image that training ties to the model: opacity, world normal, own colour."""
 
 
 @dataclass
+class Volume:
+    """What captions were imagined as, over the cube of half-side `extent`; indices are y, x, z, upward.
+
+    `density` [C, J, I, K] is raw (before its softplus); `features` [C, Y, X, Z, F] is coarser and starts with the
+    world normal and the own colour of the surface; `paint` [C, J, I, K, 3] is that colour's detail.
+    """
+
+    density: Tensor
+    paint: Tensor
+    features: Tensor
+
+
+@dataclass
 class VolumeUNetOutput(BaseOutput):
-    """`sample` [B, C, h, w] is the prediction, `maps` [B, volume_features, h, w] the composited feature image."""
+    """`sample` [B, C, h, w] is the prediction, `maps` [B, 1 + F, H, W] the composited feature image of `volume`."""
 
     sample: Tensor
     maps: Tensor | None = None
+    volume: Volume | None = None
 
 
 class VolumeUNet(ModelMixin, ConfigMixin):
     """Noisy image, caption and camera to the clean image.
 
     Args:
-        sample_size: side of the (space-to-depth) image; also the number of rays along it.
+        sample_size: side of the (space-to-depth) image.
         in_channels, out_channels: of the image.
         cross_attention_dim: width of the text states.
         projection_class_embeddings_input_dim: length of the view features.
         class_embed_type: "projection", as diffusers calls continuous conditioning.
         widths: channels of the UNet from full to quarter resolution.
         volume_widths: channels of the volume's decoder from 4 x 4 upward, doubling the side each time; it decodes
-            the front view's columns, each a run of voxels along z.
-        volume_features: channels of a voxel. samples: points along a ray. extent: half-side of the volume's cube.
+            the front view's columns, each a run of voxels along z. The last block but one ends in features, the
+            last in densities and paint at twice their resolution.
+        volume_features: channels of a voxel. extent: half-side of the volume's cube.
+        rays: along each side of a (space-to-depth) pixel. samples: points along a ray.
         embedding: width of the conditioning vectors.
     """
 
@@ -63,16 +79,19 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         projection_class_embeddings_input_dim: int = FEATURES,
         class_embed_type: str = "projection",
         widths: tuple[int, int, int] = (48, 96, 160),
-        volume_widths: tuple[int, ...] = (256, 192, 128, 64),
+        volume_widths: tuple[int, ...] = (256, 192, 160, 96, 48),
         volume_features: int = 16,
-        samples: int = 24,
+        rays: int = 2,
+        samples: int = 48,
         extent: float = 0.95,
         embedding: int = 256,
     ) -> None:
         super().__init__()
-        self.features, self.samples, self.extent = volume_features, samples, extent
-        self.caption = nn.Sequential(
-            nn.Linear(cross_attention_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        self.rays, self.samples, self.extent = rays, samples, extent
+        # Two readings of the caption: shapes do not depend on its colours and materials, pictures do.
+        self.caption, self.wording = (
+            nn.Sequential(nn.Linear(cross_attention_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+            for _ in range(2)
         )
         self.embed = nn.Sequential(
             nn.Linear(64 + projection_class_embeddings_input_dim + embedding, embedding),
@@ -80,19 +99,24 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             nn.Linear(embedding, embedding),
         )
         self.root = nn.Linear(embedding, volume_widths[0] * 16)
-        ends = [*volume_widths[1:], volume_widths[-1]]
-        self.decoder = nn.ModuleList(Residual(a, b, embedding) for a, b in zip(volume_widths, ends, strict=True))
-        self.columns = nn.Conv2d(volume_widths[-1], (2 << len(volume_widths)) * volume_features, 1)
+        pairs = zip((volume_widths[0], *volume_widths), volume_widths)  # noqa: B905 (the last width only ends)
+        self.decoder = nn.ModuleList(Residual(a, b, embedding) for a, b in pairs)
+        side = 2 << len(volume_widths)
+        self.densities = nn.Conv2d(volume_widths[-1], side, 1)
+        self.paint = nn.Conv2d(volume_widths[-1], side * 3, 1)
+        self.colours = nn.Conv2d(volume_widths[-2], side // 2 * volume_features, 1)
         a, b, c = widths
-        self.enter = nn.Conv2d(in_channels + volume_features, a, 3, padding=1)
+        self.enter = nn.Conv2d(2 * in_channels + (1 + volume_features) * rays**2, a, 3, padding=1)
         self.down = nn.ModuleList([Residual(a, a, embedding), Residual(a, b, embedding), Residual(b, c, embedding)])
         self.middle = Residual(c, c, embedding)
         self.up = nn.ModuleList(
             [Residual(c + c, c, embedding), Residual(c + b, b, embedding), Residual(b + a, a, embedding)]
         )
         self.leave = nn.Conv2d(a, out_channels, 3, padding=1)
+        # Shares in the output of the noisy image (nearly all where noise is small) and of the imagined one.
+        self.keep = nn.Linear(embedding, 2)
         self._initialise()
-        self._imagined: tuple[Tensor, Tensor, Tensor] | None = None
+        self._imagined: tuple[Tensor, Volume] | None = None
 
     def _initialise(self) -> None:
         """Unit gain in every conditioning layer: at PyTorch's default the caption hardly reaches the picture."""
@@ -100,38 +124,45 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1.3 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-        columns = self.columns.get_parameter("bias").data
-        columns.zero_()[:: self.features] = -2.0  # density: nearly transparent
+        for module in (self.keep, self.paint):
+            nn.init.zeros_(module.get_parameter("weight"))
+            nn.init.zeros_(module.get_parameter("bias"))
+        self.keep.get_parameter("bias").data[1] = 0.5
+        nn.init.constant_(self.densities.get_parameter("bias"), -2.0)  # nearly transparent
 
-    def imagine(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Float[Tensor, "C Y X Z F"]]:
-        """Caption vector and feature volume of each caption."""
+    def imagine(self, text: Float[Tensor, "C L D"]) -> Volume:
+        """The volume of each caption."""
         caption = self.caption(text.sum(1) / 2)
         x = self.root(caption).view(len(caption), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.decoder):
+            if i == len(self.decoder) - 1:
+                features = _columns(self.colours(F.silu(x)))
             x = block(x if i == 0 else F.interpolate(x, scale_factor=2.0), caption)
-        columns = self.columns(F.silu(x)).permute(0, 2, 3, 1).flip(1)  # image rows run down, the world's y up
-        return caption, columns.unflatten(-1, (-1, self.features))
+        x = F.silu(x)
+        density, paint = _columns(self.densities(x)), _columns(self.paint(x))
+        voxels = [grid.unflatten(-1, (grid.shape[1], -1)) for grid in (paint, features)]
+        return Volume(density, *voxels)
 
-    def _recall(self, text: Float[Tensor, "C L D"]) -> tuple[Float[Tensor, "C E"], Float[Tensor, "C Y X Z F"]]:
+    def _recall(self, text: Float[Tensor, "C L D"]) -> Volume:
         """`imagine`, but not again for the text of the last call: a run asks for one caption at every step."""
         if self.training:
             return self.imagine(text)
         if self._imagined is None or not torch.equal(self._imagined[0], text):
-            self._imagined = (text.clone(), *self.imagine(text))
-        return self._imagined[1:]
+            self._imagined = text.clone(), self.imagine(text)
+        return self._imagined[1]
 
     def render(
-        self, volume: Float[Tensor, "C Y X Z F"], views: Views, size: int, jitter: Float[Tensor, "B h w"] | None = None
-    ) -> Float[Tensor, "B F h w"]:
+        self, volume: Volume, views: Views, size: int, jitter: Float[Tensor, "B h w"] | None = None
+    ) -> Float[Tensor, "B F+1 h w"]:
         """The volumes' feature image, opacity first, for views that come in C groups of equal size.
 
         `jitter`, in [0, 1), places each ray's points within their steps; None puts them in the middle.
         """
         origins, directions = views.rays(size)
-        jitter = torch.full(directions.shape[:3], 0.5, device=volume.device) if jitter is None else jitter
+        jitter = torch.full(directions.shape[:3], 0.5, device=directions.device) if jitter is None else jitter
         maps = composite_volume(
-            volume, origins[:, 0, 0], directions.flatten(1, 2), views.distance - self.extent, jitter.flatten(1),
-            self.samples, self.extent,
+            volume.density, volume.paint, volume.features, origins[:, 0, 0], directions.flatten(1, 2),
+            views.distance - self.extent, jitter.flatten(1), self.samples, self.extent,
         )  # fmt: skip
         return maps.unflatten(-1, (size, size))
 
@@ -145,14 +176,21 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> VolumeUNetOutput | tuple[Tensor, ...]:
         """Predict the clean image. N captions serve B / N consecutive images each."""
-        caption, volume = self._recall(encoder_hidden_states)
-        maps = self.render(volume, views_from_features(class_labels.float()), sample.shape[-1], jitter)
-        caption = caption.repeat_interleave(len(sample) // len(caption), 0)
+        volume = self._recall(encoder_hidden_states)
+        size = sample.shape[-1] * self.rays
+        views = views_from_features(class_labels.float())
+        maps = self.render(volume, views, size, jitter)
+        wording = self.wording(encoder_hidden_states.sum(1) / 2)
+        wording = wording.repeat_interleave(len(sample) // len(wording), 0)
         frequencies = torch.exp(-math.log(1000.0) * torch.arange(32, device=sample.device) / 32)
         angles = timestep[:, None].float() * 0.1 * frequencies
         time = torch.cat([angles.sin(), angles.cos()], -1)
-        told = self.embed(torch.cat([time, class_labels.float(), caption.float()], -1).to(sample.dtype))
-        x = self.enter(torch.cat([sample, maps.to(sample.dtype)], 1).contiguous(memory_format=torch.channels_last))
+        told = self.embed(torch.cat([time, class_labels.float(), wording.float()], -1).to(sample.dtype))
+        # What is tied to the model learns from the model alone: a young denoiser's gradients would blur it.
+        seen = torch.cat([maps[:, :SUPERVISED].detach(), maps[:, SUPERVISED:]], 1)
+        shown = space_to_depth(picture(seen[:, :SUPERVISED], views), sample.shape).to(sample.dtype)
+        seen = F.pixel_unshuffle(seen.to(sample.dtype), self.rays)
+        x = self.enter(torch.cat([sample, shown, seen], 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for i, block in enumerate(self.down):
             x = block(x if i == 0 else F.avg_pool2d(x, 2), told)
@@ -160,8 +198,30 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         x = self.middle(x, told)
         for i, block in enumerate(self.up):
             x = block(torch.cat([x if i == 0 else F.interpolate(x, scale_factor=2.0), kept.pop()], 1), told)
-        output = self.leave(F.silu(x))
-        return VolumeUNetOutput(sample=output, maps=maps) if return_dict else (output, maps)
+        noisy, imagined = self.keep(told)[:, :, None, None].chunk(2, 1)
+        output = self.leave(F.silu(x)) + noisy * sample + imagined * shown
+        return VolumeUNetOutput(sample=output, maps=maps, volume=volume) if return_dict else (output, maps)
+
+
+def picture(maps: Float[Tensor, "B 7 H W"], views: Views) -> Float[Tensor, "B 3 H W"]:
+    """What opacity, normals and own colours show under the views' light and before their backdrop, in [-1, 1]."""
+    opacity, normal, colour = (part.movedim(1, -1) for part in maps.split([1, 3, 3], 1))
+    albedo = (colour / opacity.clamp(min=0.05)).clamp(0, 1)
+    backdrop = torch.where(views.plain[:, None] > 0.5, views.backdrop, 0.5)[:, None, None]
+    shown = opacity * shade(albedo, F.normalize(normal, dim=-1), views) + (1 - opacity) * backdrop
+    return shown.movedim(-1, 1) * 2 - 1
+
+
+def space_to_depth(image: Float[Tensor, "B 3 H W"], shape: torch.Size) -> Float[Tensor, "B C h w"]:
+    """An image resampled and packed as the network packs its own, which are of this `shape`."""
+    patch = math.isqrt(shape[1] // 3)
+    image = F.interpolate(image, size=(shape[2] * patch, shape[3] * patch), mode="bilinear", align_corners=False)
+    return F.pixel_unshuffle(image, patch)
+
+
+def _columns(image: Float[Tensor, "C K y x"]) -> Float[Tensor, "C y x K"]:
+    """Channels last, and rows counted upward as the world's y."""
+    return image.permute(0, 2, 3, 1).flip(1)
 
 
 class Residual(nn.Module):

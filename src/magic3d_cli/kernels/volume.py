@@ -1,7 +1,8 @@
 """Images of a feature volume: PyTorch reference and CPU kernel.
 
-Channel 0 of the volume is the density before its softplus, so that surfaces may be sharper than a voxel
-(post-activation: Sun et al. 2022, DVGO); the other channels are composited as they are.
+Densities and paint (what is added to the features COLOURED) have a grid of their own, finer than the features'.
+Densities are kept before their softplus, so that surfaces may be sharper than a voxel (post-activation: Sun et al.
+2022, DVGO).
 """
 
 from __future__ import annotations
@@ -19,63 +20,78 @@ EMPTY = -6.0
 """Raw densities below this count as nothing, without gradient."""
 SHARPNESS = 8.0
 """Optical thickness of a world unit where softplus(raw) is 1."""
+COLOURED = slice(3, 6)
+"""The features that paint is added to."""
 
 
 def composite_volume(
-    volume: Float[Tensor, "C Y X Z F"],
+    density: Float[Tensor, "C J I K"],
+    paint: Float[Tensor, "C J I K 3"],
+    features: Float[Tensor, "C Y X Z F"],
     origins: Float[Tensor, "B 3"],
     directions: Float[Tensor, "B R 3"],
     start: Float[Tensor, "B"],
     jitter: Float[Tensor, "B R"],
     samples: int,
     extent: float,
-) -> Float[Tensor, "B F R"]:
-    """Opacity (channel 0) and composited features along rays; B / C consecutive views look at each volume.
+) -> Float[Tensor, "B F+1 R"]:
+    """Opacity, then composited features along rays; B / C consecutive views look at each volume.
 
     Args:
-        volume: voxels over the cube [-extent, extent]^3, sampled trilinearly, clamped at its faces.
+        density, paint, features: voxels over the cube [-extent, extent]^3, indexed y, x, z, sampled trilinearly,
+            clamped at its faces.
         origins, directions: world space, unit directions.
         start: distance at which sampling starts; it goes on for 2 extent.
         jitter: place of the points within their step, in [0, 1].
     """
-    if volume.device.type != "cpu":
-        return composite_volume_reference(volume, origins, directions, start, jitter, samples, extent)
-    return _CompositeVolume.apply(volume.float(), origins, directions, start, jitter, samples, extent)
+    volumes = density.float(), paint.float(), features.float()
+    if density.device.type != "cpu":
+        return composite_volume_reference(*volumes, origins, directions, start, jitter, samples, extent)
+    return _CompositeVolume.apply(*volumes, origins, directions, start, jitter, samples, extent)
 
 
 def composite_volume_reference(
-    volume: Float[Tensor, "C Y X Z F"],
+    density: Float[Tensor, "C J I K"],
+    paint: Float[Tensor, "C J I K 3"],
+    features: Float[Tensor, "C Y X Z F"],
     origins: Float[Tensor, "B 3"],
     directions: Float[Tensor, "B R 3"],
     start: Float[Tensor, "B"],
     jitter: Float[Tensor, "B R"],
     samples: int,
     extent: float,
-) -> Float[Tensor, "B F R"]:
+) -> Float[Tensor, "B F+1 R"]:
     """`composite_volume` in plain PyTorch, on any device."""
-    count, views, rays = len(volume), len(origins), directions.shape[1]
+    count, views, rays = len(density), len(origins), directions.shape[1]
     step = 2 * extent / samples
-    along = torch.arange(samples, device=volume.device) + jitter[..., None]
+    along = torch.arange(samples, device=density.device) + jitter[..., None]
     depth = start[:, None, None] + along * step  # B R S
     points = (origins[:, None, None] + depth[..., None] * directions[:, :, None]) / extent
-    grid = points.reshape(count, views // count * rays, samples, 1, 3)
-    taken = F.grid_sample(
-        volume.float().permute(0, 4, 3, 1, 2), grid, padding_mode="border", align_corners=False
-    )  # C F N S 1
-    taken = taken.view(count, -1, views // count, rays, samples).transpose(1, 2).flatten(0, 1)  # B F R S
-    raw = taken[:, 0]
+    # grid_sample's x, y, z run over the last, second last and third last dimension: z, x, y of the world.
+    grid = points[..., [2, 0, 1]].reshape(count, views // count * rays, samples, 1, 3)
+
+    def sample(volume: Float[Tensor, "C F Y X Z"]) -> Float[Tensor, "B F R S"]:
+        taken = F.grid_sample(volume, grid, padding_mode="border", align_corners=False)
+        return taken.view(count, -1, views // count, rays, samples).transpose(1, 2).flatten(0, 1)
+
+    raw = sample(density.float()[:, None])[:, 0]
     solid = (raw > EMPTY) & (points.abs().amax(-1) < 1)
     thickness = torch.where(solid, F.softplus(raw), 0) * (SHARPNESS * step)
     behind = torch.exp(-thickness.cumsum(-1))
     weights = torch.cat([1 - behind[..., :1], behind[..., :-1] - behind[..., 1:]], -1)
-    return torch.cat([weights.sum(-1)[:, None], (weights[:, None] * taken[:, 1:]).sum(-1)], 1)
+    taken = sample(features.float().movedim(-1, 1))
+    taken = torch.cat([taken[:, : COLOURED.start], taken[:, COLOURED] + sample(paint.float().movedim(-1, 1)),
+                       taken[:, COLOURED.stop :]], 1)  # fmt: skip
+    return torch.cat([weights.sum(-1)[:, None], (weights[:, None] * taken).sum(-1)], 1)
 
 
 class _CompositeVolume(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, volume, origins, directions, start, jitter, samples, extent):
-        inputs = tuple(x.detach().contiguous() for x in (volume, origins, directions, start, jitter))
-        out = torch.empty(len(origins), directions.shape[1], volume.shape[-1])
+    def forward(ctx, density, paint, features, origins, directions, start, jitter, samples, extent):
+        given = density, paint, features, origins, directions, start, jitter
+        inputs = tuple(x.detach().contiguous() for x in given)
+        inputs = _occupied(inputs[0]), *inputs
+        out = torch.empty(len(origins), directions.shape[1], 1 + features.shape[-1])
         with NUMBA_LOCK:
             _forward(*(x.numpy() for x in (*inputs, out)), samples, np.float32(extent))  # type: ignore[call-arg]
         ctx.save_for_backward(*inputs)
@@ -85,35 +101,50 @@ class _CompositeVolume(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_out):
         inputs = ctx.saved_tensors
-        grad = torch.zeros_like(inputs[0])
+        grads = tuple(torch.zeros_like(x) for x in inputs[1:4])
         grad_out = grad_out.transpose(1, 2).contiguous().float()
         with NUMBA_LOCK:
-            arrays = (x.numpy() for x in (*inputs, grad_out, grad))
+            arrays = (x.numpy() for x in (*inputs, grad_out, *grads))
             _backward(*arrays, ctx.samples, np.float32(ctx.extent))  # type: ignore[call-arg]
-        return grad, None, None, None, None, None, None
+        return *grads, None, None, None, None, None, None
 
 
 @numba.njit(inline="always")
-def _locate(origin, direction, depth, extent, shape, corner, weight):
-    """Voxels around a point and its trilinear weights; False outside the cube."""
-    for axis in range(3):
-        p = (origin[axis] + depth * direction[axis]) / extent
-        if abs(p) >= 1:
-            return False
-        size = shape[1] if axis == 0 else (shape[0] if axis == 1 else shape[2])
-        at = min(max((p + 1) * np.float32(0.5) * size - np.float32(0.5), np.float32(0)), np.float32(size - 1))
-        low = min(int(at), size - 2)
-        corner[axis] = low
-        weight[axis] = at - low
-    return True
+def _place(point, size):
+    """The lower of the two voxels around a coordinate in [-1, 1], and the share of the upper one."""
+    at = min(max((point + 1) * np.float32(0.5) * size - np.float32(0.5), np.float32(0)), np.float32(size - 1))
+    low = min(int(at), size - 2)
+    return low, at - low
 
 
 @numba.njit(inline="always")
-def _share(weight, k):
-    x = weight[0] if k & 1 else 1 - weight[0]
-    y = weight[1] if k & 2 else 1 - weight[1]
-    z = weight[2] if k & 4 else 1 - weight[2]
-    return x * y * z
+def _density(grid, px, py, pz):
+    """Trilinear value, and the voxels and shares it was made of."""
+    j, v = _place(py, grid.shape[0])
+    i, u = _place(px, grid.shape[1])
+    k, w = _place(pz, grid.shape[2])
+    low = (grid[j, i, k] * (1 - w) + grid[j, i, k + 1] * w) * (1 - u)
+    low += (grid[j, i + 1, k] * (1 - w) + grid[j, i + 1, k + 1] * w) * u
+    high = (grid[j + 1, i, k] * (1 - w) + grid[j + 1, i, k + 1] * w) * (1 - u)
+    high += (grid[j + 1, i + 1, k] * (1 - w) + grid[j + 1, i + 1, k + 1] * w) * u
+    return low * (1 - v) + high * v, j, i, k, v, u, w
+
+
+BLOCK = 4
+"""Voxels along the side of a block that rays skip when it is empty."""
+
+
+def _occupied(density: Float[Tensor, "C J I K"]) -> Tensor:
+    """Blocks with a voxel above EMPTY inside or next to them, bool, a last incomplete one included."""
+    return F.max_pool3d(density[:, None], BLOCK + 2, BLOCK, padding=1, ceil_mode=True)[:, 0] > EMPTY
+
+
+@numba.njit(inline="always")
+def _skipped(blocks, shape, px, py, pz):
+    """Whether a point in the cube lies in an empty block."""
+    half = np.float32(0.5)
+    y, x = int((py + 1) * half * shape[0]) // BLOCK, int((px + 1) * half * shape[1]) // BLOCK
+    return not blocks[y, x, int((pz + 1) * half * shape[2]) // BLOCK]
 
 
 @numba.njit(inline="always")
@@ -122,97 +153,114 @@ def _softplus(x):
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _forward(volume, origins, directions, start, jitter, out, samples, extent):
+def _forward(occupied, density, paint, features, origins, directions, start, jitter, out, samples, extent):
     views, rays, channels = out.shape
     step = 2 * extent / samples
-    shape = volume.shape[1:4]
-    group = views // len(volume)
+    group = views // len(density)
     for b in numba.prange(views):
-        field = volume[b // group]
-        corner, weight = np.empty(3, np.int64), np.empty(3, np.float32)
+        solid, field, blocks = density[b // group], features[b // group], occupied[b // group]
+        coat = paint[b // group]
+        height, width, depth = field.shape[:3]
         for r in range(rays):
             total = out[b, r]
             total[:] = 0
             left = np.float32(1)
+            ox, oy, oz = origins[b, 0] / extent, origins[b, 1] / extent, origins[b, 2] / extent
+            dx, dy, dz = directions[b, r, 0] / extent, directions[b, r, 1] / extent, directions[b, r, 2] / extent
             for s in range(samples):
-                depth = start[b] + (s + jitter[b, r]) * step
-                if not _locate(origins[b], directions[b, r], depth, extent, shape, corner, weight):
+                t = start[b] + (s + jitter[b, r]) * step
+                px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
+                if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, solid.shape, px, py, pz):
                     continue
-                x, y, z = corner
-                raw = np.float32(0)
-                for k in range(8):
-                    raw += _share(weight, k) * field[y + (k >> 1 & 1), x + (k & 1), z + (k >> 2), 0]
+                raw, j, i, k, q, p, o = _density(solid, px, py, pz)
                 if raw <= EMPTY:
                     continue
                 passed = np.exp(-_softplus(raw) * np.float32(SHARPNESS * step))
                 here = left * (1 - passed)
                 left *= passed
                 total[0] += here
-                if here > 1e-5:
-                    for k in range(8):
-                        share = here * _share(weight, k)
-                        values = field[y + (k >> 1 & 1), x + (k & 1), z + (k >> 2)]
+                if here > 1e-4:
+                    y, v = _place(py, height)
+                    x, u = _place(px, width)
+                    z, w = _place(pz, depth)
+                    for n in range(8):
+                        share = here * (v if n & 1 else 1 - v) * (u if n & 2 else 1 - u) * (w if n & 4 else 1 - w)
+                        values = field[y + (n & 1), x + (n >> 1 & 1), z + (n >> 2)]
                         for c in range(1, channels):
-                            total[c] += share * values[c]
-                if left < 1e-4:
+                            total[c] += share * values[c - 1]
+                        share = here * (q if n & 1 else 1 - q) * (p if n & 2 else 1 - p) * (o if n & 4 else 1 - o)
+                        colour = coat[j + (n & 1), i + (n >> 1 & 1), k + (n >> 2)]
+                        for c in range(3):
+                            total[4 + c] += share * colour[c]
+                if left < 1e-3:
                     break
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _backward(volume, origins, directions, start, jitter, grad_out, grad, samples, extent):
+def _backward(occupied, density, paint, features, origins, directions, start, jitter, grad_out, grad_density,
+              grad_paint, grad_features, samples, extent):  # fmt: skip
     """With w_i the weight of sample i and q_i the loss's derivative by it,
 
     d loss / d thickness_i = T_{i+1} q_i - sum_{j > i} w_j q_j.
     """
     views, rays, channels = grad_out.shape
     step = 2 * extent / samples
-    shape = volume.shape[1:4]
-    group = views // len(volume)
-    for n in numba.prange(len(volume)):
-        field, grown = volume[n], grad[n]
-        corners, weights = np.empty((samples, 3), np.int64), np.empty((samples, 3), np.float32)
-        raws, lefts = np.empty(samples, np.float32), np.empty(samples + 1, np.float32)
-        taken = np.empty(channels, np.float32)
+    group = views // len(density)
+    for n in numba.prange(len(density)):
+        solid, field, solid_grad, field_grad = density[n], features[n], grad_density[n], grad_features[n]
+        height, width, depth = field.shape[:3]
+        blocks, coat, coat_grad = occupied[n], paint[n], grad_paint[n]
+        times, raws = np.empty(samples, np.float32), np.empty(samples, np.float32)
+        lefts = np.empty(samples + 1, np.float32)
         for b in range(n * group, (n + 1) * group):
+            ox, oy, oz = origins[b, 0] / extent, origins[b, 1] / extent, origins[b, 2] / extent
             for r in range(rays):
                 g = grad_out[b, r]
+                dx, dy, dz = directions[b, r, 0] / extent, directions[b, r, 1] / extent, directions[b, r, 2] / extent
                 used = 0
                 lefts[0] = 1
                 for s in range(samples):
-                    depth = start[b] + (s + jitter[b, r]) * step
-                    corner, weight = corners[used], weights[used]
-                    if not _locate(origins[b], directions[b, r], depth, extent, shape, corner, weight):
+                    t = start[b] + (s + jitter[b, r]) * step
+                    px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
+                    if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, solid.shape, px, py, pz):
                         continue
-                    x, y, z = corner
-                    raw = np.float32(0)
-                    for k in range(8):
-                        raw += _share(weight, k) * field[y + (k >> 1 & 1), x + (k & 1), z + (k >> 2), 0]
+                    raw = _density(solid, px, py, pz)[0]
                     if raw <= EMPTY:
                         continue
-                    raws[used] = raw
+                    times[used], raws[used] = t, raw
                     lefts[used + 1] = lefts[used] * np.exp(-_softplus(raw) * np.float32(SHARPNESS * step))
                     used += 1
-                    if lefts[used] < 1e-4:
+                    if lefts[used] < 1e-3:
                         break
                 behind = np.float32(0)
                 for i in range(used - 1, -1, -1):
-                    x, y, z = corners[i]
+                    t = times[i]
+                    px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
                     here = lefts[i] - lefts[i + 1]
-                    taken[:] = 0
-                    for k in range(8):
-                        share = _share(weights[i], k)
-                        values = field[y + (k >> 1 & 1), x + (k & 1), z + (k >> 2)]
-                        for c in range(channels):
-                            taken[c] += share * values[c]
                     by_weight = g[0]
-                    for c in range(1, channels):
-                        by_weight += g[c] * taken[c]
+                    y, v = _place(py, height)
+                    x, u = _place(px, width)
+                    z, w = _place(pz, depth)
+                    for m in range(8):
+                        share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
+                        values = field[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
+                        target = field_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
+                        dot = np.float32(0)
+                        for c in range(1, channels):
+                            dot += g[c] * values[c - 1]
+                            target[c - 1] += share * here * g[c]
+                        by_weight += share * dot
+                    _, y, x, z, v, u, w = _density(solid, px, py, pz)
+                    for m in range(8):
+                        share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
+                        colour = coat[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
+                        target = coat_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
+                        for c in range(3):
+                            by_weight += share * g[4 + c] * colour[c]
+                            target[c] += share * here * g[4 + c]
                     by_thickness = lefts[i + 1] * by_weight - behind
                     behind += here * by_weight
                     by_raw = by_thickness * np.float32(SHARPNESS * step) / (1 + np.exp(-raws[i]))
-                    for k in range(8):
-                        share = _share(weights[i], k)
-                        target = grown[y + (k >> 1 & 1), x + (k & 1), z + (k >> 2)]
-                        target[0] += share * by_raw
-                        for c in range(1, channels):
-                            target[c] += share * here * g[c]
+                    for m in range(8):
+                        share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
+                        solid_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)] += share * by_raw

@@ -1,0 +1,124 @@
+"""What each choice of the presets is worth: `python ablate.py DATA RECOGNISER OUT`, on the tuning prompts.
+
+Every variant makes a mesh of every prompt with `--preset`, judged as evaluate.py judges. Finished meshes are kept, so
+it can be stopped and started again. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pictures
+from evaluate import composition, recognised, summary
+from prompts import TUNING
+from recogniser import load_recogniser
+
+from magic3d_cli import pipeline, settings
+from magic3d_cli.errors import Magic3DError
+from magic3d_cli.guidance.prompts import Vocabulary
+from magic3d_cli.guidance.sources import BUILTIN
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.guide import PriorGuide
+from magic3d_cli.settings import GuidanceSettings, Settings, TimestepSchedule
+from magic3d_cli.views import ViewSampling
+
+
+def guided(chosen: Settings, change: Callable[[GuidanceSettings], GuidanceSettings]) -> Settings:
+    """The settings with the guidance of both stages changed."""
+    coarse, fine = chosen.coarse, chosen.fine
+    return replace(
+        chosen,
+        coarse=replace(coarse, guidance=change(coarse.guidance)),
+        fine=replace(fine, guidance=change(fine.guidance)),
+    )
+
+
+def scaled(factor: float) -> Callable[[Settings], Settings]:
+    return lambda s: guided(s, lambda g: replace(g, scale=(g.scale[0] * factor, g.scale[1] * factor)))
+
+
+def timed(start: tuple[float, float], end: tuple[float, float]) -> Callable[[Settings], Settings]:
+    return lambda s: guided(s, lambda g: replace(g, times=TimestepSchedule(start, end, g.times.anneal)))
+
+
+def stepped(factor: float) -> Callable[[Settings], Settings]:
+    return lambda s: replace(
+        s,
+        coarse=replace(s.coarse, steps=round(s.coarse.steps * factor)),
+        fine=replace(s.fine, steps=round(s.fine.steps * factor)),
+    )
+
+
+def without_textureless(s: Settings) -> Settings:
+    sampling = ViewSampling(shading=(0.6, 0.4, 0.0))
+    return replace(s, coarse=replace(s.coarse, sampling=sampling), fine=replace(s.fine, sampling=sampling))
+
+
+VARIANTS: dict[str, Callable[[Settings], Settings]] = {
+    "as shipped": lambda s: s,
+    "times not annealed (0.4 to 0.98)": timed((0.4, 0.98), (0.4, 0.98)),
+    "times of DreamFusion (0.02 to 0.98)": timed((0.02, 0.98), (0.02, 0.98)),
+    "no textureless shading": without_textureless,
+    "full resolution from the start": lambda s: replace(s, coarse=replace(s.coarse, warm=0.0)),
+    "half the guidance scale": scaled(0.5),
+    "three times the guidance scale": scaled(3.0),
+    "half the steps": stepped(0.5),
+    "no fine stage to speak of": lambda s: replace(s, fine=replace(s.fine, steps=1)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("recogniser", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--preset", default="draft")
+    parser.add_argument("--prompts", type=int, default=len(TUNING), help="only the first so many")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    args = parser.parse_args()
+    network, nouns = load_recogniser(args.recogniser)
+    vocabulary = Vocabulary.load(BUILTIN / "vocabulary.json")
+    captions = {prompt: vocabulary.parse(prompt) for prompt in TUNING[: args.prompts]}
+    real = recognised(network, nouns, lambda p, t: pictures.of_model(args.data, captions[p], t), captions)
+    table = []
+    for name in args.only:
+        folder = args.out / name.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds = [make(prompt, VARIANTS[name](settings.preset(args.preset)), folder) for prompt in captions]
+        made = {p: c for p, c in captions.items() if pictures.mesh_path(folder, p).exists()}
+
+        def source(prompt: str, textured: bool, folder: Path = folder):
+            return pictures.of_mesh(pictures.mesh_path(folder, prompt), textured)
+
+        entry = summary(recognised(network, nouns, source, made), real) | composition(source, made, args.data)
+        table.append((name, len(made), sum(seconds) / len(seconds), entry))
+    keys = ["untextured @1", "untextured @5", "textured @1", "double faces", "colour", "material"]
+    print("| variant | meshes | s each |", " | ".join(keys), "|")
+    print("| --- " * (3 + len(keys)) + "|")
+    for name, count, each, entry in table:
+        print(f"| {name} | {count} | {each:.0f} |", " | ".join(f"{entry[key]:.2f}" for key in keys), "|", flush=True)
+
+
+def make(prompt: str, chosen: Settings, folder: Path) -> float:
+    """Generate the mesh unless it is there; seconds it took."""
+    out = pictures.mesh_path(folder, prompt)
+    report = out.with_suffix(".json")
+    if not report.exists():
+        begun = time.time()
+        try:
+            with RunDirectory.for_output(out) as run:
+                guide = PriorGuide("builtin", prompt, chosen.seed, "cpu")
+                pipeline.generate(pipeline.Job(prompt, chosen, out, run, guide), fresh=True)
+        except Magic3DError as error:
+            print(f"{prompt}: {error.what}", flush=True)
+        report.write_text(json.dumps({"seconds": time.time() - begun}))
+    return json.loads(report.read_text())["seconds"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The same eight views of real models, of the prior's samples and of generated meshes, as pictures to be judged."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "builtin_prior"))
+
+from gbuffer import draw, pack
+from manifest import NOUNS
+from paint import COLOURS, MATERIALS, dress
+from render import brighten, load, normalise
+from sample import ddim
+
+from magic3d_cli.asset.preview import render_glb
+from magic3d_cli.guidance.conditioning import condition, read_prompt
+from magic3d_cli.guidance.prior import DiffusersPrior
+from magic3d_cli.guidance.prompts import Caption
+from magic3d_cli.views import ALBEDO, TEXTURELESS, Views, turntable
+
+SIDE, COUNT = 64, 8
+BACKDROP = 0.75
+
+Images = Float[Tensor, "8 3 S S"]
+"""In [0, 1]; one for each of COUNT azimuths from 0 on."""
+
+
+def mesh_path(folder: Path, prompt: str) -> Path:
+    """Where generate.py writes a prompt's mesh."""
+    return folder / f"{prompt.replace(' ', '-')}.glb"
+
+
+def views(textured: bool) -> Views:
+    """The eight views; without texture a white object lit from beside the camera."""
+    around = turntable(COUNT, elevation=15)
+    towards = around.position / around.distance[:, None] + torch.tensor([0.0, 0.6, 0.0])
+    return around.replace(
+        shading=torch.full((COUNT,), ALBEDO if textured else TEXTURELESS),
+        light=torch.nn.functional.normalize(towards, dim=-1),
+        backdrop=torch.full((COUNT, 3), BACKDROP),
+    )
+
+
+def of_model(data: Path, caption: Caption, textured: bool, side: int = SIDE) -> tuple[Images, Tensor]:
+    """The real model behind a caption's style, painted as the caption says; pictures and coverage [8, S, S]."""
+    noun = next(noun for noun in NOUNS if noun.name == caption.noun)
+    source, yaw = noun.models[noun.styles.index(caption.style) if caption.style else 0]
+    seen = views(textured)
+    arrays = pack(normalise(load(data, source), yaw))
+    buffers = np.stack([draw(*arrays, matrix, 2 * side, 2) for matrix in seen.world_to_clip().numpy()])
+    brighten(buffers)
+    lit = buffers[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    mean = max(float(lit.sum() / buffers[..., 9].sum()), 0.04)
+    tint = np.array(COLOURS[caption.colour][1] if caption.colour else (-1, -1, -1), np.float32)
+    material = list(MATERIALS).index(caption.material) if caption.material else -1
+    out = np.empty((COUNT, 3, side, side), np.float32)
+    for k in range(COUNT):
+        backdrop = np.full((4, 3), BACKDROP, np.float32)
+        light, shading = seen.light[k].numpy(), int(seen.shading[k])
+        dress(buffers[k], side, mean, tint, material, light, 0.5, shading, backdrop, 1.0, out[k])
+    covered = buffers[..., 9].reshape(COUNT, side, 2, side, 2).mean((2, 4)) / 255
+    return torch.from_numpy(out / 2 + 0.5), torch.from_numpy(covered)
+
+
+def of_prior(prior: DiffusersPrior, prompt: str, textured: bool) -> Images:
+    """What the prior paints of a prompt, each view on its own from the same noise."""
+    text = condition(prior, read_prompt(prior, prompt, 0))
+    images = ddim(prior, text, views(textured), steps=20, scale=2.0, seed=0)
+    return torch.nn.functional.interpolate(images.clamp(0, 1), size=(SIDE, SIDE), mode="area")
+
+
+def of_mesh(path: Path, textured: bool, side: int = SIDE) -> tuple[Images, Tensor]:
+    """A written GLB; pictures and coverage [8, S, S]."""
+    seen = views(textured).replace(frame=torch.full((COUNT,), 1.12))
+    shown = [
+        torch.from_numpy(render_glb(path, seen.replace(backdrop=torch.full((COUNT, 3), grey)), side)) / 255
+        for grey in (BACKDROP, 0.0, 1.0)
+    ]
+    covered = 1 - (shown[2] - shown[1]).mean(-1).clamp(0, 1)
+    return shown[0].permute(0, 3, 1, 2), covered
+
+
+def azimuths() -> Float[Tensor, "8"]:
+    """Radians."""
+    return torch.arange(COUNT) * 2 * math.pi / COUNT

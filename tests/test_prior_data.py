@@ -1,0 +1,135 @@
+"""The built-in prior's training data: names without contradictions, upright shapes, honest voxels, true colours."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "builtin_prior"))
+
+from gbuffer import draw, pack
+from manifest import NOUNS, file_stem
+from paint import COLOURS, MATERIALS, dress
+from render import normalise
+from shapes import make_shape
+from voxels import EXTENT, carve, surface
+
+from magic3d_cli.guidance.prompts import _RELATED, Vocabulary
+from magic3d_cli.guidance.sources import BUILTIN
+from magic3d_cli.views import Views, ViewSampling, sample_views, turntable
+
+DATA = Path(__file__).parents[1] / "examples" / "builtin_prior"
+SHAPES = [source.split(":")[1] for noun in NOUNS for source, _ in noun.models if source.startswith("shape:")]
+
+
+def test_every_phrase_means_one_thing() -> None:
+    phrases = [phrase for noun in NOUNS for phrase in (noun.name, *noun.words)]
+    assert len(NOUNS) >= 300
+    assert sorted(phrases) == sorted(set(phrases))
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9' -]*", phrase) for phrase in phrases)
+
+
+def test_no_object_is_called_a_colour_or_begins_with_a_material() -> None:
+    modifiers = {word for words, _ in COLOURS.values() for word in words}
+    modifiers |= {word for words in MATERIALS.values() for word in words}
+    first = {phrase.split()[0]: phrase for noun in NOUNS for phrase in (noun.name, *noun.words)}
+    known = {"rock", "stone lantern", "ice cream"}
+    assert {first[word] for word in modifiers & first.keys()} <= known
+
+
+def test_every_model_is_credited_and_has_its_own_file() -> None:
+    with (DATA / "manifest.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert all(row["author"] and row["licence"] in ("CC0-1.0", "CC-BY-3.0", "CC-BY-SA-3.0") for row in rows)
+    stems = [file_stem(*model) for noun in NOUNS for model in noun.models]
+    assert len(stems) == len(set(stems)) == len(rows)
+
+
+def test_the_shipped_vocabulary_is_the_manifest() -> None:
+    known = Vocabulary.load(BUILTIN / "vocabulary.json")
+    assert known.nouns == {noun.name: (noun.name, *noun.words) for noun in NOUNS}
+    assert known.styles == {noun.name: tuple(noun.styles) for noun in NOUNS}
+    assert known.colours.keys() == COLOURS.keys() and known.materials.keys() == MATERIALS.keys()
+    assert set(_RELATED.values()) <= known._phrases.keys()
+
+
+def _drawn(shape: str, views: Views, size: int = 64) -> np.ndarray:
+    arrays = pack(normalise(make_shape(shape), 0.0))
+    return np.stack([draw(*arrays, matrix, size, 2) for matrix in views.world_to_clip().numpy()])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_are_closed_to_the_eye(shape: str) -> None:
+    buffers = _drawn(shape, turntable(6, elevation=20))
+    assert (buffers[..., 9] > 0).mean((1, 2)).min() > 0.05
+    normals = (buffers[..., 3:6].astype(np.float32) - 128) / 127
+    inside = buffers[..., 9] == 255
+    assert abs(np.linalg.norm(normals[inside], axis=-1) - 1).max() < 0.05
+
+
+def test_shapes_stand_upright_and_face_the_camera() -> None:
+    front = turntable(1, elevation=0)
+    mushroom, dice, cone = (_drawn(name, front)[0].astype(int) for name in ("mushroom", "dice", "ice_cream"))
+    red = (mushroom[..., 0] > 150) & (mushroom[..., 1] < 80)
+    assert red[:32].sum() > 100 and red[40:].sum() == 0
+    assert ((dice[..., 9] == 255) & (dice[..., :3].sum(-1) < 100)).sum() > 10  # the one, and nothing else, in front
+    assert cone[..., 9].sum(1)[:32].sum() > cone[..., 9].sum(1)[32:].sum()
+
+
+def _pool(shape: str, count: int = 96) -> tuple[np.ndarray, Views]:
+    views = sample_views(count, ViewSampling(), torch.Generator().manual_seed(0), stratified=False)
+    return _drawn(shape, views, 128), views
+
+
+def test_voxels_fill_a_ball_and_leave_the_hole_of_a_ring() -> None:
+    buffers, views = _pool("sphere")
+    solid = carve(buffers, views.world_to_clip().numpy(), views.position.numpy(), 32)
+    centres = (np.arange(32) + 0.5) / 32 * 2 * EXTENT - EXTENT
+    y, x, z = np.meshgrid(centres, centres, centres, indexing="ij")
+    distance = np.sqrt(x**2 + y**2 + z**2)
+    radius = 0.92 / np.sqrt(3)  # half-diagonal of its box
+    assert solid[distance < radius - 0.03].all() and not solid[distance > radius + 0.08].any()
+    ring, views = _pool("torus")
+    solid = carve(ring, views.world_to_clip().numpy(), views.position.numpy(), 32)
+    assert not solid[:, 15:17, 15:17].any() and solid.sum() > 200
+
+
+def test_surface_voxels_carry_outward_normals_and_colour() -> None:
+    buffers, _ = _pool("sphere")
+    voxels = surface(buffers, 16)
+    at = np.argwhere(voxels[..., 6] > 0)
+    normal = (voxels[tuple(at.T)][:, :3].astype(float) - 128) / 127
+    outward = ((at + 0.5) / 16 * 2 - 1)[:, [1, 0, 2]]  # indices are y, x, z
+    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+    assert len(at) > 100 and (normal * outward).sum(1).min() > 0.7
+    assert abs(voxels[tuple(at.T)][:, 3:6].astype(int) - [191, 191, 196]).max() <= 2
+
+
+def _dressed(colour: str | None = None, material: str | None = None) -> np.ndarray:
+    """Mean colour of a pale ball in flat light, [3] in [0, 1]."""
+    buffer = _drawn("sphere", turntable(1))[0]
+    out = np.empty((3, 64, 64), np.float32)
+    tint = np.array(COLOURS[colour][1] if colour else (-1, -1, -1), np.float32)
+    index = list(MATERIALS).index(material) if material else -1
+    white = np.ones((4, 3), np.float32)
+    dress(buffer, 64, 0.75, tint, index, np.array([0, 1, 0], np.float32), 0.5, 0, white, 1.0, out)
+    return (out[:, buffer[..., 9] == 255].mean(1) + 1) / 2
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_painted_ball_has_the_colour_it_was_painted(colour: str) -> None:
+    shown = _dressed(colour)
+    nearest = min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name][1]) - shown).sum())
+    assert nearest == colour
+
+
+def test_materials_look_different_from_each_other() -> None:
+    shown = [_dressed(material=name) for name in (None, *MATERIALS)]
+    apart = [np.abs(a - b).max() for i, a in enumerate(shown) for b in shown[:i]]
+    assert min(apart) > 0.02
