@@ -13,6 +13,7 @@ from tiny_run import BallGuide, run_tiny, tiny_settings
 from magic3d_cli import settings as product_settings
 from magic3d_cli.cli import main
 from magic3d_cli.errors import Collapsed
+from magic3d_cli.guidance import sources
 from magic3d_cli.run import checkpoint, guide
 
 
@@ -135,3 +136,30 @@ def test_a_run_goes_through_on_prior_files_of_the_builtin_layout(
     assert header["prior"] == report["prior"]
     assert header["prior"]["id"] == str(tmp_path / "prior")  # found again from any folder
     assert len(header["prior"]["sha256"]) == 64
+
+
+def test_the_stages_can_have_different_priors_and_refine_remembers_the_fine_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        save_builtin(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    command = ("generate", "a red car", "--coarse-prior", "one", "--prior", "two", "-o", "car.glb")
+    assert magic3d(*command) == 0
+    run = tmp_path / "car.run"
+    headers = [checkpoint.read_header(run / f"{stage}.ckpt") for stage in ("coarse", "fine")]
+    assert [Path(header["prior"]["id"]).name for header in headers] == ["one", "two"]
+    assert magic3d("refine", "car.run/coarse.ckpt", "-o", "again.glb") == 0
+    again = checkpoint.read_header(tmp_path / "again.run" / "fine.ckpt")
+    assert again["prior"] == headers[1]["prior"]
+
+
+@pytest.mark.parametrize(
+    ("device", "cached", "chosen"), [("cpu", True, "builtin"), ("cuda", False, "builtin"), ("cuda", True, "sd15")]
+)
+def test_auto_takes_stable_diffusion_on_a_gpu_if_it_is_there_already(
+    monkeypatch: pytest.MonkeyPatch, device: str, cached: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(guide, "state_of", lambda source: sources.INSTALLED if cached else sources.ABSENT)
+    assert guide.full_name("auto", device) == chosen

@@ -45,7 +45,7 @@ def test_each_caption_is_seen_by_its_own_views() -> None:
 
 def _network() -> VolumeUNet:
     torch.manual_seed(0)
-    return VolumeUNet(8, cross_attention_dim=16, widths=(8, 8, 16), volume_widths=(16, 8), volume_features=7)
+    return VolumeUNet(8, cross_attention_dim=16, widths=(8, 8, 16), volume_widths=(16, 8), latent_channels=8)
 
 
 @pytest.mark.parametrize("axis, azimuth, row, column", [("y", 0, 0, None), ("x", 0, None, 1), ("z", 90, None, 0)])
@@ -54,7 +54,7 @@ def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, co
     high = [slice(None)] * 3
     high["yxz".index(axis)] = slice(8, None)
     density[0, high[0], high[1], high[2]] = 9.0
-    volume = Volume(density, torch.zeros(1, 16, 16, 16, 3), torch.zeros(1, 8, 8, 8, 7))
+    volume = Volume(density, torch.zeros(1, 16, 16, 16, 3), torch.zeros(1, 8, 8, 8, 9))
     image = _network().render(volume, turntable(1, elevation=0, start=azimuth), 8)[0, 0]
     image = image if column is None else image.T
     halves = torch.stack([image[:4].mean(), image[4:].mean()])
@@ -94,3 +94,26 @@ def test_another_caption_is_imagined_anew() -> None:
     with torch.inference_mode():
         first, other, again = (network(noisy, time, text, features).sample for text in (one, two, one))
     assert torch.equal(first, again) and not torch.allclose(first, other)
+
+
+def test_the_feature_image_ends_in_the_place_of_what_it_shows() -> None:
+    network = _network()
+    volume = network.imagine(torch.randn(1, 3, 16))
+    slab = torch.full_like(volume.density, -20.0)
+    slab[:, :, :, slab.shape[3] // 2 :] = 12.0  # solid where z > 0: seen from the front, at z = extent
+    volume = Volume(slab, volume.paint, volume.features)
+    maps = network.render(volume, turntable(1, elevation=0), 9)
+    centre = maps[0, -3:, 4, 4] / maps[0, 0, 4, 4]
+    torch.testing.assert_close(centre[:2], torch.zeros(2), rtol=0, atol=1e-4)
+    assert 0.6 * network.extent < centre[2] < network.extent
+
+
+def test_the_painter_follows_the_caption_and_not_the_neighbours() -> None:
+    network = _network()
+    maps, wording = torch.rand(2, 10, 8, 8), torch.randn(2, 256)
+    maps[:, 0] = 1  # opaque
+    painted = network.painter(maps, wording)
+    assert painted.min() > 0 and painted.max() < 1
+    assert not torch.allclose(network.painter(maps, wording.flip(0)), painted, atol=1e-3)
+    maps[:, 1:, :4] = torch.rand(2, 9, 4, 8)
+    torch.testing.assert_close(network.painter(maps, wording)[:, :, 4:], painted[:, :, 4:])

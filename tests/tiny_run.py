@@ -5,6 +5,7 @@ As a script it is a process to kill: python tiny_run.py OUTPUT [STEP_SECONDS [ST
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from magic3d_cli import pipeline
+from magic3d_cli.ranks import current, joined, run_directory
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.keeper import Cadence
@@ -49,10 +51,11 @@ def tiny_settings(seed: int = 0) -> Settings:
 class BallGuide:
     """Guides toward a red ball around the origin, which looks the same from everywhere."""
 
-    prior = "ball"
-
     def __init__(self, step_seconds: float = 0.0, slow_stage: str = "", weights: str = "one") -> None:
         self.step_seconds, self.slow_stage, self.weights = step_seconds, slow_stage, weights
+
+    def name(self, stage: str) -> str:
+        return "ball"
 
     def sha256(self, stage: str) -> str:
         return f"{self.weights}-{stage}"
@@ -66,7 +69,8 @@ class BallGuide:
             origins, directions = views.rays(images.shape[1])
             nearest = origins - (origins * directions).sum(-1, keepdim=True) * directions
             hit = nearest.norm(dim=-1, keepdim=True) < RADIUS
-            noise = 0.01 * torch.randn(images.shape, generator=generator)  # as score distillation draws some
+            # As score distillation draws some.
+            noise = current().draw(lambda n: 0.01 * torch.randn(n, *images.shape[1:], generator=generator), len(images))
             target = torch.where(hit, torch.tensor([0.9, 0.1, 0.1]), views.backdrop[:, None, None, :])
             loss = (images - target - noise).square().sum() / len(images)
             return loss, {"loss": float(loss.detach())}
@@ -106,14 +110,16 @@ def run_tiny(
     """`pipeline.generate` on the tiny settings, as `magic3d generate` would call it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same in every process, or sums would round differently
+    settings = settings or tiny_settings()
     try:
-        with RunDirectory.for_output(output) as run:
+        with joined("cpu", settings) as ranks, run_directory(ranks, RunDirectory.for_output(output)) as run, run:
             job = pipeline.Job(
                 prompt,
-                settings or tiny_settings(),
+                settings,
                 output,
                 run,
                 guide or BallGuide(),
+                leads=ranks.leads,
                 observer=observer or Recorder(),
                 interrupts=interrupts or Interrupts(),
                 cadence=cadence or Cadence(checkpoint=0.0, preview=1e9, preview_size=16),
@@ -132,5 +138,7 @@ def with_fine_steps(steps: int) -> Settings:
 if __name__ == "__main__":
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     stage = sys.argv[3] if len(sys.argv) > 3 else ""
+    output = Path(sys.argv[1])
+    (output.parent / f"process.{os.environ.get('RANK', 0)}").write_text(str(os.getpid()))
     with Interrupts().installed() as handlers:
-        print(run_tiny(Path(sys.argv[1]), guide=BallGuide(seconds, stage), interrupts=handlers)["output"])
+        print(run_tiny(output, guide=BallGuide(seconds, stage), interrupts=handlers).get("output"))

@@ -12,15 +12,18 @@ import numpy as np
 import torch
 from gbuffer import halve, premultiplied
 from manifest import NOUNS, file_stem
-from paint import COLOURS, MATERIALS, dress
+from paint import COLOURS, MATERIALS, dress, paint_points
 from torch import Tensor
-from voxels import SOLID, SURFACE
+from voxels import EXTENT, SOLID
 
-from magic3d_cli.guidance.volume_unet import SUPERVISED
+from magic3d_cli.guidance.volume_unet import PLACE, SURFACE
 from magic3d_cli.views import Views, ViewSampling, sample_views
 
 RAYS = 64
 """Side of the feature image."""
+PLACES, POINTS = 2048, 64
+"""Surface voxels of each model that are compared, and that are painted."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,15 @@ def load_views(style: Style, size: int) -> Rendered:
     while buffers.shape[1] > size:
         buffers = halve(np.asarray(buffers))
     some = np.asarray(buffers[:32]).astype(np.float32)
-    luma = (some[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)).sum() / some[..., 9].sum()
+    luma = (some[..., :3] @ LUMA).sum() / some[..., 9].sum()
     return Rendered(style, buffers, np.load(f"{style.path}.cameras.npy"), max(float(luma), 0.04))
 
 
 @cache
-def load_voxels(style: Style) -> tuple[np.ndarray, np.ndarray]:
-    """Packed solid voxels and surface voxels of a style."""
+def load_voxels(style: Style) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Packed solid voxels of a style, flat indices of those with surface, and what it looks like there."""
     stored = np.load(f"{style.path}.voxels.npz")
-    return stored["solid"], stored["surface"]
+    return stored["solid"], stored["places"], stored["surface"]
 
 
 class Batches:
@@ -102,47 +105,101 @@ class Batches:
         return index, colour, material, " ".join(w for w in words if w)
 
 
-class VoxelBatches(Batches):
-    """Captions and their models' voxels."""
+class CaptionBatches(Batches):
+    """Captions alone."""
 
     def __init__(self, styles: list[Style], captions: int, seed: int) -> None:
         super().__init__(styles, seed)
         self.captions = captions
 
     def make(self) -> tuple[list[Tensor], list[str]]:
-        """Solid, float32 [C, 64, 64, 64], surface, uint8 [C, 32, 32, 32, 7]; captions."""
+        """Indices of the styles, int64 [C]; captions."""
         draws = [self.draw() for _ in range(self.captions)]
-        return self.voxels_of([index for index, *_ in draws]), [caption for *_, caption in draws]
+        return [torch.tensor([index for index, *_ in draws])], [caption for *_, caption in draws]
+
+
+class VoxelBatches(CaptionBatches):
+    """Captions and their models' voxels."""
+
+    def make(self) -> tuple[list[Tensor], list[str]]:
+        (indices,), captions = super().make()
+        return self.voxels_of(indices.tolist()), captions
 
     def voxels_of(self, indices: list[int]) -> list[Tensor]:
-        chosen = [load_voxels(self.styles[index]) for index in indices]
-        solid = np.array([packed for packed, _ in chosen], np.uint8).reshape(-1, SOLID**3 // 8)
-        bits = np.unpackbits(solid, axis=1).reshape(-1, SOLID, SOLID, SOLID)
-        surface = np.array([shown for _, shown in chosen], np.uint8).reshape(-1, SURFACE, SURFACE, SURFACE, 7)
+        """Solid, uint8 [C, 64, 64, 64], own colours, uint8 [C, 64, 64, 64, 3], some places, int64 [C, PLACES], and what
+
+        is there, uint8 [C, PLACES, 6].
+        """
         # NumPy, not torch: a parallel region of torch's in this thread would leave the process with more OpenMP threads
         # than cores, after which every barrier of the main thread sleeps: three times slower steps.
-        return [torch.from_numpy(bits.astype(np.float32)), torch.from_numpy(surface)]
+        count = len(indices)
+        solid = np.empty((count, SOLID, SOLID, SOLID), np.uint8)
+        colours = np.zeros((count, SOLID**3, 3), np.uint8)
+        some = np.empty((count, PLACES), np.int64)
+        looks = np.empty((count, PLACES, SURFACE), np.uint8)
+        for i, index in enumerate(indices):
+            packed, places, surface = load_voxels(self.styles[index])
+            solid[i] = np.unpackbits(packed).reshape(SOLID, SOLID, SOLID)
+            colours[i, places] = surface[:, 3:]
+            chosen = self.random.integers(len(places), size=PLACES)
+            some[i], looks[i] = places[chosen], surface[chosen]
+        arrays = solid, colours.reshape(count, SOLID, SOLID, SOLID, 3), some, looks
+        return [torch.from_numpy(array) for array in arrays]
+
+
+class PaintBatches(CaptionBatches):
+    """Captions, and surface points of their models before and after painting."""
+
+    def make(self) -> tuple[list[Tensor], list[str]]:
+        """Feature images of POINTS pixels, float32 [C, 10, POINTS, 1], and their albedos [C, 3, POINTS, 1]."""
+        maps = np.ones((self.captions, 1 + SURFACE + PLACE, POINTS), np.float32)
+        albedos = np.empty((self.captions, POINTS, 3), np.float32)
+        captions = []
+        for i in range(self.captions):
+            index, colour, material, caption = self.draw()
+            captions.append(caption)
+            _, places, surface = load_voxels(self.styles[index])
+            chosen = self.random.integers(len(places), size=POINTS)
+            y, x, z = np.unravel_index(places[chosen], (SOLID, SOLID, SOLID))
+            position = (((np.stack([x, y, z], 1) + 0.5) / SOLID * 2 - 1) * EXTENT).astype(np.float32)
+            normal = (surface[chosen, :3].astype(np.float32) - 128) / 127
+            own = surface[chosen, 3:].astype(np.float32) / 255
+            paint_points(own, normal, position, luminance(self.styles[index]), *indexed(colour, material), albedos[i])
+            maps[i, 1:] = np.concatenate([normal, own, position], 1).T
+        return [torch.from_numpy(maps)[..., None], torch.from_numpy(albedos).mT[..., None]], captions
+
+
+@cache
+def luminance(style: Style) -> float:
+    """Mean luminance of a style's surface, in (0, 1]: what paint calls the model's own brightness."""
+    return max(float(load_voxels(style)[2][:, 3:].mean(0) @ LUMA) / 255, 0.04)
+
+
+def indexed(colour: str | None, material: str | None) -> tuple[np.ndarray, int]:
+    """A colour and a material as paint takes them."""
+    tint = COLOURS[colour][1] if colour else (-1, -1, -1)
+    return np.array(tint, np.float32), list(MATERIALS).index(material) if material else -1
 
 
 class ViewBatches(VoxelBatches):
-    """Captions, their models' voxels and several painted views of each."""
+    """Captions and several painted views of their models."""
 
-    def __init__(self, styles: list[Style], size: int, captions: int, views: int, solid: int, seed: int) -> None:
+    def __init__(self, styles: list[Style], size: int, captions: int, views: int, seed: int, solid: bool = False):
         super().__init__(styles, captions, seed)
         self.size, self.views, self.solid = size, views, solid
         self.rendered = [load_views(style, size) for style in styles]
         self.generator = torch.Generator().manual_seed(seed)
 
     def make(self) -> tuple[list[Tensor], list[str]]:
-        """Voxels of the first `solid` captions; pictures of all.
+        """Images [B, 3, size, size] in [-1, 1], feature image targets [B, 7, RAYS, RAYS], view features [B, 23];
 
-        Images [B, 3, size, size] in [-1, 1], feature image targets [B, 7, RAYS, RAYS], view features [B, 23].
+        before them the voxels, if `solid`.
         """
         random, batch = self.random, self.captions * self.views
         views = sample_views(batch, ViewSampling(), self.generator, stratified=False)
         cameras = np.empty((batch, 4), np.float32)
         images = np.empty((batch, 3, self.size, self.size), np.float32)
-        targets = np.empty((batch, SUPERVISED, RAYS, RAYS), np.float32)
+        targets = np.empty((batch, 1 + SURFACE, RAYS, RAYS), np.float32)
         captions, picks, indices = [], [], []
         for _ in range(self.captions):
             index, colour, material, caption = self.draw()
@@ -160,14 +217,13 @@ class ViewBatches(VoxelBatches):
                 backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
             dress(
                 model.buffers[index], self.size, model.mean,
-                np.array(COLOURS[colour][1] if colour else (-1, -1, -1), np.float32),
-                list(MATERIALS).index(material) if material else -1,
+                *indexed(colour, material),
                 views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
                 backdrop.astype(np.float32), float(views.plain[b]), images[b],
             )  # fmt: skip
             premultiplied(model.buffers[index], targets[b])
         painted = [torch.from_numpy(images), torch.from_numpy(targets), views.features()]
-        return [*self.voxels_of(indices[: self.solid]), *painted], captions
+        return [*(self.voxels_of(indices) if self.solid else []), *painted], captions
 
 
 def turned(views: Views, cameras: Tensor) -> Views:

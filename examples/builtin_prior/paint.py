@@ -138,6 +138,13 @@ def paint(albedo, n, p, mean, colour, material):
 
 
 @numba.njit(cache=True, nogil=True)
+def paint_points(albedo, n, p, mean, colour, material, out):
+    """`paint` for points: albedo, n, p and out are float32 [N, 3]."""
+    for i in range(len(albedo)):
+        out[i] = paint(albedo[i], n[i], p[i], mean, colour, material)
+
+
+@numba.njit(cache=True, nogil=True)
 def dress(buffer, size, mean, colour, material, light, ambient, shading, backdrop, plain, out):
     """One training image from a geometry buffer.
 

@@ -1,18 +1,20 @@
 """Train the built-in prior: `python train.py POOL RUN`; the shipped weights came from this command.
 
-Four stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
+Six stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
 elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage> and a checkpoint is written every
 few minutes, and the same command resumes. On a CUDA GPU the same script runs in bf16 with larger batches.
 
 The network is `magic3d_cli.guidance.volume_unet.VolumeUNet` on space-to-depth pixels: the caption becomes a
 volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image.
 
-- volume: the caption's volume alone, against the models' voxels (voxels.py). A caption learns a whole shape at once,
-  which takes minutes where views take hours.
-- shapes: several views of each caption, so that volumes are made once a caption. Loss: v-weighted error of the clean
-  image (Salimans and Ho 2022) with the weight clipped, plus the error of the feature image's first channels against
-  the model's coverage, normals and own colour, plus the volume's.
-- coarse, fine: the denoiser alone, at the image sizes of the two priors.
+- volume: an autoencoder of the models' voxels (voxels.py); its decoder is the network's. Latents of 8192 numbers hold
+  a whole shape, and no view has to be looked at.
+- captions: from a caption to its model's latent.
+- shapes: both together, against voxels and views: coverage, normals and own colour of several views a caption, so
+  that volumes are made once a caption.
+- paint: from a point's own colour, normal and position and a caption to the colour that the caption asks for.
+- coarse, fine: the denoiser beside pictures that no longer change, at the image sizes of the two priors. Loss:
+  v-weighted error of the clean image (Salimans and Ho 2022) with the weight clipped.
 """
 
 from __future__ import annotations
@@ -23,21 +25,24 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from batches import RAYS, Batches, ViewBatches, VoxelBatches, find_styles
+from batches import RAYS, Batches, CaptionBatches, PaintBatches, ViewBatches, VoxelBatches, find_styles
 from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from manifest import NOUNS
 from paint import COLOURS, MATERIALS
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from voxels import SOLID
 
-from magic3d_cli.guidance.volume_unet import SUPERVISED, Volume, VolumeUNet, VolumeUNetOutput
+from magic3d_cli.guidance.volume_unet import SURFACE, Residual, Volume, VolumeUNet
+from magic3d_cli.views import views_from_features
 
 CELLS = 32
 """Side of the space-to-depth image."""
@@ -46,36 +51,39 @@ TEXT_WIDTH, TEXT_LENGTH = 192, 8
 
 @dataclass(frozen=True)
 class Stage:
-    """Image size, the range of diffusion times learned, minutes, captions a batch, views of each, learning rate.
+    """Minutes, learning rate, captions a batch, views of each; image size and range of diffusion times learned."""
 
-    `shapes` is the learning rate of what the volume stage learns, as a share of `lr`: at the denoiser's full rate
-    shapes blur. With none at all a step costs half, and both priors imagine the same object.
-    """
-
-    size: int
-    times: tuple[float, float]
     minutes: float
-    captions: int
-    views: int
     lr: float
-    shapes: float
+    captions: int
+    views: int = 0
+    size: int = 64
+    times: tuple[float, float] = (0.0, 1.0)
 
 
 STAGES = {
-    "volume": Stage(64, (0.0, 1.0), 14, 24, 0, 1.5e-3, 1.0),
-    "shapes": Stage(64, (0.0, 1.0), 44, 5, 4, 1e-3, 0.2),
-    "coarse": Stage(64, (0.0, 1.0), 30, 8, 4, 1e-3, 0.0),
-    "fine": Stage(128, (0.0, 0.8), 12, 8, 4, 7e-4, 0.0),  # the program asks it for no more
+    "volume": Stage(15, 1.5e-3, 16),
+    "captions": Stage(4, 2e-3, 512),
+    "shapes": Stage(25, 3e-4, 6, 3),
+    "paint": Stage(4, 2e-3, 256),
+    "coarse": Stage(10, 1e-3, 8, 4),
+    "fine": Stage(6, 7e-4, 8, 4, 128, (0.0, 0.8)),  # the program asks it for no more
 }
+_READING, _DECODING = ("caption", "root"), ("decoder", "densities", "paint", "colours")
+LEARNT = {
+    "volume": _DECODING,
+    "captions": _READING,
+    "shapes": _READING + _DECODING,
+    "paint": ("painter", "wording"),
+}
+"""Parts of the network that a stage learns; coarse and fine learn what is left."""
 SIGMA2_FLOOR = 0.15
-MAPS_WEIGHT = 2.0
-"""Weight of the feature image's error."""
 SOLID_WEIGHT = 10.0
 """Weight of the voxels' cross-entropy beside the error of their normals and colours."""
-VOXELS_WEIGHT = 0.3
-"""Weight of both beside the views' error. Voxels make thin parts a voxel thick; views know better."""
-VOXEL_CAPTIONS = 2
-"""Captions of a batch whose voxels are compared beside their views: all would cost a third of the step."""
+MAPS_WEIGHT = 10.0
+"""Weight of the feature image's error beside the voxels'. Voxels make thin parts a voxel thick; views know better."""
+LATENT_NOISE = 0.1
+"""Added to latents of unit variance, so that a caption need not hit them exactly."""
 EMA = 0.999
 
 
@@ -105,44 +113,59 @@ def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
     )  # fmt: skip
     with torch.no_grad():  # the layer norm that follows makes words vectors of unit scale; their order says nothing
         text.get_parameter(next(n for n, _ in text.named_parameters() if "position_embedding" in n)).zero_()
+    # Fixed, and so all different: shapes alone would teach the names of colours to mean the same.
+    text.requires_grad_(False)
     channels = 3 * (size // CELLS) ** 2
     unet = VolumeUNet(sample_size=CELLS, in_channels=channels, out_channels=channels, rays=RAYS // CELLS)
     return unet, text
 
 
+class Encoder(nn.Module):
+    """Solid voxels and own colours of a model to its latent, as columns along z like `VolumeUNet.decode`'s."""
+
+    def __init__(self, unet: VolumeUNet, width: int = 128) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(SOLID * 4, width, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList([Residual(width, width), Residual(width, width)])
+        self.leave = nn.Conv2d(width, unet.config["latent_channels"], 1)
+
+    def forward(
+        self, solid: Int[Tensor, "C 64 64 64"], colours: Int[Tensor, "C 64 64 64 3"]
+    ) -> Float[Tensor, "C E s s"]:
+        """Of unit variance."""
+        columns = torch.cat([solid.float() * 2 - 1, colours.flatten(3).float() / 255], -1)
+        x = self.enter(columns.permute(0, 3, 1, 2).flip(2).contiguous(memory_format=torch.channels_last))
+        x = F.avg_pool2d(self.blocks[0](x), 2)
+        return F.group_norm(self.leave(F.silu(self.blocks[1](x))).float(), 1)
+
+
 def voxel_loss(
-    volume: Volume, solid: Float[Tensor, "C 64 64 64"], surface: Int[Tensor, "C 32 32 32 7"], told: Float[Tensor, "C"]
+    volume: Volume, solid: Int[Tensor, "C 64 64 64"], places: Int[Tensor, "C P"], looks: Int[Tensor, "C P 6"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of solid voxels, and the error of normal and own colour where there is surface."""
-    raw, count = volume.density.float(), told.sum().clamp(min=1)
-    entropy = F.binary_cross_entropy_with_logits(raw, solid, reduction="none").mean((1, 2, 3))
-    wanted = surface.float()
-    wanted = torch.cat([(wanted[..., :3] - 128) / 127, wanted[..., 3:6] / 255], -1)
-    seen = surface[..., 6:] > 0
-    error = ((volume.features[..., :6].float() - wanted) * seen).square().sum((1, 2, 3, 4))
-    error = error / (6 * seen.sum((1, 2, 3, 4)))
-    entropy, error = (entropy * told).sum() / count, (error * told).sum() / count
-    few, wanted = (raw[:4] > 0)[told[:4] > 0], (solid[:4] > 0)[told[:4] > 0]
-    both = (few & wanted).sum() / (few | wanted).sum().clamp(min=1)
-    return SOLID_WEIGHT * entropy + error, {"entropy": entropy, "surface": error, "iou": both}
+    """Cross-entropy of solid voxels, and the error of normal and own colour at places with surface."""
+    raw = volume.density.float()
+    entropy = F.binary_cross_entropy_with_logits(raw, solid.float())
+    y, x, z = places // SOLID**2, places // SOLID % SOLID, places % SOLID
+    caption = torch.arange(len(places), device=places.device)[:, None]
+    found = volume.features[caption, y // 2, x // 2, z // 2, :SURFACE].float()
+    colour = found[..., 3:] + volume.paint[caption, y, x, z].float()
+    normal_error = (found[..., :3] - (looks[..., :3].float() - 128) / 127).square().mean()
+    colour_error = (colour - looks[..., 3:].float() / 255).square().mean()
+    both = ((raw > 0) & (solid > 0)).sum((1, 2, 3)) / ((raw > 0) | (solid > 0)).sum((1, 2, 3))
+    parts = {"entropy": entropy, "normal": normal_error, "colour": colour_error, "iou": both.mean()}
+    return SOLID_WEIGHT * entropy + normal_error + 4 * colour_error, parts
 
 
-def view_loss(
-    output: VolumeUNetOutput, clean: Tensor, targets: Float[Tensor, "B 7 R R"], alpha: Tensor, told: Float[Tensor, "C"]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Error of the clean image, and of the feature image where the caption is told."""
-    error = (output.sample.float() - clean).square().mean((1, 2, 3))
-    shape = (output.maps[:, :SUPERVISED].float() - targets).square().mean((1, 2, 3))
-    each = told.repeat_interleave(len(shape) // len(told))
-    shape = (shape * each).sum() / each.sum().clamp(min=1)
-    loss = (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean() + MAPS_WEIGHT * shape
-    return loss, {"mse": error.mean(), "shape": shape}
+def denoising_loss(output: Tensor, clean: Tensor, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Error of the clean image, weighted by noise level."""
+    error = (output.float() - clean).square().mean((1, 2, 3))
+    return (error / (1 - alpha.view(-1)).clamp(min=SIGMA2_FLOOR)).mean(), {"mse": error.mean()}
 
 
 def denoise(
     unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"], features: Float[Tensor, "B 23"],
     alphas: Float[Tensor, "T"], times: tuple[float, float],
-) -> tuple[VolumeUNetOutput, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The network's output at random noise levels, the clean space-to-depth image, and alpha [B, 1, 1, 1]."""
     clean = F.pixel_unshuffle(images, images.shape[-1] // CELLS)
     # A third of the draws are nearly pure noise: there everything must come from caption and camera.
@@ -152,7 +175,8 @@ def denoise(
     alpha = alphas[t].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
     jitter = torch.rand(len(clean), RAYS, RAYS, device=clean.device)
-    return unet(noisy.contiguous(memory_format=torch.channels_last), t, states, features, jitter), clean, alpha
+    output = unet(noisy.contiguous(memory_format=torch.channels_last), t, states, features, jitter)
+    return output.sample, clean, alpha
 
 
 def export(folder: Path, unet: VolumeUNet, text: CLIPTextModel, scheduler: DDPMScheduler,
@@ -192,13 +216,17 @@ class Training:
             fitting = {k: v.float() for k, v in started.items() if k in own and own[k].shape == v.shape}
             self.unet.load_state_dict(own | fitting)
             self.text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
+        self.model = nn.ModuleDict({"unet": self.unet, "text": self.text})
+        if name == "volume":
+            self.model["encoder"] = Encoder(self.unet)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.model)
         self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
-        self.unet.to(self.device, memory_format=torch.channels_last)
-        self.text.to(self.device)
-        self.parameters = [*self.unet.parameters(), *self.text.parameters()]
-        self.optimiser = self._optimiser()
-        self.ema_unet, self.ema_text = copy.deepcopy(self.unet), copy.deepcopy(self.text)
+        self.learnt = self._learnt()
+        pairs = zip(self.model.parameters(), self.ema.parameters(), strict=True)
+        self.averages = [average for parameter, average in pairs if parameter.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.learnt, stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
         self.step, self.spent = 0, 0.0
         self.checkpoint = run / f"{name}.pt"
         if self.checkpoint.exists():
@@ -206,67 +234,94 @@ class Training:
             for key, part in self._parts().items():
                 part.load_state_dict(state[key])
             self.step, self.spent = state["step"], state["spent"]
-        self.batches = self._batches(pool).start()
+        self.styles = find_styles(pool)
+        if name == "captions":
+            self.latents = self._encoded()
 
-    def _optimiser(self) -> torch.optim.Optimizer:
-        unet = self.unet
-        imagining = (unet.caption, unet.root, unet.decoder, unet.densities, unet.colours, self.text)
-        learnt = {parameter for module in imagining for parameter in module.parameters()}
-        for parameter in [*learnt, *unet.paint.parameters()]:
-            parameter.requires_grad_(self.stage.shapes > 0)
-        groups = [
-            {"params": [p for p in self.parameters if p in learnt], "share": self.stage.shapes},
-            {"params": [p for p in self.parameters if p not in learnt], "share": 1.0},
-        ]
-        return torch.optim.AdamW(groups, self.stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    def _learnt(self) -> list[nn.Parameter]:
+        """What this stage learns; the rest is frozen."""
+        before = [part for parts in LEARNT.values() for part in parts]
+        for part, module in self.unet.named_children():
+            module.requires_grad_(part in LEARNT[self.name] if self.name in LEARNT else part not in before)
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _batches(self, pool: Path) -> Batches:
-        stage, styles, seed = self.stage, find_styles(pool), 1000 + self.step
-        if stage.views == 0:
-            return VoxelBatches(styles, stage.captions, seed)
-        solid = VOXEL_CAPTIONS if stage.shapes else 0
-        return ViewBatches(styles, stage.size, stage.captions, stage.views, solid, seed)
+    @cached_property
+    def batches(self) -> Batches:
+        """Made only when asked for: a finished stage needs none."""
+        stage, styles, seed = self.stage, self.styles, 1000 + self.step
+        kinds = {"volume": VoxelBatches, "captions": CaptionBatches, "paint": PaintBatches}
+        if self.name in kinds:
+            return kinds[self.name](styles, stage.captions, seed).start()
+        solid = self.name == "shapes"
+        return ViewBatches(styles, stage.size, stage.captions, stage.views, seed, solid).start()
 
-    def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
-        modules = {"unet": self.unet, "text": self.text, "ema_unet": self.ema_unet, "ema_text": self.ema_text}
-        return {**modules, "optimiser": self.optimiser}
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"model": self.model, "ema": self.ema, "optimiser": self.optimiser}
+
+    @torch.no_grad()
+    def _encoded(self) -> Float[Tensor, "S E s s"]:
+        """The latent of every style, by the encoder of the volume stage."""
+        state = torch.load(self.run / "volume.pt", map_location=self.device, weights_only=True)["ema"]
+        encoder = Encoder(self.unet).to(self.device)
+        encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")})
+        voxels = VoxelBatches(self.styles, 1, 0)
+        models = (voxels.voxels_of([index])[:2] for index in range(len(self.styles)))
+        return torch.cat([encoder(*(data.to(self.device) for data in model)) for model in models])
 
     def loss(self, data: list[Tensor], captions: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """The stage's loss and what it is made of."""
+        if self.name == "volume":
+            solid, colours, places, looks = data
+            latent = self.model["encoder"](solid, colours)
+            return voxel_loss(self.unet.decode(latent + LATENT_NOISE * torch.randn_like(latent)), solid, places, looks)
         ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
         states = self.text(ids.input_ids.to(self.device)).last_hidden_state
-        told = torch.tensor([float(caption != "") for caption in captions], device=self.device)
-        if self.stage.views == 0:
-            return voxel_loss(self.unet.imagine(states), *data, told)
-        solid, surface, images, targets, features = data
-        output, clean, alpha = denoise(self.unet, states, images, features, self.alphas, self.stage.times)
-        loss, parts = view_loss(output, clean, targets, alpha, told)
-        if self.stage.shapes == 0:
-            return loss, parts
-        few = Volume(*(voxels[:VOXEL_CAPTIONS] for voxels in vars(output.volume).values()))
-        shape, more = voxel_loss(few, solid, surface, told[:VOXEL_CAPTIONS])
-        return loss + VOXELS_WEIGHT * shape, parts | more
+        if self.name == "captions":
+            error = (self.unet.latent(states).float() - self.latents[data[0]]).square().mean()
+            return error, {"error": error}
+        if self.name == "paint":
+            maps, albedos = data
+            error = (self.unet.painter(maps, self.unet.wording(states.sum(1) / 2)) - albedos).square().mean()
+            return error, {"error": error}
+        if self.name == "shapes":
+            told = torch.tensor([caption != "" for caption in captions], device=self.device)
+            return self._shapes_loss(states, data, told)
+        images, _, features = data
+        return denoising_loss(*denoise(self.unet, states, images, features, self.alphas, self.stage.times))
+
+    def _shapes_loss(self, states: Tensor, data: list[Tensor], told: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        solid, _, places, looks, _, targets, features = data
+        volume = self.unet.imagine(states)
+        jitter = torch.rand(len(features), RAYS, RAYS, device=self.device)
+        maps = self.unet.render(volume, views_from_features(features), RAYS, jitter)[:, : 1 + SURFACE]
+        kept = told.nonzero()[:, 0]
+        shape = (maps - targets).square().unflatten(0, (len(told), -1))[kept].mean()
+        volume = Volume(*(part[kept] for part in vars(volume).values()))
+        loss, parts = voxel_loss(volume, solid[kept], places[kept], looks[kept])
+        return loss + MAPS_WEIGHT * shape, {"maps": shape, **parts}
 
     def update(self, rate: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimiser at this learning rate; the loss and its parts."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = rate
         data, captions = self.batches.queue.get()
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, parts = self.loss([tensor.to(self.device) for tensor in data], captions)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.learnt, 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
         decay = min(EMA, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averages = [*self.ema_unet.parameters(), *self.ema_text.parameters()]
-            torch._foreach_lerp_(averages, self.parameters, 1 - decay)
+            torch._foreach_lerp_(self.averages, self.learnt, 1 - decay)
         return loss.detach(), {name: part.detach() for name, part in parts.items()}
 
     def train(self) -> None:
         """Until the stage's minutes are over."""
+        if self.spent >= 60 * self.stage.minutes:
+            return
+        print(f"{self.name}: {len(self.batches.styles)} models", flush=True)  # read before the clock starts
         begun, saved, first, window = time.time() - self.spent, time.time(), self.step, []
         batch = self.stage.captions * max(self.stage.views, 1)
         while (fraction := (time.time() - begun) / (60 * self.stage.minutes)) < 1:
@@ -289,7 +344,7 @@ class Training:
         state = {key: part.state_dict() for key, part in self._parts().items()}
         torch.save({**state, "step": self.step, "spent": spent}, self.checkpoint.with_suffix(".part"))
         self.checkpoint.with_suffix(".part").rename(self.checkpoint)
-        export(self.run / self.name, self.ema_unet, self.ema_text, self.scheduler, self.tokenizer)
+        export(self.run / self.name, self.ema["unet"], self.ema["text"], self.scheduler, self.tokenizer)
 
 
 def main() -> None:

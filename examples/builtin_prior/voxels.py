@@ -1,9 +1,9 @@
 """Solid voxels of the training models, seen from outside: `python voxels.py POOL`, after render.py.
 
-Writes `<name>.voxels.npz` per model: `solid`, packed bits of bool [64, 64, 64] (y, x, z), and `surface`, uint8
-[32, 32, 32, 7]: world normal (128 + 127 n), own colour, and whether the voxel holds surface. A voxel is solid where
-the views show surface, or where no view looks through (space carving, Kutulakos and Seitz 2000); so hidden insides
-count as solid, whatever the model has there, and sheets without thickness as one voxel thick.
+Writes `<name>.voxels.npz` per model: `solid`, packed bits of bool [64, 64, 64] (y, x, z); `places` [n], which of them
+hold surface (flat indices), and `surface`, uint8 [n, 6]: world normal (128 + 127 n) and own colour. A voxel is solid
+where the views show surface, or where no view looks through (space carving, Kutulakos and Seitz 2000); so hidden
+insides count as solid, whatever the model has there, and sheets without thickness as one voxel thick.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from manifest import NOUNS, file_stem
 
 from magic3d_cli.views import turntable
 
-SOLID, SURFACE = 64, 32
+SOLID = 64
+"""Voxels along a side."""
 EXTENT = 0.95
 """Half-side of the voxels' cube: the network's."""
 FEW = 16
@@ -123,7 +124,9 @@ def convert(pool: Path, stem: str) -> None:
         azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], frame=cameras[:, 3]
     )
     solid = carve(buffers, views.world_to_clip().numpy(), views.position.numpy(), SOLID)
-    np.savez(target, solid=np.packbits(solid), surface=surface(buffers, SURFACE))
+    shown = surface(buffers, SOLID).reshape(-1, 7)
+    places = np.flatnonzero(shown[:, 6])
+    np.savez(target, solid=np.packbits(solid), places=places.astype(np.int32), surface=shown[places, :6])
     print(f"{stem}: {solid.mean():.1%} solid", flush=True)
 
 

@@ -60,13 +60,13 @@ def denoising(
     prior: DiffusersPrior, styles: list[Style], captions: Callable[[Style], str], batches: int
 ) -> list[float]:
     """Mean squared error of the clean image at each of TIMES, in [-1, 1], over painted views of the styles."""
-    data = ViewBatches(styles, prior.image_size, captions=16, views=1, solid=0, seed=5)
+    data = ViewBatches(styles, prior.image_size, captions=16, views=1, seed=5)
     generator = torch.Generator().manual_seed(5)
     totals = np.zeros(len(TIMES))
     for _ in range(batches):
         drawn: list[str] = []
         data.draw = _recorded(ViewBatches.draw.__get__(data), captions, data, drawn)  # type: ignore[method-assign]
-        (_, _, images, _, features), _ = data.make()
+        (images, _, features), _ = data.make()
         text = prior.encode_prompt(drawn)
         noise = torch.randn(images.shape, generator=generator)
         for i, time in enumerate(TIMES):

@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pictures import mesh_path
 from prompts import REPORT, TUNING
+
+
+def make(prompt: str, out: Path, options: list[str], threads: int) -> None:
+    """One mesh, in a process of its own."""
+    begun = time.time()
+    command = [sys.executable, "-m", "magic3d_cli", "generate", prompt, "-o", str(out), "--quiet", "--json", *options]
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | limits)
+    if done.returncode:
+        print(f"{prompt}: exit {done.returncode}: {done.stderr.strip()}", flush=True)
+    else:
+        print(f"{prompt}: {time.time() - begun:.0f} s {json.loads(done.stdout)['seconds']}", flush=True)
 
 
 def main() -> None:
@@ -21,20 +35,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", choices=("tuning", "report"), default="report")
     parser.add_argument("--preset", default="draft")
+    parser.add_argument("--workers", type=int, default=1, help="meshes made at a time; the cores are shared out")
     parser.add_argument("rest", nargs="*")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    for prompt in TUNING if args.set == "tuning" else REPORT:
-        out = mesh_path(args.folder, prompt)
-        if out.exists():
-            continue
-        begun = time.time()
-        command = [sys.executable, "-m", "magic3d_cli", "generate", prompt, "-o", str(out), "--preset", args.preset]
-        done = subprocess.run([*command, "--quiet", "--json", *args.rest], capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{prompt}: exit {done.returncode}: {done.stderr.strip()}", flush=True)
-        else:
-            print(f"{prompt}: {time.time() - begun:.0f} s {json.loads(done.stdout)['seconds']}", flush=True)
+    options = ["--preset", args.preset, *args.rest]
+    threads = max((os.cpu_count() or 1) // args.workers, 1)
+    with ThreadPoolExecutor(args.workers) as workers:
+        for prompt in TUNING if args.set == "tuning" else REPORT:
+            out = mesh_path(args.folder, prompt)
+            if not out.exists():
+                workers.submit(make, prompt, out, options, threads)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builtin_prior"))
@@ -48,16 +49,22 @@ def views(textured: bool) -> Views:
     )
 
 
+@cache
+def _drawn(data: Path, source: str, yaw: float, side: int) -> tuple[Int[np.ndarray, "8 s s 10"], float]:
+    """Geometry buffers of a model at twice the side, and its mean luminance."""
+    arrays = pack(normalise(load(data, source), yaw))
+    buffers = np.stack([draw(*arrays, matrix, 2 * side, 2) for matrix in views(True).world_to_clip().numpy()])
+    brighten(buffers)
+    lit = buffers[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return buffers, max(float(lit.sum() / buffers[..., 9].sum()), 0.04)
+
+
 def of_model(data: Path, caption: Caption, textured: bool, side: int = SIDE) -> tuple[Images, Tensor]:
     """The real model behind a caption's style, painted as the caption says; pictures and coverage [8, S, S]."""
     noun = next(noun for noun in NOUNS if noun.name == caption.noun)
     source, yaw = noun.models[noun.styles.index(caption.style) if caption.style else 0]
+    buffers, mean = _drawn(data, source, yaw, side)
     seen = views(textured)
-    arrays = pack(normalise(load(data, source), yaw))
-    buffers = np.stack([draw(*arrays, matrix, 2 * side, 2) for matrix in seen.world_to_clip().numpy()])
-    brighten(buffers)
-    lit = buffers[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    mean = max(float(lit.sum() / buffers[..., 9].sum()), 0.04)
     tint = np.array(COLOURS[caption.colour][1] if caption.colour else (-1, -1, -1), np.float32)
     material = list(MATERIALS).index(caption.material) if caption.material else -1
     out = np.empty((COUNT, 3, side, side), np.float32)

@@ -23,10 +23,12 @@ class FiniteAdam:
     def zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)
 
+    def parameters(self) -> list[Tensor]:
+        return [parameter for group in self.adam.param_groups for parameter in group["params"]]
+
     def step(self) -> bool:
         """Whether the step was taken. Raises Collapsed after 20 bad ones in a row."""
-        gradients = [p.grad for group in self.adam.param_groups for p in group["params"] if p.grad is not None]
-        finite = all(torch.isfinite(g.sum()) for g in gradients)
+        finite = all(torch.isfinite(p.grad.sum()) for p in self.parameters() if p.grad is not None)
         if finite:
             self.adam.step()
             self.skipped = 0

@@ -38,6 +38,7 @@ class Job:
     run: RunDirectory  # entered: the lock is held
     guide: Guide
     device: str = "cpu"
+    leads: bool = True  # of several processes, the one that writes the asset
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)
     cadence: Cadence = field(default_factory=Cadence)
@@ -133,7 +134,8 @@ def _optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict
             "prompt": job.prompt,
             "seed": job.settings.seed,
             "settings": job.settings.to_json(),
-            "prior": {"id": job.guide.prior, "sha256": job.guide.sha256(name)},
+            "prior": {"id": job.guide.name(name), "sha256": job.guide.sha256(name)},
+            "fine_prior": job.guide.name("fine"),
             "device": job.device,
             "origin": origin,
             "state": state,
@@ -145,7 +147,7 @@ def _optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict
     if stage.step == 0:
         save()  # also proves, before the work, that there is room for it
     if stage.step < own.steps:
-        job.observer.phase(f"load the {job.guide.prior} prior")
+        job.observer.phase(f"load the {job.guide.name(name)} prior")
         with job.ledger.timed("prior"):
             objective = job.guide.objective(name, own.guidance)
         job.observer.begin(name, stage.step, own.steps)
@@ -168,9 +170,11 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
 
 def _write_asset(job: Job, fine: CoarseStage | FineStage) -> dict[str, Any]:
     assert isinstance(fine, FineStage)
+    if not job.leads:
+        return {}
     with job.ledger.timed("asset"):
         files, report = _build(fine, job.output, job.prompt, job.settings.asset, job.observer)
-    prior = {"id": job.guide.prior, "sha256": job.guide.sha256("fine")}
+    prior = {"id": job.guide.name("fine"), "sha256": job.guide.sha256("fine")}
     result = _report(job.prompt, job.settings, prior, files, fine, report, job.ledger)
     result["run"] = str(job.run.path)
     job.run.write_json(job.run.result, result)
@@ -256,7 +260,14 @@ def _make_way(
         moved = run.set_aside(only=[run.fine])
     if moved is not None:
         job.observer.note(f"An earlier run was kept in {moved}; delete it when you do not need it.")
-    run.write_json(run.settings, {"prompt": job.prompt, "prior": job.guide.prior, **job.settings.to_json()})
+    run.write_json(
+        run.settings,
+        {
+            "prompt": job.prompt,
+            "priors": {stage: job.guide.name(stage) for stage in ("coarse", "fine")},
+            **job.settings.to_json(),
+        },
+    )
     run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
 

@@ -19,6 +19,8 @@ def generate(
     output: options.Output = None,
     preset: options.Preset = "draft",
     prior: options.Prior = "auto",
+    coarse_prior: options.CoarsePrior = None,
+    fine_prior: options.FinePrior = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     faces: options.Faces = None,
@@ -39,15 +41,22 @@ def generate(
     sizes = checks.check_sizes(faces, texture_size)
     with session(quiet) as work:
         from magic3d_cli import pipeline, settings
+        from magic3d_cli.ranks import joined
         from magic3d_cli.run.guide import PriorGuide
 
         chosen = replace(settings.preset(preset), seed=seed)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
         where = choose_device(device)
-        guide = PriorGuide(prior, prompt, seed, where)
-        with opened(RunDirectory.for_output(out)) as run:
+        guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where)
+        if (
+            where == "cuda"
+            and "auto" in (coarse_prior or prior, fine_prior or prior)
+            and guide.name("fine") == "builtin"
+        ):
+            work.observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
+        with joined(where, chosen) as ranks, opened(RunDirectory.for_output(out), ranks) as run:
             job = pipeline.Job(
-                prompt, chosen, out, run, guide, where, observer=work.observer, interrupts=work.interrupts
+                prompt, chosen, out, run, guide, where, ranks.leads, observer=work.observer, interrupts=work.interrupts
             )
             work.observer.note(f"Watch the shape appear: {run.preview}")
             result = pipeline.generate(job, fresh=fresh)

@@ -27,6 +27,8 @@ Prior = Annotated[
         "a diffusers directory or a hub id.",
     ),
 ]
+CoarsePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the coarse stage alone.")]
+FinePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the fine stage alone.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Another seed, another object.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Faces = Annotated[int | None, typer.Option(metavar="N", help="Triangles of the mesh, at most.")]

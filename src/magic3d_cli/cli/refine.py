@@ -40,6 +40,7 @@ def refine(
     sizes = checks.check_sizes(faces, texture_size)
     with session(quiet) as work:
         from magic3d_cli import pipeline, settings
+        from magic3d_cli.ranks import joined
         from magic3d_cli.run.guide import PriorGuide
 
         saved = pipeline.Saved.load(checkpoint)
@@ -56,8 +57,9 @@ def refine(
             chosen = replace(chosen, preset=preset, fine=other.fine, asset=other.asset)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
         where = choose_device(device)
-        guide = PriorGuide(prior or header["prior"]["id"], header["prompt"], header["seed"], where)
-        with opened(RunDirectory.for_output(out)) as run:
+        fine_prior = prior or header.get("fine_prior", header["prior"]["id"])
+        guide = PriorGuide(fine_prior, fine_prior, header["prompt"], header["seed"], where)
+        with joined(where, chosen) as ranks, opened(RunDirectory.for_output(out), ranks) as run:
             job = pipeline.Job(
                 header["prompt"],
                 chosen,
@@ -65,6 +67,7 @@ def refine(
                 run,
                 guide,
                 where,
+                ranks.leads,
                 observer=work.observer,
                 interrupts=work.interrupts,
             )

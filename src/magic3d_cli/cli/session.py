@@ -9,13 +9,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magic3d_cli.cli.failures import recorded
 from magic3d_cli.cli.progress import Display, display
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from magic3d_cli.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,24 @@ def session(quiet: bool) -> Iterator[Session]:
     """Progress shown and signals handled for the duration; torch is not imported yet."""
     _hush_libraries()
     with ExitStack() as stack:
-        observer = stack.enter_context(display(quiet))
+        observer = stack.enter_context(display(quiet or follows()))
         interrupts = stack.enter_context(Interrupts().installed())
         observer.phase("start")
         yield Session(observer, interrupts)
 
 
 @contextmanager
-def opened(run: RunDirectory) -> Iterator[RunDirectory]:
+def opened(run: RunDirectory, ranks: Ranks) -> Iterator[RunDirectory]:
     """The run folder, made and locked; failures inside are written to its log."""
-    with run, recorded(run):
-        yield run
+    from magic3d_cli.ranks import run_directory
+
+    with run_directory(ranks, run) as own, own, recorded(own):
+        yield own
+
+
+def follows() -> bool:
+    """Whether this is one of torchrun's processes and not the one that speaks."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def choose_device(name: str) -> str:
@@ -59,7 +69,8 @@ def choose_device(name: str) -> str:
 
 def answer(result: dict[str, Any], as_json: bool) -> None:
     """The only thing that goes to stdout."""
-    print(json.dumps(result) if as_json else result["output"])
+    if not follows():
+        print(json.dumps(result) if as_json else result["output"])
 
 
 def _hush_libraries() -> None:

@@ -28,9 +28,9 @@ def opaqueness(opacity: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
 def surface_samples(weights: Float[Tensor, "N"], count: int, generator: torch.Generator) -> Int[Tensor, "M"]:
     """Indices of `count` samples drawn by their weights, stratified; none if nothing is visible."""
     total = weights.detach().double().cumsum(0)
+    draws = (torch.arange(count) + torch.rand(count, generator=generator)) / count  # always, so that processes agree
     if len(total) == 0 or total[-1] <= 0:
         return torch.zeros(0, dtype=torch.int64, device=weights.device)
-    draws = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     index = torch.searchsorted(total, draws.to(total) * total[-1])
     return index.clamp(max=len(total) - 1)
 

@@ -53,14 +53,14 @@ def render(
     views: Views,
     size: int,
     samples_per_ray: int,
-    generator: torch.Generator | None = None,
+    jitter: Float[Tensor, "B H W"] | None = None,
     *,
     all_normals: bool = False,
 ) -> VolumeRender:
     """Render square images of `size` pixels; all on the field's device.
 
     Args:
-        generator: jitters each ray's samples; without it they sit in the middle of their intervals.
+        jitter: where each ray's samples sit in their intervals, in [0, 1); without it in the middle.
         all_normals: give normals for every view, not only for those whose shading needs them.
 
     The composited albedo and normal are shaded once for each pixel: a tenth of the cost of shading samples.
@@ -69,11 +69,9 @@ def render(
     views = views.to(device)
     shape = (len(views), size, size)
     origins, directions = (x.reshape(-1, 3) for x in views.rays(size))
-    if generator is None:
-        jitter = torch.full((len(origins),), 0.5, device=device)
-    else:
-        jitter = torch.rand(len(origins), generator=generator).to(device)
-    samples = march(origins, directions, occupancy.occupied, step_length(samples_per_ray), jitter)
+    jitter = torch.full(shape, 0.5) if jitter is None else jitter
+    placed = jitter.reshape(-1).to(device)
+    samples = march(origins, directions, occupancy.occupied, step_length(samples_per_ray), placed)
     samples, features = _visible(field, samples)
 
     lit = torch.ones_like(views.shading, dtype=torch.bool) if all_normals else views.shading != ALBEDO

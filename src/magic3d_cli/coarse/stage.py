@@ -17,6 +17,7 @@ from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity
 from magic3d_cli.coarse.render import Render, VolumeRender, render, step_length
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
+from magic3d_cli.ranks import current
 from magic3d_cli.settings import Settings
 from magic3d_cli.stage_report import Objective, StepReport
 from magic3d_cli.views import Views, sample_views
@@ -77,16 +78,11 @@ class CoarseStage:
         coarse = self.settings.coarse
         clock = _Clock(self.device)
         progress = self.step / coarse.steps
-        views = sample_views(coarse.views, coarse.sampling, self.generator).to(self.device)
-        image = render(
-            self.field,
-            self.occupancy,
-            self.background,
-            views,
-            coarse.warm_render_size if progress < coarse.warm else coarse.render_size,
-            coarse.samples_per_ray,
-            self.generator,
-        )
+        size = coarse.warm_render_size if progress < coarse.warm else coarse.render_size
+        ranks = current()
+        views = ranks.own(sample_views(coarse.views, coarse.sampling, self.generator)).to(self.device)
+        jitter = ranks.draw(lambda count: torch.rand(count, size, size, generator=self.generator), len(views))
+        image = render(self.field, self.occupancy, self.background, views, size, coarse.samples_per_ray, jitter)
         clock.lap("render")
         loss, metrics = objective(image.rgb, views, progress, self.generator)
         clock.lap("objective")
@@ -95,7 +91,10 @@ class CoarseStage:
         self.optimiser.zero_grad()
         (loss + sum(terms.values())).backward()
         clock.lap("backward")
-        opacity = float(image.opacity.detach().mean())
+        covered = image.opacity.detach().mean()
+        ranks.average([covered])
+        ranks.average_gradients(self.optimiser.parameters())
+        opacity = float(covered)
         self.optimiser.step()
         self.step += 1
         if self.step % coarse.occupancy_every == 0:

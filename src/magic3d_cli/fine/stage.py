@@ -21,6 +21,7 @@ from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.render import MeshRender, render_mesh
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.fine.topology import largest_pieces, mesh_edges, roughness
+from magic3d_cli.ranks import current
 from magic3d_cli.settings import Settings
 from magic3d_cli.stage_report import Objective, StepReport
 from magic3d_cli.views import Views, sample_views, turntable
@@ -130,7 +131,8 @@ class FineStage:
     def _step(self, objective: Objective) -> StepReport:
         fine = self.settings.fine
         clock = [self._now()]
-        views = sample_views(fine.views, fine.sampling, self.generator).to(self.device)
+        ranks = current()
+        views = ranks.own(sample_views(fine.views, fine.sampling, self.generator)).to(self.device)
         vertices, faces = self.geometry.surface()
         if len(faces) == 0:
             raise Collapsed("The surface vanished in the fine stage.", _REMEDY)
@@ -149,6 +151,9 @@ class FineStage:
         self.optimizer.zero_grad(set_to_none=True)
         (loss + sum(terms.values())).backward()
         clock.append(self._now())
+        covered = image.opacity.detach().mean()
+        ranks.average([covered])
+        ranks.average_gradients(self._parameters())
         if self._finite():
             self.optimizer.step()
             self._fruitless = 0
@@ -156,7 +161,7 @@ class FineStage:
         else:
             self._fruitless += 1
         self.step += 1
-        opacity = float(image.opacity.detach().mean())
+        opacity = float(covered)
         previous = opacity if self._mean_opacity is None else self._mean_opacity
         self._mean_opacity = 0.9 * previous + 0.1 * opacity
         clock.append(self._now())
@@ -178,9 +183,11 @@ class FineStage:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def _finite(self) -> bool:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norms = [p.grad.norm() for p in parameters if p.grad is not None]
+        norms = [p.grad.norm() for p in self._parameters() if p.grad is not None]
         return bool(norms) and bool(torch.isfinite(torch.stack(norms)).all())
 
     def _check(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusion import Prior, alpha_sigma
 from magic3d_cli.guidance.schedule import mix, sample_timesteps
+from magic3d_cli.ranks import current
 from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.views import Views
 
@@ -47,9 +48,9 @@ class ScoreDistillation:
         the stage decides what to do about it.
         """
         clean = self.prior.encode_image(images.permute(0, 3, 1, 2))
-        times = self.settings.times
-        timestep = sample_timesteps(times, progress, len(views), len(self.prior.alphas_cumprod), generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        times, steps, ranks = self.settings.times, len(self.prior.alphas_cumprod), current()
+        timestep = ranks.draw(lambda n: sample_timesteps(times, progress, n, steps, generator), len(views))
+        noise = ranks.draw(lambda n: torch.randn(n, *clean.shape[1:], generator=generator), len(views)).to(clean)
         with torch.no_grad():
             scale = mix(*self.settings.scale, progress)
             gradient = self.gradient(clean.detach(), timestep.to(clean.device), noise, views, scale)

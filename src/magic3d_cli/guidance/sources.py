@@ -46,6 +46,8 @@ HUB: dict[str, HubPrior] = {
     "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", licence=_IF, gated=True, gigabytes=22.7),
     "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", licence=_IF, gated=True, gigabytes=36.2),
 }
+OPEN_VOCABULARY = ("sd15", "sd21")
+"""What "auto" prefers on a GPU, if it is there."""
 INSTALLED, PARTIAL, ABSENT = "installed", "downloaded in part", "not downloaded"
 
 NAMES = ("auto", "builtin", *HUB)

@@ -23,16 +23,18 @@ from torch import Tensor, nn
 from magic3d_cli.kernels.volume import composite_volume
 from magic3d_cli.views import FEATURES, Views, shade, views_from_features
 
-SUPERVISED = 7
-"""Leading channels of the feature image that training ties to the model: opacity, world normal, own colour."""
+SURFACE, PLACE = 6, 3
+"""Features of a voxel: world normal and own colour, which training ties to the models, and its position."""
+WAVES = (2.0, 4.0, 8.0)
+"""Frequencies at which the painter is told a point's position, half-waves per world unit: grain and veins need them."""
 
 
 @dataclass
 class Volume:
     """What captions were imagined as, over the cube of half-side `extent`; indices are y, x, z, upward.
 
-    `density` [C, J, I, K] is raw (before its softplus); `features` [C, Y, X, Z, F] is coarser and starts with the
-    world normal and the own colour of the surface; `paint` [C, J, I, K, 3] is that colour's detail.
+    `density` [C, J, I, K] is raw (before its softplus); `features` [C, Y, X, Z, 9] is coarser: world normal and own
+    colour of the surface, and the voxel's position; `paint` [C, J, I, K, 3] is that colour's detail.
     """
 
     density: Tensor
@@ -42,11 +44,14 @@ class Volume:
 
 @dataclass
 class VolumeUNetOutput(BaseOutput):
-    """`sample` [B, C, h, w] is the prediction, `maps` [B, 1 + F, H, W] the composited feature image of `volume`."""
+    """`sample` [B, C, h, w] is the prediction, `maps` [B, 10, H, W] the feature image that it was made beside,
+
+    `albedo` [B, 3, H, W] that image's colour as the caption words it.
+    """
 
     sample: Tensor
     maps: Tensor | None = None
-    volume: Volume | None = None
+    albedo: Tensor | None = None
 
 
 class VolumeUNet(ModelMixin, ConfigMixin):
@@ -59,12 +64,15 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         projection_class_embeddings_input_dim: length of the view features.
         class_embed_type: "projection", as diffusers calls continuous conditioning.
         widths: channels of the UNet from full to quarter resolution.
-        volume_widths: channels of the volume's decoder from 4 x 4 upward, doubling the side each time; it decodes
-            the front view's columns, each a run of voxels along z. The last block but one ends in features, the
-            last in densities and paint at twice their resolution.
-        volume_features: channels of a voxel. extent: half-side of the volume's cube.
+        latent_size, latent_channels: of a caption's latent, a map of the front view.
+        volume_widths: channels of its decoder from the latent's size upward, doubling the side each time. A pixel
+            is a column of the volume, a run of voxels along z. The last block but one ends in features, the last
+            in densities and paint at twice their resolution.
         rays: along each side of a (space-to-depth) pixel. samples: points along a ray.
-        embedding: width of the conditioning vectors.
+        extent: half-side of the volume's cube.
+        painter_width: of the network that gives each point of the feature image the caption's colour and material.
+        embedding: width of the conditioning vectors. shape_embedding: width of the caption as the latent's source;
+            with as many as there are models, the latents of all can be told apart linearly.
     """
 
     config_name: str = "config.json"  # type: ignore[assignment]
@@ -79,34 +87,38 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         projection_class_embeddings_input_dim: int = FEATURES,
         class_embed_type: str = "projection",
         widths: tuple[int, int, int] = (48, 96, 160),
-        volume_widths: tuple[int, ...] = (256, 192, 160, 96, 48),
-        volume_features: int = 16,
+        latent_size: int = 16,
+        latent_channels: int = 32,
+        volume_widths: tuple[int, ...] = (128, 128, 96),
         rays: int = 2,
         samples: int = 48,
         extent: float = 0.95,
+        painter_width: int = 96,
         embedding: int = 256,
+        shape_embedding: int = 512,
     ) -> None:
         super().__init__()
-        self.rays, self.samples, self.extent = rays, samples, extent
+        self.rays, self.samples, self.extent, self.latent_size = rays, samples, extent, latent_size
         # Two readings of the caption: shapes do not depend on its colours and materials, pictures do.
         self.caption, self.wording = (
-            nn.Sequential(nn.Linear(cross_attention_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-            for _ in range(2)
+            nn.Sequential(nn.Linear(cross_attention_dim, width), nn.SiLU(), nn.Linear(width, width))
+            for width in (shape_embedding, embedding)
         )
         self.embed = nn.Sequential(
             nn.Linear(64 + projection_class_embeddings_input_dim + embedding, embedding),
             nn.SiLU(),
             nn.Linear(embedding, embedding),
         )
-        self.root = nn.Linear(embedding, volume_widths[0] * 16)
-        pairs = zip((volume_widths[0], *volume_widths), volume_widths)  # noqa: B905 (the last width only ends)
-        self.decoder = nn.ModuleList(Residual(a, b, embedding) for a, b in pairs)
-        side = 2 << len(volume_widths)
+        self.root = nn.Linear(shape_embedding, latent_channels * latent_size**2)
+        pairs = zip((latent_channels, *volume_widths), volume_widths)  # noqa: B905 (the last width only ends)
+        self.decoder = nn.ModuleList(Residual(a, b) for a, b in pairs)
+        side = latent_size << len(volume_widths) - 1
         self.densities = nn.Conv2d(volume_widths[-1], side, 1)
         self.paint = nn.Conv2d(volume_widths[-1], side * 3, 1)
-        self.colours = nn.Conv2d(volume_widths[-2], side // 2 * volume_features, 1)
+        self.colours = nn.Conv2d(volume_widths[-2], side // 2 * SURFACE, 1)
+        self.painter = Painter(SURFACE + PLACE + 6 * len(WAVES), painter_width, embedding)
         a, b, c = widths
-        self.enter = nn.Conv2d(2 * in_channels + (1 + volume_features) * rays**2, a, 3, padding=1)
+        self.enter = nn.Conv2d(2 * in_channels + (1 + SURFACE + PLACE) * rays**2, a, 3, padding=1)
         self.down = nn.ModuleList([Residual(a, a, embedding), Residual(a, b, embedding), Residual(b, c, embedding)])
         self.middle = Residual(c, c, embedding)
         self.up = nn.ModuleList(
@@ -127,21 +139,31 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         for module in (self.keep, self.paint):
             nn.init.zeros_(module.get_parameter("weight"))
             nn.init.zeros_(module.get_parameter("bias"))
-        self.keep.get_parameter("bias").data[1] = 0.5
+        self.keep.get_parameter("bias").data[1] = 0.9
         nn.init.constant_(self.densities.get_parameter("bias"), -2.0)  # nearly transparent
 
     def imagine(self, text: Float[Tensor, "C L D"]) -> Volume:
         """The volume of each caption."""
-        caption = self.caption(text.sum(1) / 2)
-        x = self.root(caption).view(len(caption), -1, 4, 4).contiguous(memory_format=torch.channels_last)
+        return self.decode(self.latent(text))
+
+    def latent(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C E s s"]:
+        """What a caption is known as before it is decoded to a volume."""
+        return self.root(self.caption(text.sum(1) / 2)).unflatten(1, (-1, self.latent_size, self.latent_size))
+
+    def decode(self, latent: Float[Tensor, "C E s s"]) -> Volume:
+        """The volume of each latent."""
+        x = latent.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.decoder):
             if i == len(self.decoder) - 1:
                 features = _columns(self.colours(F.silu(x)))
-            x = block(x if i == 0 else F.interpolate(x, scale_factor=2.0), caption)
+            x = block(x if i == 0 else F.interpolate(x, scale_factor=2.0))
         x = F.silu(x)
         density, paint = _columns(self.densities(x)), _columns(self.paint(x))
-        voxels = [grid.unflatten(-1, (grid.shape[1], -1)) for grid in (paint, features)]
-        return Volume(density, *voxels)
+        paint, features = (grid.unflatten(-1, (grid.shape[1], -1)) for grid in (paint, features))
+        axis = self.extent * ((torch.arange(features.shape[1], device=x.device) + 0.5) / features.shape[1] * 2 - 1)
+        place = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)[..., [1, 0, 2]]  # x, y, z
+        place = place.to(features.dtype).expand(*features.shape[:-1], 3)
+        return Volume(density, paint, torch.cat([features, place], -1))
 
     def _recall(self, text: Float[Tensor, "C L D"]) -> Volume:
         """`imagine`, but not again for the text of the last call: a run asks for one caption at every step."""
@@ -153,7 +175,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
 
     def render(
         self, volume: Volume, views: Views, size: int, jitter: Float[Tensor, "B h w"] | None = None
-    ) -> Float[Tensor, "B F+1 h w"]:
+    ) -> Float[Tensor, "B 10 h w"]:
         """The volumes' feature image, opacity first, for views that come in C groups of equal size.
 
         `jitter`, in [0, 1), places each ray's points within their steps; None puts them in the middle.
@@ -176,20 +198,19 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> VolumeUNetOutput | tuple[Tensor, ...]:
         """Predict the clean image. N captions serve B / N consecutive images each."""
-        volume = self._recall(encoder_hidden_states)
-        size = sample.shape[-1] * self.rays
         views = views_from_features(class_labels.float())
-        maps = self.render(volume, views, size, jitter)
+        with torch.no_grad():  # volumes learn from the models alone: a young denoiser's gradients would blur them
+            maps = self.render(self._recall(encoder_hidden_states), views, sample.shape[-1] * self.rays, jitter)
         wording = self.wording(encoder_hidden_states.sum(1) / 2)
         wording = wording.repeat_interleave(len(sample) // len(wording), 0)
         frequencies = torch.exp(-math.log(1000.0) * torch.arange(32, device=sample.device) / 32)
         angles = timestep[:, None].float() * 0.1 * frequencies
         time = torch.cat([angles.sin(), angles.cos()], -1)
         told = self.embed(torch.cat([time, class_labels.float(), wording.float()], -1).to(sample.dtype))
-        # What is tied to the model learns from the model alone: a young denoiser's gradients would blur it.
-        seen = torch.cat([maps[:, :SUPERVISED].detach(), maps[:, SUPERVISED:]], 1)
-        shown = space_to_depth(picture(seen[:, :SUPERVISED], views), sample.shape).to(sample.dtype)
-        seen = F.pixel_unshuffle(seen.to(sample.dtype), self.rays)
+        albedo = self.painter(maps.to(sample.dtype), wording).float()
+        shown = picture(maps[:, :1], maps[:, 1:4], albedo.detach(), views)
+        shown = space_to_depth(shown, sample.shape).to(sample.dtype)
+        seen = F.pixel_unshuffle(maps.to(sample.dtype), self.rays)
         x = self.enter(torch.cat([sample, shown, seen], 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for i, block in enumerate(self.down):
@@ -200,13 +221,40 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             x = block(torch.cat([x if i == 0 else F.interpolate(x, scale_factor=2.0), kept.pop()], 1), told)
         noisy, imagined = self.keep(told)[:, :, None, None].chunk(2, 1)
         output = self.leave(F.silu(x)) + noisy * sample + imagined * shown
-        return VolumeUNetOutput(sample=output, maps=maps, volume=volume) if return_dict else (output, maps)
+        if not return_dict:
+            return output, maps
+        return VolumeUNetOutput(sample=output, maps=maps, albedo=albedo)
 
 
-def picture(maps: Float[Tensor, "B 7 H W"], views: Views) -> Float[Tensor, "B 3 H W"]:
-    """What opacity, normals and own colours show under the views' light and before their backdrop, in [-1, 1]."""
-    opacity, normal, colour = (part.movedim(1, -1) for part in maps.split([1, 3, 3], 1))
-    albedo = (colour / opacity.clamp(min=0.05)).clamp(0, 1)
+class Painter(nn.Module):
+    """Own colour, normal and position of a point, and the caption, to the colour that the caption asks for.
+
+    Each point for itself, so that a colour is learned once for all shapes.
+    """
+
+    def __init__(self, inputs: int, width: int, embedding: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 1) for i, o in ((inputs, width), (width, width), (width, 4)))
+        self.film = nn.ModuleList(nn.Linear(embedding, 2 * width) for _ in range(2))
+
+    def forward(self, maps: Float[Tensor, "B 10 H W"], wording: Float[Tensor, "B E"]) -> Float[Tensor, "B 3 H W"]:
+        """Albedo in [0, 1], not multiplied by opacity."""
+        x = maps[:, 1:] / maps[:, :1].clamp(min=0.05)
+        own = x[:, 3:6]
+        angles = torch.cat([x[:, -3:] * (math.pi * wave) for wave in WAVES], 1)
+        x = torch.cat([x, angles.sin(), angles.cos()], 1)
+        for layer, film in zip(self.layers, self.film, strict=False):
+            scale, shift = film(F.silu(wording))[:, :, None, None].chunk(2, 1)
+            x = F.silu(layer(x) * (1 + scale) + shift)
+        colour, share = self.layers[-1](x).sigmoid().split([3, 1], 1)
+        return own + share * (colour - own)
+
+
+def picture(
+    opacity: Float[Tensor, "B 1 H W"], normal: Float[Tensor, "B 3 H W"], albedo: Float[Tensor, "B 3 H W"], views: Views
+) -> Float[Tensor, "B 3 H W"]:
+    """What these show under the views' light and before their backdrop, in [-1, 1]."""
+    opacity, normal, albedo = (part.movedim(1, -1) for part in (opacity, normal, albedo))
     backdrop = torch.where(views.plain[:, None] > 0.5, views.backdrop, 0.5)[:, None, None]
     shown = opacity * shade(albedo, F.normalize(normal, dim=-1), views) + (1 - opacity) * backdrop
     return shown.movedim(-1, 1) * 2 - 1
@@ -225,18 +273,19 @@ def _columns(image: Float[Tensor, "C K y x"]) -> Float[Tensor, "C y x K"]:
 
 
 class Residual(nn.Module):
-    """Two convolutions whose normalised input is scaled and shifted by the conditioning (FiLM)."""
+    """Two convolutions; with an embedding, its normalised input is scaled and shifted by the conditioning (FiLM)."""
 
-    def __init__(self, width: int, out: int, embedding: int) -> None:
+    def __init__(self, width: int, out: int, embedding: int = 0) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(8, width), nn.GroupNorm(8, out)
         self.conv1 = nn.Conv2d(width, out, 3, padding=1)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
-        self.film = nn.Linear(embedding, 2 * out)
+        self.film = nn.Linear(embedding, 2 * out) if embedding else None
         self.skip = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B C h w"], told: Float[Tensor, "B E"]) -> Float[Tensor, "B D h w"]:
-        scale, shift = self.film(F.silu(told))[:, :, None, None].chunk(2, 1)
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden) * (1 + scale) + shift))
-        return self.skip(x) + hidden
+    def forward(self, x: Float[Tensor, "B C h w"], told: Float[Tensor, "B E"] | None = None) -> Tensor:
+        hidden = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.film is not None and told is not None:
+            scale, shift = self.film(F.silu(told))[:, :, None, None].chunk(2, 1)
+            hidden = hidden * (1 + scale) + shift
+        return self.skip(x) + self.conv2(F.silu(hidden))

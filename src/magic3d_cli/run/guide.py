@@ -10,17 +10,16 @@ from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import NAMES, locate, weights_sha256
+from magic3d_cli.guidance.sources import HUB, INSTALLED, NAMES, OPEN_VOCABULARY, locate, state_of, weights_sha256
 from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.stage_report import Objective
-
-STAGES = ("coarse", "fine")
 
 
 class Guide(Protocol):
     """What the pipeline needs to know of a prior; tests put a known image in its place."""
 
-    prior: str  # its name, for people
+    def name(self, stage: str) -> str:
+        """The stage's prior, for people and for checkpoints."""
 
     def sha256(self, stage: str) -> str:
         """Identifies the weights that guide a stage."""
@@ -30,21 +29,25 @@ class Guide(Protocol):
 
 
 class PriorGuide:
-    """Score distillation from one prior, or from a pair that keeps one model per stage."""
+    """Score distillation from one prior a stage; a prior may also keep a model for each."""
 
-    def __init__(self, name: str, prompt: str, seed: int, device: str) -> None:
+    def __init__(self, coarse: str, fine: str, prompt: str, seed: int, device: str) -> None:
         """Find the weights of both stages and check the prompt, before any work starts.
 
         Raises EnvironmentFault when there is no such prior, UsageError for words that it does not know.
         """
-        self.prior = _full_name(name)
+        self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
         self.prompt, self.seed, self.device = prompt, seed, device
-        self._folders = {stage: locate(name, stage) for stage in STAGES}
+        self._folders = {stage: locate(name, stage) for stage, name in self._names.items()}
         self._loaded: DiffusersPrior | None = None
         for folder in self._folders.values():
             words = next((p for p in (folder, folder.parent) if (p / "vocabulary.json").is_file()), None)
             if words is not None:
                 Vocabulary.load(words / "vocabulary.json").parse(prompt, seed)
+
+    def name(self, stage: str) -> str:
+        """What a checkpoint keeps: what "auto" chose, and directories in full."""
+        return self._names[stage]
 
     def sha256(self, stage: str) -> str:
         """Hash of the stage's weights."""
@@ -54,7 +57,7 @@ class PriorGuide:
         """Load the stage's prior, unless the stage before used the same one, and encode the prompt."""
         if self._loaded is None or self._loaded.folder != self._folders[stage]:
             self._loaded = None  # freed before the next one is loaded
-            self._loaded = load_prior(self.prior, self.device, stage=stage)
+            self._loaded = load_prior(self._names[stage], self.device, stage=stage)
         words = read_prompt(self._loaded, self.prompt, self.seed)
         return ScoreDistillation(self._loaded, condition(self._loaded, words), settings)
 
@@ -62,9 +65,13 @@ class PriorGuide:
 _hash = cache(weights_sha256)
 
 
-def _full_name(name: str) -> str:
-    """A name that a checkpoint can keep: what "auto" chose, and directories in full."""
-    if name in NAMES:
-        return "builtin" if name == "auto" else name
+def full_name(name: str, device: str) -> str:
+    """A name that means the same later and elsewhere: directories in full, and for "auto" the built-in prior, or
+
+    with a GPU a Stable Diffusion that is in the cache already: nothing is downloaded unasked.
+    """
+    if name == "auto":
+        cached = (key for key in OPEN_VOCABULARY if device == "cuda" and state_of(HUB[key]) == INSTALLED)
+        return next(cached, "builtin")
     folder = Path(name).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else name
+    return str(folder.resolve()) if name not in NAMES and folder.is_dir() else name

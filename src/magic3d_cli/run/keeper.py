@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from magic3d_cli.ranks import current
 from magic3d_cli.run.atomic import write_atomically
 from magic3d_cli.run.directory import RunDirectory
-from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.interrupts import Interrupted, Interrupts
 from magic3d_cli.run.ledger import Ledger
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.stage_report import StepReport
@@ -75,9 +77,10 @@ class Keeper:
         self._last = now
         self.run.log("step", stage=report.stage, step=report.step, **_rounded(report))
         self.observer.step(report)
-        if self.interrupts.pending is not None:
+        if current().any(self.interrupts.pending is not None):
             self.save()
             self.interrupts.check()
+            raise Interrupted(signal.SIGTERM)  # another process was told to stop
         if time.monotonic() >= self._next_checkpoint:
             self.save()
             self._next_checkpoint = time.monotonic() + self.cadence.checkpoint

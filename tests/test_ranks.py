@@ -1,0 +1,91 @@
+"""Several processes make what one makes: the same scene, from the same random numbers, in shares."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_priors import save_builtin
+from tiny_run import run_tiny, tiny_settings
+
+from magic3d_cli import ranks
+from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.conditioning import condition, read_prompt
+from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.guidance.prior import load_prior
+from magic3d_cli.pipeline import Saved
+from magic3d_cli.settings import GuidanceSettings
+from magic3d_cli.views import ViewSampling, sample_views, turntable
+
+TINY = Path(__file__).with_name("tiny_run.py")
+
+
+def two(*arguments: object) -> subprocess.Popen[str]:
+    """tiny_run.py in two gloo processes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(TINY), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def picture(checkpoint: Path) -> torch.Tensor:
+    saved = Saved.load(checkpoint)
+    return saved.stage(saved.settings, "cpu").render(turntable(4), 48).rgb
+
+
+def test_two_processes_make_the_scene_of_one(tmp_path: Path) -> None:
+    run_tiny(tmp_path / "one.glb")
+    run_tiny(tmp_path / "other.glb", settings=tiny_settings(seed=1))
+    process = two(tmp_path / "two.glb")
+    assert process.communicate(timeout=300)[0] is not None and process.returncode == 0
+    assert (tmp_path / "two.glb").is_file()
+    for stage in ("coarse", "fine"):
+        one, both, other = (picture(tmp_path / f"{name}.run" / f"{stage}.ckpt") for name in ("one", "two", "other"))
+        assert (one - both).abs().mean() < 0.1 * (one - other).abs().mean()
+
+
+def test_one_process_told_to_stop_stops_both_and_the_run_goes_on_alone(tmp_path: Path) -> None:
+    process = two(tmp_path / "ball.glb", 0.3, "coarse")
+    log = tmp_path / "ball.run" / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and '"step": 3' in log.read_text()):
+        time.sleep(0.05)
+    os.kill(int((tmp_path / "process.1").read_text()), signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode != 0 and not (tmp_path / "ball.glb").exists()
+    assert 3 <= Saved.load(tmp_path / "ball.run" / "coarse.ckpt").header["step"] < 10
+    assert run_tiny(tmp_path / "ball.glb")["output"].endswith("ball.glb")
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_shares_of_score_distillation_add_up_to_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    prior = load_prior(str(save_builtin(tmp_path / "prior")), stage="coarse")
+    objective = ScoreDistillation(prior, condition(prior, read_prompt(prior, "a red car", 0)), GuidanceSettings())
+    views = sample_views(4, ViewSampling(), torch.Generator().manual_seed(0))
+    images = torch.rand(4, 16, 16, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+
+    def gradient(place: ranks.Ranks) -> torch.Tensor:
+        monkeypatch.setattr("magic3d_cli.guidance.distillation.current", lambda: place)
+        loss, _ = objective(place.own(images), place.own(views), 0.3, torch.Generator().manual_seed(2))
+        return torch.autograd.grad(loss, images)[0]
+
+    whole = gradient(ranks.Ranks())
+    shares = torch.stack([gradient(ranks.Ranks(index, count)) for index in range(count)]).mean(0)
+    torch.testing.assert_close(shares, whole, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+
+
+def test_views_that_cannot_be_shared_out_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    settings = tiny_settings()
+    with pytest.raises(UsageError, match="coarse stage's 2 views"), ranks.joined("cpu", settings):
+        pass
+    settings = replace(settings, coarse=replace(settings.coarse, views=6))
+    with pytest.raises(UsageError, match="fine stage's 2 views"), ranks.joined("cpu", settings):
+        pass
