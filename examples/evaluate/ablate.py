@@ -112,7 +112,7 @@ def make(prompt: str, chosen: Settings, folder: Path) -> float:
         begun = time.time()
         try:
             with RunDirectory.for_output(out) as run:
-                guide = PriorGuide("builtin", prompt, chosen.seed, "cpu")
+                guide = PriorGuide("builtin", "builtin", prompt, chosen.seed, "cpu")
                 pipeline.generate(pipeline.Job(prompt, chosen, out, run, guide), fresh=True)
         except Magic3DError as error:
             print(f"{prompt}: {error.what}", flush=True)
