@@ -48,11 +48,7 @@ def generate(
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
         where = choose_device(device)
         guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where)
-        if (
-            where == "cuda"
-            and "auto" in (coarse_prior or prior, fine_prior or prior)
-            and guide.name("fine") == "builtin"
-        ):
+        if where == "cuda" and prior == "auto" and guide.name("fine") == "builtin":
             work.observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
         with joined(where, chosen) as ranks, opened(RunDirectory.for_output(out), ranks) as run:
             job = pipeline.Job(
