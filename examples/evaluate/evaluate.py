@@ -119,7 +119,7 @@ def summary(found: dict[str, dict[str, Any]], real: dict[str, dict[str, Any]]) -
         out[f"{place} @1"] = float((ranks == 0).mean())
         out[f"{place} @5"] = float((ranks < 5).mean())
     fronted = [p for p in found if np.median(_turn(real[p]["untextured"]["azimuth"])) < TELLS_FRONT]
-    errors = np.array([_turn(found[p]["untextured"]["azimuth"]) for p in fronted])
+    errors = np.array([_turn(found[p]["untextured"]["azimuth"]) for p in fronted]).reshape(-1, 8)
     out["prompts with a front"] = len(fronted)
     out["azimuth error, degrees"] = float(np.degrees(np.median(errors)))
     back = errors[:, 3:6]  # cameras at 135, 180 and 225 degrees; an error of more than 120 there says "front"
@@ -160,7 +160,7 @@ def composition(source: Source, captions: dict[str, Caption], data: Path) -> dic
             right, total = right + (nearest == asked), total + 1
             if nearest != asked:
                 out["misses"].append(f"{prompt}: {nearest}")
-        out[role] = right / total if total else None
+        out[role] = right / total if total else math.nan
         out[f"{role} prompts"] = total
     return out
 
