@@ -14,9 +14,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builtin_prior"))
 
+from batches import LUMA, indexed
 from gbuffer import draw, pack
 from manifest import NOUNS
-from paint import COLOURS, MATERIALS, dress
+from paint import dress
 from render import brighten, load, normalise
 from sample import ddim
 
@@ -55,7 +56,7 @@ def _drawn(data: Path, source: str, yaw: float, side: int) -> tuple[Int[np.ndarr
     arrays = pack(normalise(load(data, source), yaw))
     buffers = np.stack([draw(*arrays, matrix, 2 * side, 2) for matrix in views(True).world_to_clip().numpy()])
     brighten(buffers)
-    lit = buffers[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    lit = buffers[..., :3].astype(np.float32) @ LUMA
     return buffers, max(float(lit.sum() / buffers[..., 9].sum()), 0.04)
 
 
@@ -65,8 +66,7 @@ def of_model(data: Path, caption: Caption, textured: bool, side: int = SIDE) -> 
     source, yaw = noun.models[noun.styles.index(caption.style) if caption.style else 0]
     buffers, mean = _drawn(data, source, yaw, side)
     seen = views(textured)
-    tint = np.array(COLOURS[caption.colour][1] if caption.colour else (-1, -1, -1), np.float32)
-    material = list(MATERIALS).index(caption.material) if caption.material else -1
+    tint, material = indexed(caption.colour, caption.material)
     out = np.empty((COUNT, 3, side, side), np.float32)
     for k in range(COUNT):
         backdrop = np.full((4, 3), BACKDROP, np.float32)

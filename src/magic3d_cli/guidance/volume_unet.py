@@ -44,14 +44,9 @@ class Volume:
 
 @dataclass
 class VolumeUNetOutput(BaseOutput):
-    """`sample` [B, C, h, w] is the prediction, `maps` [B, 10, H, W] the feature image that it was made beside,
-
-    `albedo` [B, 3, H, W] that image's colour as the caption words it.
-    """
+    """`sample` [B, C, h, w] is the prediction."""
 
     sample: Tensor
-    maps: Tensor | None = None
-    albedo: Tensor | None = None
 
 
 class VolumeUNet(ModelMixin, ConfigMixin):
@@ -208,7 +203,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         time = torch.cat([angles.sin(), angles.cos()], -1)
         told = self.embed(torch.cat([time, class_labels.float(), wording.float()], -1).to(sample.dtype))
         albedo = self.painter(maps.to(sample.dtype), wording).float()
-        shown = picture(maps[:, :1], maps[:, 1:4], albedo.detach(), views)
+        shown = picture(maps[:, :1], maps[:, 1:4], albedo, views)
         shown = space_to_depth(shown, sample.shape).to(sample.dtype)
         seen = F.pixel_unshuffle(maps.to(sample.dtype), self.rays)
         x = self.enter(torch.cat([sample, shown, seen], 1).contiguous(memory_format=torch.channels_last))
@@ -221,9 +216,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             x = block(torch.cat([x if i == 0 else F.interpolate(x, scale_factor=2.0), kept.pop()], 1), told)
         noisy, imagined = self.keep(told)[:, :, None, None].chunk(2, 1)
         output = self.leave(F.silu(x)) + noisy * sample + imagined * shown
-        if not return_dict:
-            return output, maps
-        return VolumeUNetOutput(sample=output, maps=maps, albedo=albedo)
+        return VolumeUNetOutput(sample=output) if return_dict else (output,)
 
 
 class Painter(nn.Module):
