@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from magic3d_cli import __version__
+from magic3d_cli.cli.bench import bench
+from magic3d_cli.cli.doctor import doctor
 from magic3d_cli.cli.export import export
 from magic3d_cli.cli.failures import say
 from magic3d_cli.cli.generate import generate
@@ -27,6 +29,8 @@ app.command()(generate)
 app.command()(refine)
 app.command()(export)
 app.command()(priors)
+app.command()(bench)
+app.command()(doctor)
 
 
 def _version(asked: bool) -> None:

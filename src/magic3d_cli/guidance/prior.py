@@ -39,7 +39,7 @@ class DiffusersPrior:
         self.index = read_json(folder / "model_index.json")
         part = next((p for p in ("unet", "transformer") if p in self.index), "unet")
         cls = self._class_of(part, tuple(DENOISERS))
-        self.network = _load(folder / part, cls, dtype, device)
+        self.network = self._component(part, cls, dtype)
         # Convolutions in bf16 on a CPU are ten times slower in the default memory format.
         self.network.to(memory_format=torch.channels_last)
         self.alphas_cumprod, self.prediction = _read_schedule(folder, self.index)
@@ -52,6 +52,10 @@ class DiffusersPrior:
         self.vocabulary = Vocabulary.load(words / "vocabulary.json") if words else None
         self._text_encoder: Any = None
 
+    def _component(self, part: str, cls: str, dtype: torch.dtype) -> Any:
+        """A part's network, ready for use."""
+        return _load(self.folder / part, cls, dtype, self.device)
+
     def _class_of(self, part: str, known: tuple[str, ...]) -> str:
         entry = self.index.get(part)
         name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
@@ -63,11 +67,10 @@ class DiffusersPrior:
         return name
 
     def _load_vae(self) -> Any:
-        folder = self.folder / "vae"
         cls = self._class_of("vae", AUTOENCODERS)
         # Only where the file itself says so: diffusers' default is true, also for VAEs that are safe in fp16.
-        upcast = read_json(folder / "config.json").get("force_upcast", False)
-        vae = _load(folder, cls, torch.float32 if upcast else self.dtype, self.device)
+        upcast = read_json(self.folder / "vae" / "config.json").get("force_upcast", False)
+        vae = self._component("vae", cls, torch.float32 if upcast else self.dtype)
         vae.decoder = None  # score distillation only encodes
         return vae
 
@@ -131,7 +134,7 @@ class DiffusersPrior:
             cls = self._class_of("text_encoder", TEXT_ENCODERS)
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if cls.startswith("T5") else torch.float32
-            encoder = _load(self.folder / "text_encoder", cls, dtype, self.device)
+            encoder = self._component("text_encoder", cls, dtype)
             tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
             self._text_encoder = encoder, tokenizer
         encoder, tokenizer = self._text_encoder

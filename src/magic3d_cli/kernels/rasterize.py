@@ -45,7 +45,7 @@ def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
     clip = clip.detach()
     if faces.shape[0] == 0:
         return torch.full((clip.shape[0], size, size), -1, dtype=torch.int32, device=clip.device)
-    if clip.is_cuda and _nvdiffrast() is not None and size % 8 == 0 and size <= 2048:
+    if clip.is_cuda and nvdiffrast() is not None and size % 8 == 0 and size <= 2048:
         return _rasterize_nvdiffrast(clip, faces, size)
     if clip.is_cuda:
         return rasterize_reference(clip, faces, size)
@@ -178,7 +178,7 @@ def _reference_image(xy: Tensor, depth: Tensor, usable: Tensor, faces: Tensor, s
 
 
 @lru_cache(maxsize=1)
-def _nvdiffrast() -> Any:
+def nvdiffrast() -> Any:
     """nvdiffrast's torch module and a CUDA context for it, or None where it is not installed."""
     if importlib.util.find_spec("nvdiffrast") is None:
         return None
@@ -191,7 +191,7 @@ def _nvdiffrast() -> Any:
 
 
 def _rasterize_nvdiffrast(clip: Tensor, faces: Tensor, size: int) -> Tensor:
-    module, context = _nvdiffrast()
+    module, context = nvdiffrast()
     buffer, _ = module.rasterize(
         context, clip.float().contiguous(), faces.int().contiguous(), (size, size), grad_db=False
     )

@@ -1,0 +1,190 @@
+"""What a run costs on this machine, before it is paid: what a step's seconds go to, and how long presets take.
+
+Real steps of both stages are timed on a young scene. A preset's time is predicted from them: steps at both of the
+coarse stage's resolutions, the conversion, steps of the fine stage, the asset. Where a preset has more views a step
+than are measured, all work but the optimiser's is scaled up with them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from magic3d_cli.asset.build import build_asset
+from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.kernels.rasterize import nvdiffrast
+from magic3d_cli.run.ledger import peak_memory
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.settings import GuidanceSettings, Settings
+from magic3d_cli.stage_report import StepReport
+
+Load = Callable[[str, GuidanceSettings], ScoreDistillation]
+"""(stage, settings) -> its objective, with the prior loaded."""
+WARM_UP = 2
+"""Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
+
+
+@dataclass
+class TimedPrior:
+    """A prior that counts its seconds and its floating-point operations. Everything else is the prior's own."""
+
+    prior: Any
+    seconds: dict[str, float] = field(default_factory=lambda: {"encoder": 0.0, "prior": 0.0})
+    operations: float = 0.0  # of one call of `denoise`, both halves of the guidance
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.prior, name)
+
+    def encode_image(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        return self._timed("encoder", self.prior.encode_image, images)
+
+    def denoise(
+        self, noisy: Tensor, timestep: Int[Tensor, "B"], text: Tensor, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.operations == 0:
+            with FlopCounterMode(display=False) as counter:
+                self.prior.denoise(noisy, timestep, text, features)
+            self.operations = float(counter.get_total_flops())
+        return self._timed("prior", self.prior.denoise, noisy, timestep, text, features)
+
+    def _timed(self, part: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        begun = _now(self.prior.device)
+        result = work(*arguments)
+        self.seconds[part] += _now(self.prior.device) - begun
+        return result
+
+
+def run(presets: list[Settings], load: Load, device: str, steps: int, views: int, observer: Observer) -> dict[str, Any]:
+    """Measure presets; JSON-able, times in seconds.
+
+    Args:
+        load: gives each stage its objective. steps: timed of each kind. views: measured a step, at most.
+    """
+    results = {}
+    for chosen in presets:
+        observer.phase(f"measure {chosen.preset}")
+        results[chosen.preset] = _measure(chosen, load, device, steps, views)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "kernels": kernels(device),
+        "presets": results,
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def kernels(device: str) -> dict[str, str]:
+    """What does the hot operations on this device."""
+    fast = "numba" if device == "cpu" else "PyTorch"
+    visibility = "nvdiffrast" if device == "cuda" and nvdiffrast() is not None else fast
+    return {"hash encoding": fast, "ray marching": fast, "visible triangles": visibility}
+
+
+def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -> dict[str, Any]:
+    coarse, fine = chosen.coarse, chosen.fine
+    few = replace(
+        chosen,
+        coarse=replace(coarse, views=min(coarse.views, most)),
+        fine=replace(fine, views=min(fine.views, most)),
+    )
+    begun = _now(device)
+    objective = load("coarse", coarse.guidance)
+    loading = _now(device) - begun
+    peak = _matmul_speed(objective.prior.device, getattr(objective.prior, "dtype", torch.float32))
+    scene = CoarseStage(few, chosen.seed, device)
+    parts: dict[str, Any] = {}
+    more = coarse.views / few.coarse.views
+    small = round(coarse.warm * coarse.steps)
+    for name, first, count in (("coarse, small", 0, small), ("coarse", small, coarse.steps - small)):
+        if count:
+            scene.step = first
+            parts[name] = {"steps": count, **_steps(scene, objective, steps, more, peak)}
+    begun = _now(device)
+    mesh = FineStage.from_coarse(few, scene)
+    parts["mesh"] = {"seconds": _now(device) - begun}
+    begun = _now(device)
+    objective = load("fine", fine.guidance)
+    loading += _now(device) - begun
+    parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, steps, fine.views / few.fine.views, peak)}
+    begun = _now(device)
+    vertices, faces = mesh.mesh()
+    build_asset(vertices.numpy(), faces.numpy(), mesh.albedo, chosen.asset, device=mesh.device)
+    parts["asset"] = {"seconds": _now(device) - begun}
+    parts["load"] = {"seconds": loading}
+    total = sum(part["seconds"] if "step" not in part else part["steps"] * part["step"] for part in parts.values())
+    return {
+        "predicted_seconds": total,
+        "views": [coarse.views, fine.views],
+        "views_measured": [few.coarse.views, few.fine.views],
+        "matmul_flops_per_second": peak,
+        "parts": parts,
+    }
+
+
+def _steps(
+    stage: CoarseStage | FineStage, objective: ScoreDistillation, count: int, more: float, peak: float
+) -> dict[str, Any]:
+    """Seconds of a step with `more` times the views, by kind of work, and what is done in them."""
+    timed = TimedPrior(objective.prior)
+    watched = replace(objective, prior=timed)
+    stage.run(watched, until=stage.step + WARM_UP)
+    timed.seconds = dict.fromkeys(timed.seconds, 0.0)
+    reports: list[StepReport] = []
+    stage.run(watched, until=stage.step + count, on_step=reports.append)
+    seconds = {kind: sum(report.seconds[kind] for report in reports) / count for kind in reports[0].seconds}
+    prior, encoder = timed.seconds["prior"] / count, timed.seconds["encoder"] / count
+    split = {
+        "prior": prior,
+        "encoder": encoder,
+        "rendering": seconds["render"] + seconds["objective"] - prior - encoder,
+        "backward": seconds["backward"],
+        "optimizer": seconds["optimizer"],
+    }
+    split = {kind: value * (1 if kind == "optimizer" else more) for kind, value in split.items()}
+    settings = stage.settings.coarse if isinstance(stage, CoarseStage) else stage.settings.fine
+    work = _work(stage, reports, settings.views)
+    return {
+        "step": sum(split.values()),
+        "seconds": split,
+        "prior_flops": timed.operations * more,
+        "prior_utilisation": timed.operations / prior / peak,
+        **{f"{name}_per_second": value / seconds["render"] for name, value in work.items()},
+    }
+
+
+def _work(stage: CoarseStage | FineStage, reports: list[StepReport], views: int) -> dict[str, float]:
+    """What is rendered in a step, on average."""
+    if isinstance(stage, FineStage):
+        return {"triangles": views * sum(report.metrics["faces"] for report in reports) / len(reports)}
+    coarse = stage.settings.coarse
+    small = reports[0].step <= round(coarse.warm * coarse.steps)
+    rays = views * (coarse.warm_render_size if small else coarse.render_size) ** 2
+    return {"rays": rays, "samples": sum(report.metrics["samples"] for report in reports) / len(reports)}
+
+
+def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product: what the prior could reach here at best."""
+    side = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(side, side, device=device).to(dtype)
+    best = 0.0
+    for _ in range(8):
+        begun = _now(device)
+        a @ a
+        best = max(best, 2 * side**3 / (_now(device) - begun))
+    return best
+
+
+def _now(device: torch.device | str) -> float:
+    """Seconds, once the device has done all it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

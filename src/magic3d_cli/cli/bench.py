@@ -1,0 +1,94 @@
+"""`magic3d bench`: what a step costs on this machine, and how long each preset would take."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from magic3d_cli.cli import checks, options
+from magic3d_cli.cli.failures import reported
+from magic3d_cli.cli.progress import clock
+from magic3d_cli.cli.session import choose_device, session
+from magic3d_cli.errors import UsageError
+
+PROMPT = "a car"
+"""Every prior knows it."""
+
+
+@reported
+def bench(
+    preset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be given several times.")
+    ] = None,
+    prior: options.Prior = "auto",
+    device: options.Device = "auto",
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps timed of each kind.")] = 5,
+    views: Annotated[
+        int | None, typer.Option(metavar="N", help="Views of a step measured at most; by default 4 on a CPU, else all.")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure this machine: what a step's time goes to, and how long a draft would take.
+
+    A big prior that is not downloaded is measured with random weights of the same shape: its speed, not its taste.
+    """
+    for name in preset or ():
+        checks.check_choice("--preset", name, checks.PRESETS)
+    checks.check_choice("--device", device, checks.DEVICES)
+    for option, value in (("--steps", steps), ("--views", views)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
+    with session(quiet) as work, tempfile.TemporaryDirectory() as folder:
+        from magic3d_cli import bench, settings
+
+        where = choose_device(device)
+        load, note = _loader(prior, where, Path(folder))
+        chosen = [settings.preset(name) for name in preset or checks.PRESETS]
+        most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
+        result = {"prior": note, **bench.run(chosen, load, where, steps, most, work.observer)}
+    print(json.dumps(result) if as_json else _table(result))
+
+
+def _loader(prior: str, device: str, folder: Path) -> tuple[Any, str]:
+    """How each stage's objective is loaded, and what the prior is."""
+    from magic3d_cli.guidance.conditioning import condition
+    from magic3d_cli.guidance.distillation import ScoreDistillation
+    from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
+    from magic3d_cli.guidance.sources import HUB, INSTALLED, state_of
+    from magic3d_cli.run.guide import PriorGuide
+
+    if prior not in SHAPES or state_of(HUB[prior]) == INSTALLED:
+        guide = PriorGuide(prior, prior, PROMPT, 0, device)
+        return guide.objective, guide.name("coarse")
+    random = RandomPrior(prior, folder, device)
+    told = condition(random, PROMPT)
+    note = f"{random.id} ({prior} is not downloaded): speed only"
+    return (lambda stage, settings: ScoreDistillation(random, told, settings)), note
+
+
+def _table(result: dict[str, Any]) -> str:
+    """The measurements for people."""
+    kernels = ", ".join(f"{name} by {kernel}" for name, kernel in result["kernels"].items())
+    memory = ", ".join(f"{value / 1e9:.1f} GB {name}" for name, value in result["peak_memory_bytes"].items())
+    lines = [f"{result['device']}, torch {result['torch']}; {kernels}", f"prior: {result['prior']}"]
+    for name, measured in result["presets"].items():
+        views, seen = measured["views"], measured["views_measured"]
+        scaled = "" if views == seen else f" ({seen[0]} and {seen[1]} of {views[0]} and {views[1]} views measured)"
+        lines += ["", f"{name}: about {clock(measured['predicted_seconds'])}{scaled}"]
+        for part, found in measured["parts"].items():
+            lines.append(f"  {part:14}" + (_step(found) if "step" in found else f"{found['seconds']:8.2f} s"))
+    return "\n".join([*lines, "", f"peak memory: {memory}"])
+
+
+def _step(found: dict[str, Any]) -> str:
+    split = "  ".join(f"{kind} {1000 * seconds:.0f}" for kind, seconds in found["seconds"].items())
+    rates = "  ".join(
+        f"{name.removesuffix('_per_second')} {value:.2g}/s" for name, value in found.items() if name.endswith("second")
+    )
+    use = f"prior at {found['prior_utilisation']:.0%} of a matrix product"
+    return f"{found['step']:8.3f} s a step: {split} ms; {rates}; {use}"

@@ -1,0 +1,116 @@
+"""`magic3d doctor`: what this machine has, what is used of it, and what would make it faster."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from magic3d_cli import __version__
+from magic3d_cli.cli import options
+from magic3d_cli.cli.failures import reported
+
+PACKAGES = ("torch", "diffusers", "transformers", "numba", "xatlas", "pygltflib", "trimesh")
+NVDIFFRAST = (
+    "nvdiffrast (licence: research and evaluation only) would find visible triangles faster; with nvcc installed: "
+    "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
+)
+ROOM = 10e9  # bytes
+
+
+@reported
+def doctor(as_json: options.Json = False) -> None:
+    """Check this installation: versions, the GPU, the kernels, the priors, and what is missing.
+
+    Exits with 3 when magic3d cannot work here.
+    """
+    found = examine()
+    print(json.dumps(found) if as_json else _told(found))
+    if found["faults"]:
+        raise typer.Exit(3)
+
+
+def examine() -> dict[str, Any]:
+    """Everything that is told; `faults` keep magic3d from working, `advice` would make it better."""
+    faults: list[str] = []
+    versions: dict[str, str] = {"magic3d": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            faults.append(f"{package} is missing; next: pip install --force-reinstall magic3d")
+    found: dict[str, Any] = {"system": f"{platform.system()} {platform.machine()}", "versions": versions}
+    advice: list[str] = []
+    if not faults:
+        found |= _machine(advice) | _priors(faults)
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < ROOM:
+        advice.append(f"Only {free / 1e9:.1f} GB free in this folder; a run keeps up to 1 GB beside its asset.")
+    return {**found, "faults": faults, "advice": advice}
+
+
+def _machine(advice: list[str]) -> dict[str, Any]:
+    import torch
+
+    from magic3d_cli.bench import kernels
+    from magic3d_cli.guidance.prior import default_dtype
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    told: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "memory_gigabytes": _memory()}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        told["gpu"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
+        told["gpus"] = torch.cuda.device_count()
+    elif torch.version.cuda is None:
+        told["gpu"] = "none that PyTorch can use: this is its CPU build"
+        if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
+            advice.append("There is an NVIDIA driver; install a CUDA build of PyTorch: https://pytorch.org/get-started")
+    else:
+        told["gpu"] = "none that PyTorch can use"
+    told["kernels"] = kernels(device)
+    told["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
+    if device == "cuda" and told["kernels"]["visible triangles"] != "nvdiffrast":
+        advice.append(NVDIFFRAST)
+    return told
+
+
+def _memory() -> float | None:
+    """Of the whole machine, where the system tells."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+
+
+def _priors(faults: list[str]) -> dict[str, Any]:
+    from magic3d_cli.errors import Magic3DError
+    from magic3d_cli.guidance.sources import HUB, INSTALLED, locate, state_of, weight_variant, weights_sha256
+
+    told = {}
+    try:
+        for stage in ("coarse", "fine"):
+            folder = locate("builtin", stage)
+            weight_variant(folder / "unet")
+            told[f"builtin, {stage}"] = weights_sha256(folder)[:12]
+    except Magic3DError as error:
+        faults.append(f"{error.what} next: {error.next_step}")
+    told |= {name: INSTALLED for name, source in HUB.items() if state_of(source) == INSTALLED}
+    settings = {name: os.environ[name] for name in ("HF_HOME", "HF_HUB_OFFLINE") if name in os.environ}
+    return {"priors": told, "hub": settings}
+
+
+def _told(found: dict[str, Any]) -> str:
+    """For people: one line a fact."""
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, dict) and value:
+            lines.append(f"{name}: " + ", ".join(f"{key} {text}" for key, text in value.items()))
+        elif value is not None and not isinstance(value, dict | list):
+            lines.append(f"{name.replace('_', ' ')}: {value}")
+    lines += [f"missing: {fault}" for fault in found["faults"]] + [f"advice: {line}" for line in found["advice"]]
+    return "\n".join([*lines, "magic3d cannot work here." if found["faults"] else "magic3d works here."])

@@ -1,0 +1,142 @@
+"""`magic3d bench` and `magic3d doctor`: what is measured adds up, and random weights have the big priors' shapes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import tiny_priors
+import torch
+from tiny_run import tiny_settings
+from torch.utils.flop_counter import FlopCounterMode
+
+from magic3d_cli import bench, settings
+from magic3d_cli.cli import main
+from magic3d_cli.guidance import shapes
+from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.guidance.prior import load_prior
+from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
+from magic3d_cli.run.observer import Observer
+
+TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
+MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
+"""Of one 64 x 64 forward pass of each network, and its parameters, as published or measured on the real ones."""
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_are_those_of_the_real_networks(name: str) -> None:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        unet = UNet2DConditionModel(**SHAPES[name]["unet"])
+        width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
+        image = torch.empty(1, unet.config.in_channels, 64, 64)
+        unet(image, torch.empty(1, dtype=torch.int64), torch.empty(1, 77, width))
+    assert sum(p.numel() for p in unet.parameters()) / 1e6 == pytest.approx(MILLIONS[name], rel=0.005)
+    assert counter.get_total_flops() / 1e12 == pytest.approx(TERAFLOPS[name], rel=0.01)
+
+
+def tiny_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Stable Diffusion small enough for a test, under its own name."""
+    blocks = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D"] * 2}
+    unet = {**blocks, "sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
+    unet |= {"cross_attention_dim": 16, "attention_head_dim": 4}
+    vae = {"block_out_channels": [8, 8], "down_block_types": ["DownEncoderBlock2D"] * 2, "norm_num_groups": 4}
+    vae |= {"up_block_types": ["UpDecoderBlock2D"] * 2, "latent_channels": 4, "scaling_factor": 0.5}
+    monkeypatch.setitem(shapes.SHAPES, "sd15", {"unet": unet, "vae": vae, "scheduler": SHAPES["sd15"]["scheduler"]})
+
+
+def test_random_weights_distil_like_real_ones_and_are_never_written(tmp_path: Path, monkeypatch) -> None:
+    tiny_shape(monkeypatch)
+    prior = RandomPrior("sd15", tmp_path, "cpu")
+    assert (prior.kind, prior.image_size, prior.takes_views) == ("latent", 16, False)
+    assert "random" in prior.id and not list(tmp_path.rglob("*.safetensors"))
+    told = condition(prior, "a car")
+    clean = prior.encode_image(torch.rand(2, 3, 16, 16))
+    guess, _ = prior.denoise(clean, torch.tensor([500, 900]), told.states[:2], None)
+    assert guess.shape == (2, 4, 8, 8) and guess.isfinite().all()
+
+
+def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
+    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
+    told = condition(prior, prior.vocabulary.parse("a car"))
+    chosen = tiny_settings()
+    chosen = replace(chosen, coarse=replace(chosen.coarse, views=6, warm=0.4, warm_render_size=16))
+    asked: list[str] = []
+
+    def load(stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
+        asked.append(stage)
+        return ScoreDistillation(prior, told, guidance)
+
+    found = bench.run([chosen], load, "cpu", steps=2, views=3, observer=Observer())
+    tiny = found["presets"]["tiny"]
+    assert asked == ["coarse", "fine"] and tiny["views_measured"] == [3, 2]
+    parts = tiny["parts"]
+    assert [parts[name].get("steps") for name in ("coarse, small", "coarse", "fine")] == [4, 6, 6]
+    whole = sum(part["steps"] * part["step"] for part in parts.values() if "step" in part)
+    whole += sum(parts[name]["seconds"] for name in ("load", "mesh", "asset"))
+    assert tiny["predicted_seconds"] == pytest.approx(whole)
+    for name in ("coarse, small", "coarse", "fine"):
+        assert parts[name]["step"] == pytest.approx(sum(parts[name]["seconds"].values()))
+        assert all(seconds >= 0 for seconds in parts[name]["seconds"].values())
+    # Six views are measured with three: the prior's work is doubled, and it is what a counter finds for six.
+    noisy = torch.rand(12, 3, 16, 16)
+    with FlopCounterMode(display=False) as counter:
+        text = torch.cat([told.unconditional.expand(6, -1, -1), told.states.expand(6, -1, -1)])
+        prior.denoise(noisy, torch.full((12,), 500), text, torch.zeros(12, 23))
+    assert parts["coarse"]["prior_flops"] == pytest.approx(counter.get_total_flops(), rel=0.2)
+    assert parts["coarse"]["rays_per_second"] > 0 and parts["fine"]["triangles_per_second"] > 0
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return stop.value.code or 0, *capsys.readouterr()
+
+
+def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setitem(settings.PRESETS, "draft", tiny_settings())
+    tiny_shape(monkeypatch)
+    options = ("--preset", "draft", "--steps", "1", "--device", "cpu", "--quiet")
+    code, out, err = answer(capsys, "bench", "--prior", "sd15", *options, "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "") and "speed only" in found["prior"]
+    assert found["presets"]["tiny"]["parts"]["fine"]["seconds"]["encoder"] > 0
+    _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
+    assert "tiny: about 0:0" in out and "prior: random weights" in out and "peak memory" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(("--steps", "0"), "--steps 0"), (("--views", "-1"), "--views -1"), (("--preset", "best"), "'best'")],
+)
+def test_bench_refuses_what_cannot_be_measured(capsys, arguments: tuple[str, str], told: str) -> None:
+    code, out, err = answer(capsys, "bench", *arguments)
+    assert (code, out) == (2, "") and told in err and "next:" in err
+
+
+def test_doctor_says_what_is_here(capsys) -> None:
+    code, out, _ = answer(capsys, "doctor", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["faults"] == []
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["kernels"] == bench.kernels("cuda" if torch.cuda.is_available() else "cpu")
+    assert {"builtin, coarse", "builtin, fine"} <= found["priors"].keys()
+    code, out, _ = answer(capsys, "doctor")
+    assert code == 0 and out.endswith("magic3d works here.\n")
+
+
+def test_doctor_names_what_is_missing_and_fails(capsys, monkeypatch, tmp_path: Path) -> None:
+    from magic3d_cli.guidance import sources
+
+    monkeypatch.setattr(sources, "BUILTIN", tmp_path)
+    code, out, _ = answer(capsys, "doctor")
+    assert code == 3 and "no diffusers pipeline" in out and "cannot work here" in out
+    monkeypatch.setattr("magic3d_cli.cli.doctor.PACKAGES", ("torch", "nosuchpackage"))
+    code, out, _ = answer(capsys, "doctor")
+    assert code == 3 and "nosuchpackage is missing; next: pip install" in out
