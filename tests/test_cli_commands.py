@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_priors import save_builtin
+from tiny_priors import save_builtin, save_sd
 from tiny_run import BallGuide, run_tiny, tiny_settings
 
 from magic3d_cli import settings as product_settings
@@ -153,6 +153,22 @@ def test_the_stages_can_have_different_priors_and_refine_remembers_the_fine_one(
     assert magic3d("refine", "car.run/coarse.ckpt", "-o", "again.glb") == 0
     again = checkpoint.read_header(tmp_path / "again.run" / "fine.ckpt")
     assert again["prior"] == headers[1]["prior"]
+
+
+def test_each_stage_is_guided_as_its_prior_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prior that takes any words is guided as the paper guides; the built-in one's scale would make fog of it."""
+    save_builtin(tmp_path / "one")
+    save_sd(tmp_path / "two")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    assert magic3d("generate", "a red car", "--coarse-prior", "one", "--fine-prior", "two", "-o", "car.glb") == 0
+    header = checkpoint.read_header(tmp_path / "car.run" / "fine.ckpt")
+    used = {stage: header["settings"][stage]["guidance"] for stage in ("coarse", "fine")}
+    assert used["coarse"]["scale"][0] <= 3 and used["coarse"]["weighting"] == "uniform"
+    assert used["fine"]["scale"] == [100, 100] and used["fine"]["weighting"] == "sds"
+    assert used["fine"]["times"]["end"] == [0.02, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -251,8 +251,9 @@ def test_a_hub_prior_that_is_not_cached_offline_says_what_to_do(monkeypatch, tmp
     assert "builtin" in caught.value.next_step
 
 
-def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folder):
+def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folder, tmp_path):
     import huggingface_hub
+    import huggingface_hub.constants
 
     asked = {}
 
@@ -261,6 +262,10 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
         return str(folder / "sd")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    told: list[str] = []
+    assert sources.locate("sd15", "coarse", told.append) == folder / "sd"
+    assert "4.3 GB" in told[0] and "OpenRAIL" in told[0]  # before a byte is fetched
     assert load_prior("sd15", dtype=torch.float32).kind == "latent"
     assert asked["repository"] == sources.HUB["sd15"].repository and len(asked["revision"]) == 40
     load_prior("someone/model@v2", dtype=torch.float32)

@@ -57,6 +57,9 @@ class BallGuide:
     def name(self, stage: str) -> str:
         return "ball"
 
+    def suited(self, settings: Settings) -> Settings:
+        return settings
+
     def sha256(self, stage: str) -> str:
         return f"{self.weights}-{stage}"
 

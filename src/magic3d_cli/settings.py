@@ -6,7 +6,7 @@ Sources: [paper] Magic3D, arXiv 2211.10440; [ngp] Instant-NGP, arXiv 2201.05989;
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from magic3d_cli.errors import UsageError
@@ -88,9 +88,7 @@ class FineSettings:
     geometry_lr: float = 1e-3  # signed distance and deformation, in units of one cell
     smoothness: float = 1.0  # angle between adjacent faces [paper]
     laplacian: float = 0.0
-    guidance: GuidanceSettings = field(
-        default_factory=lambda: GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.5), end=(0.02, 0.5)))
-    )
+    guidance: GuidanceSettings = GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.5), end=(0.02, 0.5)))  # [paper]
     sampling: ViewSampling = ViewSampling()
 
 
@@ -150,14 +148,14 @@ _CPU_FIELD = FieldSettings(
 # The built-in prior predicts clean images of one object a style, so its guess itself is the target: weight 1 on the
 # clean image, and low scales. Its guess is good from noise alone; at small noise it keeps whatever fog it is shown and
 # its small errors in colour add up over the steps (below 0.3 a red car turned crimson), so times stay high [m].
-_CPU_COARSE_GUIDANCE = GuidanceSettings(
+_BUILTIN_COARSE = GuidanceSettings(
     scale=(2.0, 1.0),
     times=TimestepSchedule(start=(0.7, 0.98), end=(0.4, 0.7), anneal=0.8),
     weighting="uniform",
     clean_clip=True,
 )
-_CPU_FINE_GUIDANCE = replace(
-    _CPU_COARSE_GUIDANCE,
+_BUILTIN_FINE = replace(
+    _BUILTIN_COARSE,
     scale=(2.0, 1.5),  # at 1 the guess of a thin part is half transparent, and the mesh loses it [m]
     times=TimestepSchedule(start=(0.5, 0.78), end=(0.3, 0.6), anneal=0.8),
 )
@@ -174,10 +172,10 @@ _CPU_COARSE = CoarseSettings(
     normal_agreement=0.3,
     orientation=1.0,
     field=_CPU_FIELD,
-    guidance=_CPU_COARSE_GUIDANCE,
+    guidance=_BUILTIN_COARSE,
 )
 _CPU_FINE = FineSettings(
-    steps=80, views=2, render_size=256, grid_size=48, geometry_lr=3e-3, smoothness=0.03, guidance=_CPU_FINE_GUIDANCE
+    steps=80, views=2, render_size=256, grid_size=48, geometry_lr=3e-3, smoothness=0.03, guidance=_BUILTIN_FINE
 )
 
 PRESETS: dict[str, Settings] = {
@@ -199,8 +197,14 @@ PRESETS: dict[str, Settings] = {
         fine=replace(_CPU_FINE, steps=300, grid_size=64),
         asset=AssetSettings(faces=15_000, texture_size=1024, unwrap_seconds=45.0),
     ),
-    "paper": Settings(preset="paper", coarse=CoarseSettings(), fine=FineSettings(), asset=AssetSettings(faces=40_000)),
+    "paper": Settings(
+        preset="paper",
+        coarse=CoarseSettings(guidance=_BUILTIN_COARSE),
+        fine=FineSettings(guidance=_BUILTIN_FINE),
+        asset=AssetSettings(faces=40_000),
+    ),
 }
+"""Guided for the built-in prior; see `guided_by`."""
 
 
 def preset(name: str) -> Settings:
@@ -208,3 +212,18 @@ def preset(name: str) -> Settings:
     if name not in PRESETS:
         raise UsageError(f"There is no preset {name!r}.", f"Use one of: {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def guided_by(settings: Settings, *, open_coarse: bool, open_fine: bool) -> Settings:
+    """The settings with each stage guided as its prior needs: the paper's way for a prior of open vocabulary.
+
+    What suits the built-in prior, a guess of one object at scale 2, makes fog with one that knows everything, and the
+    paper's scale of 100 burns the built-in one's colours.
+    """
+    coarse = CoarseSettings().guidance if open_coarse else _BUILTIN_COARSE
+    fine = FineSettings().guidance if open_fine else _BUILTIN_FINE
+    return replace(
+        settings,
+        coarse=replace(settings.coarse, guidance=coarse),
+        fine=replace(settings.fine, guidance=fine),
+    )

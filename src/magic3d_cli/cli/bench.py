@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,28 +48,33 @@ def bench(
         from magic3d_cli import bench, settings
 
         where = choose_device(device)
-        load, note = _loader(prior, where, Path(folder))
-        chosen = [settings.preset(name) for name in preset or checks.PRESETS]
+        load, suited, note = _loader(prior, where, Path(folder), work.observer.note)
+        chosen = [suited(settings.preset(name)) for name in preset or checks.PRESETS]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         result = {"prior": note, **bench.run(chosen, load, where, steps, most, work.observer)}
     print(json.dumps(result) if as_json else _table(result))
 
 
-def _loader(prior: str, device: str, folder: Path) -> tuple[Any, str]:
-    """How each stage's objective is loaded, and what the prior is."""
+def _loader(prior: str, device: str, folder: Path, tell: Callable[[str], None]) -> tuple[Any, Any, str]:
+    """How each stage's objective is loaded, how settings are made to suit it, and what the prior is."""
     from magic3d_cli.guidance.conditioning import condition
     from magic3d_cli.guidance.distillation import ScoreDistillation
     from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
     from magic3d_cli.guidance.sources import HUB, INSTALLED, state_of
     from magic3d_cli.run.guide import PriorGuide
+    from magic3d_cli.settings import guided_by
 
     if prior not in SHAPES or state_of(HUB[prior]) == INSTALLED:
-        guide = PriorGuide(prior, prior, PROMPT, 0, device)
-        return guide.objective, guide.name("coarse")
+        guide = PriorGuide(prior, prior, PROMPT, 0, device, tell)
+        return guide.objective, guide.suited, guide.name("coarse")
     random = RandomPrior(prior, folder, device)
     told = condition(random, PROMPT)
     note = f"{random.id} ({prior} is not downloaded): speed only"
-    return (lambda stage, settings: ScoreDistillation(random, told, settings)), note
+    return (
+        lambda stage, settings: ScoreDistillation(random, told, settings),
+        lambda settings: guided_by(settings, open_coarse=True, open_fine=True),
+        note,
+    )
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -47,7 +47,8 @@ def generate(
         chosen = replace(settings.preset(preset), seed=seed)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
         where = choose_device(device)
-        guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where)
+        guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where, work.observer.note)
+        chosen = guide.suited(chosen)
         if where == "cuda" and prior == "auto" and guide.name("fine") == "builtin":
             work.observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
         with joined(where, chosen) as ranks, opened(RunDirectory.for_output(out), ranks) as run:

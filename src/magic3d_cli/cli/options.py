@@ -23,7 +23,7 @@ Prior = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="The diffusion model that knows what things look like: auto, builtin, sd15, deepfloyd-if-m, "
+        help="The diffusion model that knows what things look like: auto, builtin, sd15, minisd, deepfloyd-if-m, "
         "a diffusers directory or a hub id.",
     ),
 ]

@@ -58,7 +58,8 @@ def refine(
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
         where = choose_device(device)
         fine_prior = prior or header.get("fine_prior", header["prior"]["id"])
-        guide = PriorGuide(fine_prior, fine_prior, header["prompt"], header["seed"], where)
+        guide = PriorGuide(fine_prior, fine_prior, header["prompt"], header["seed"], where, work.observer.note)
+        chosen = guide.suited(chosen)
         with joined(where, chosen) as ranks, opened(RunDirectory.for_output(out), ranks) as run:
             job = pipeline.Job(
                 header["prompt"],

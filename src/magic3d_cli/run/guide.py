@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -10,8 +11,17 @@ from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import HUB, INSTALLED, NAMES, OPEN_VOCABULARY, locate, state_of, weights_sha256
-from magic3d_cli.settings import GuidanceSettings
+from magic3d_cli.guidance.sources import (
+    HUB,
+    INSTALLED,
+    NAMES,
+    OPEN_VOCABULARY,
+    locate,
+    state_of,
+    vocabulary_of,
+    weights_sha256,
+)
+from magic3d_cli.settings import GuidanceSettings, Settings, guided_by
 from magic3d_cli.stage_report import Objective
 
 
@@ -20,6 +30,9 @@ class Guide(Protocol):
 
     def name(self, stage: str) -> str:
         """The stage's prior, for people and for checkpoints."""
+
+    def suited(self, settings: Settings) -> Settings:
+        """The settings as this guide needs them."""
 
     def sha256(self, stage: str) -> str:
         """Identifies the weights that guide a stage."""
@@ -31,23 +44,38 @@ class Guide(Protocol):
 class PriorGuide:
     """Score distillation from one prior a stage; a prior may also keep a model for each."""
 
-    def __init__(self, coarse: str, fine: str, prompt: str, seed: int, device: str) -> None:
+    def __init__(
+        self,
+        coarse: str,
+        fine: str,
+        prompt: str,
+        seed: int,
+        device: str,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
         """Find the weights of both stages and check the prompt, before any work starts.
+
+        `tell` is told before a download.
 
         Raises EnvironmentFault when there is no such prior, UsageError for words that it does not know.
         """
         self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
         self.prompt, self.seed, self.device = prompt, seed, device
-        self._folders = {stage: locate(name, stage) for stage, name in self._names.items()}
+        self._folders = {stage: locate(name, stage, tell) for stage, name in self._names.items()}
         self._loaded: DiffusersPrior | None = None
-        for folder in self._folders.values():
-            words = next((p for p in (folder, folder.parent) if (p / "vocabulary.json").is_file()), None)
+        self._words = {stage: vocabulary_of(folder) for stage, folder in self._folders.items()}
+        for words in self._words.values():
             if words is not None:
-                Vocabulary.load(words / "vocabulary.json").parse(prompt, seed)
+                Vocabulary.load(words).parse(prompt, seed)
 
     def name(self, stage: str) -> str:
         """What a checkpoint keeps: what "auto" chose, and directories in full."""
         return self._names[stage]
+
+    def suited(self, settings: Settings) -> Settings:
+        """The settings with each stage guided as its prior needs."""
+        opened = {f"open_{stage}": words is None for stage, words in self._words.items()}
+        return guided_by(settings, **opened)
 
     def sha256(self, stage: str) -> str:
         """Hash of the stage's weights."""
