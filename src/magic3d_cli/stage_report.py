@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,3 +27,19 @@ class StepReport:
     total: int
     metrics: dict[str, float]
     seconds: dict[str, float]  # "render", "objective", "backward", "optimizer"
+
+
+class Clock:
+    """Adds up the seconds of each phase; waits for the device, so that a phase is charged its own work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(("render", "objective", "backward", "optimizer"), 0.0)
+        self.last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[phase] += now - self.last
+        self.last = now

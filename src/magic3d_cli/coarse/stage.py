@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -17,9 +16,10 @@ from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity
 from magic3d_cli.coarse.render import Render, VolumeRender, render, step_length
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
+from magic3d_cli.portions import Portions
 from magic3d_cli.ranks import current
 from magic3d_cli.settings import Settings
-from magic3d_cli.stage_report import Objective, StepReport
+from magic3d_cli.stage_report import Clock, Objective, StepReport
 from magic3d_cli.views import Views, sample_views
 
 PIXELS = 64.0
@@ -54,6 +54,7 @@ class CoarseStage:
                 {"params": list(self.background.parameters()), "lr": coarse.background_lr},
             ]
         )
+        self.portions = Portions()
         self._mean_opacity: float | None = None  # running
 
     def run(
@@ -76,22 +77,32 @@ class CoarseStage:
 
     def _step(self, objective: Objective) -> StepReport:
         coarse = self.settings.coarse
-        clock = _Clock(self.device)
+        clock = Clock(self.device)
         progress = self.step / coarse.steps
         size = coarse.warm_render_size if progress < coarse.warm else coarse.render_size
         ranks = current()
         views = ranks.own(sample_views(coarse.views, coarse.sampling, self.generator)).to(self.device)
         jitter = ranks.draw(lambda count: torch.rand(count, size, size, generator=self.generator), len(views))
-        image = render(self.field, self.occupancy, self.background, views, size, coarse.samples_per_ray, jitter)
-        clock.lap("render")
-        loss, metrics = objective(image.rgb, views, progress, self.generator)
-        clock.lap("objective")
-        terms = self._regularisers(image, progress)
-        clock.lap("render")
         self.optimiser.zero_grad()
-        (loss + sum(terms.values())).backward()
-        clock.lap("backward")
-        covered = image.opacity.detach().mean()
+
+        def compute(part: Views, rows: slice, share: float) -> tuple[dict[str, float], Tensor, float]:
+            image = render(
+                self.field, self.occupancy, self.background, part, size, coarse.samples_per_ray, jitter[rows]
+            )
+            clock.lap("render")
+            loss, metrics = objective(image.rgb, part, progress, self.generator)
+            clock.lap("objective")
+            terms = self._regularisers(image, progress)
+            clock.lap("render")
+            (share * (loss + sum(terms.values()))).backward()
+            clock.lap("backward")
+            metrics = {"loss": loss.item(), **metrics, **{name: term.item() for name, term in terms.items()}}
+            found = {name: share * value for name, value in metrics.items()}
+            return found, share * image.opacity.detach().mean(), float(len(image.samples))
+
+        parts = self.portions.accumulate(views, self.generator, compute, self.optimiser.zero_grad)
+        found, opacities, samples = zip(*parts, strict=True)
+        covered = torch.stack(opacities).sum()
         ranks.average([covered])
         ranks.average_gradients(self.optimiser.parameters())
         opacity = float(covered)
@@ -103,12 +114,10 @@ class CoarseStage:
         self._mean_opacity = 0.9 * previous + 0.1 * opacity
         clock.lap("optimizer")
         metrics = {
-            "loss": float(loss.detach()),
-            **metrics,
-            **{name: float(term.detach()) for name, term in terms.items()},
+            **{name: sum(part[name] for part in found) for name in found[0]},
             "opacity": opacity,
             "occupied": self.occupancy.fraction(),
-            "samples": float(len(image.samples)),
+            "samples": sum(samples),
             "skipped": float(self.optimiser.skipped),
         }
         return StepReport("coarse", self.step, coarse.steps, metrics, clock.seconds)
@@ -189,19 +198,3 @@ class CoarseStage:
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"field": self.field, "background": self.background, "occupancy": self.occupancy}
-
-
-class _Clock:
-    """Adds up the seconds of each phase; waits for the device, so that a phase is charged its own work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds = dict.fromkeys(("render", "objective", "backward", "optimizer"), 0.0)
-        self.last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.seconds[phase] += now - self.last
-        self.last = now

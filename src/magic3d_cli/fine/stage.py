@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +20,10 @@ from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.render import MeshRender, render_mesh
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.fine.topology import largest_pieces, mesh_edges, roughness
+from magic3d_cli.portions import Portions
 from magic3d_cli.ranks import current
 from magic3d_cli.settings import Settings
-from magic3d_cli.stage_report import Objective, StepReport
+from magic3d_cli.stage_report import Clock, Objective, StepReport
 from magic3d_cli.views import Views, sample_views, turntable
 
 _FRUITLESS = 20  # steps in a row without a finite gradient
@@ -65,6 +65,7 @@ class FineStage:
             eps=1e-15,
             fused=True,
         )
+        self.portions = Portions()
         self._fruitless = 0
         self._mean_opacity: float | None = None  # running
 
@@ -130,58 +131,57 @@ class FineStage:
 
     def _step(self, objective: Objective) -> StepReport:
         fine = self.settings.fine
-        clock = [self._now()]
+        clock = Clock(self.device)
         ranks = current()
         views = ranks.own(sample_views(fine.views, fine.sampling, self.generator)).to(self.device)
-        vertices, faces = self.geometry.surface()
-        if len(faces) == 0:
-            raise Collapsed("The surface vanished in the fine stage.", _REMEDY)
-        edges = mesh_edges(faces, len(vertices))
-        image = render_mesh(vertices, faces, self.field.albedo, self.background, views, fine.render_size, edges)
-        terms = {}
-        # Regularisers are in the objective's units, a sum over an image's pixels.
-        pixels = fine.render_size**2
-        if fine.smoothness:
-            terms["smoothness"] = pixels * fine.smoothness * roughness(vertices, faces, edges)
-        if fine.laplacian:
-            terms["laplacian"] = pixels * fine.laplacian * self.geometry.laplacian()
-        clock.append(self._now())
-        loss, metrics = objective(image.rgb, views, self.step / fine.steps, self.generator)
-        clock.append(self._now())
+        progress = self.step / fine.steps
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + sum(terms.values())).backward()
-        clock.append(self._now())
-        covered = image.opacity.detach().mean()
+
+        def compute(part: Views, rows: slice, share: float) -> tuple[dict[str, float], Tensor, Tensor]:
+            vertices, faces = self.geometry.surface()
+            if len(faces) == 0:
+                raise Collapsed("The surface vanished in the fine stage.", _REMEDY)
+            edges = mesh_edges(faces, len(vertices))
+            image = render_mesh(vertices, faces, self.field.albedo, self.background, part, fine.render_size, edges)
+            terms = {}
+            # Regularisers are in the objective's units, a sum over an image's pixels.
+            pixels = fine.render_size**2
+            if fine.smoothness:
+                terms["smoothness"] = pixels * fine.smoothness * roughness(vertices, faces, edges)
+            if fine.laplacian:
+                terms["laplacian"] = pixels * fine.laplacian * self.geometry.laplacian()
+            clock.lap("render")
+            loss, metrics = objective(image.rgb, part, progress, self.generator)
+            clock.lap("objective")
+            (share * (loss + sum(terms.values()))).backward()
+            clock.lap("backward")
+            metrics = {"loss": loss.item(), **metrics, **{name: term.item() for name, term in terms.items()}}
+            metrics["faces"] = float(len(faces))
+            found = {name: share * value for name, value in metrics.items()}
+            return found, share * image.opacity.detach().mean(), vertices.detach()
+
+        parts = self.portions.accumulate(views, self.generator, compute, self.optimizer.zero_grad)
+        found, opacities, surfaces = zip(*parts, strict=True)
+        covered = torch.stack(opacities).sum()
         ranks.average([covered])
         ranks.average_gradients(self._parameters())
         if self._finite():
             self.optimizer.step()
             self._fruitless = 0
-            self.geometry.grow_around(vertices.detach(), self.optimizer)
+            self.geometry.grow_around(surfaces[0], self.optimizer)
         else:
             self._fruitless += 1
         self.step += 1
         opacity = float(covered)
         previous = opacity if self._mean_opacity is None else self._mean_opacity
         self._mean_opacity = 0.9 * previous + 0.1 * opacity
-        clock.append(self._now())
+        clock.lap("optimizer")
         metrics = {
-            "loss": float(loss.detach()),
-            **metrics,
-            **{name: float(term.detach()) for name, term in terms.items()},
+            **{name: sum(part[name] for part in found) for name in found[0]},
             "opacity": opacity,
-            "faces": float(len(faces)),
             "skipped": float(self._fruitless),
         }
-        phases = ("render", "objective", "backward", "optimizer")
-        seconds = {name: end - start for name, start, end in zip(phases, clock, clock[1:], strict=False)}
-        return StepReport("fine", self.step, fine.steps, metrics, seconds)
-
-    def _now(self) -> float:
-        """Seconds, once the device has done all it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return StepReport("fine", self.step, fine.steps, metrics, clock.seconds)
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

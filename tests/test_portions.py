@@ -1,0 +1,85 @@
+"""A step that runs out of memory is done in parts, with the gradient of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_run import tiny_settings
+from torch import Tensor
+
+from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.portions import Portions
+from magic3d_cli.settings import Settings
+from magic3d_cli.stage_report import Objective
+from magic3d_cli.views import turntable
+
+
+def settings() -> Settings:
+    """Four views, and no regulariser that draws random points."""
+    tiny = tiny_settings()
+    coarse = replace(tiny.coarse, views=4, normal_agreement=0.0, orientation=0.0, sparsity=1.0)
+    return replace(tiny, coarse=coarse, fine=replace(tiny.fine, views=4))
+
+
+def grey(most: int) -> Objective:
+    """Pulls every pixel to grey, in memory for `most` views."""
+
+    def objective(images: Tensor, views, progress, generator) -> tuple[Tensor, dict[str, float]]:
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 0.5 * (images - 0.5).square().sum() / len(images), {"seen": float(len(images))}
+
+    return objective
+
+
+def after_two_steps(stage: CoarseStage | FineStage, most: int) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    reports: list[dict[str, float]] = []
+    stage.run(grey(most), until=2, on_step=lambda report: reports.append(report.metrics))
+    return stage.state()[0], reports
+
+
+@pytest.mark.parametrize("kind", ["coarse", "fine"])
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_parts_make_the_step_of_the_whole(kind: str, most: int) -> None:
+    def made() -> CoarseStage | FineStage:
+        scene = CoarseStage(settings(), 3)
+        return scene if kind == "coarse" else FineStage.from_coarse(settings(), scene)
+
+    whole, told = after_two_steps(made(), 4)
+    stage = made()
+    parts, same = after_two_steps(stage, most)
+    assert stage.portions.at_once == (1 if most == 1 else 2)
+    weights = [name for name in whole if name.startswith(("field.", "geometry.", "background."))]
+    assert weights
+    for name in weights:
+        assert torch.allclose(whole[name].float(), parts[name].float(), atol=2e-4), name
+    for one, two in zip(told, same, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+        assert two["opacity"] == pytest.approx(one["opacity"], rel=1e-3)
+    assert torch.equal(whole["generator"], parts["generator"])  # the same random numbers were drawn
+
+
+def test_random_numbers_are_drawn_again_after_running_out() -> None:
+    generator, seen, forgotten = torch.Generator().manual_seed(0), [], []
+    portions = Portions()
+
+    def compute(part, rows: slice, share: float) -> Tensor:
+        drawn = torch.rand(len(part), generator=generator)
+        if len(part) > 3:
+            raise torch.OutOfMemoryError
+        seen.append((len(part), rows, share))
+        return drawn
+
+    drawn = portions.accumulate(turntable(7), generator, compute, lambda: forgotten.append(1))
+    assert seen == [(3, slice(0, 3), 3 / 7), (3, slice(3, 6), 3 / 7), (1, slice(6, 7), 1 / 7)]
+    assert forgotten == [1]
+    fresh = torch.Generator().manual_seed(0)
+    assert torch.equal(drawn[0], torch.rand(3, generator=fresh))
+
+
+def test_too_little_memory_for_a_single_view_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        CoarseStage(settings(), 0).run(grey(0), until=1)
