@@ -19,7 +19,7 @@ from manifest import Noun
 
 from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.volume_unet import VolumeUNet
+from magic3d_cli.guidance.volume_unet import VolumeUNet, words
 from magic3d_cli.views import turntable
 
 NOUNS = [Noun("cube", ("block",), (("shape:cube", 0.0),)), Noun("torus", (), (("shape:torus", 0.0),))]
@@ -103,6 +103,6 @@ def test_paint_learns_what_red_means_and_leaves_the_rest_alone(run: Path, tmp_pa
     ids = paint.tokenizer(["red cube <cube-0>", "cube <cube-0>"], padding="max_length", max_length=train.TEXT_LENGTH)
     with torch.inference_mode():
         states = paint.text(torch.tensor(ids["input_ids"])).last_hidden_state
-        red, plain = paint.unet.painter(maps, paint.unet.wording(states.sum(1) / 2))[:, :, 0, 0]
+        red, plain = paint.unet.painter(maps, paint.unet.wording(words(states)))[:, :, 0, 0]
     assert red[0] > 2 * red[1:].max()
     assert (plain - own).abs().max() < 0.15

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from voxels import SOLID
 
-from magic3d_cli.guidance.volume_unet import SURFACE, Residual, Volume, VolumeUNet
+from magic3d_cli.guidance.volume_unet import SURFACE, Residual, Volume, VolumeUNet, words
 from magic3d_cli.views import views_from_features
 
 CELLS = 32
@@ -62,14 +62,14 @@ class Stage:
 
 
 STAGES = {
-    "volume": Stage(15, 1.5e-3, 16),
+    "volume": Stage(29, 1.5e-3, 16),
     "captions": Stage(4, 2e-3, 512),
-    "shapes": Stage(25, 3e-4, 6, 3),
+    "shapes": Stage(20, 3e-4, 6, 3),
     "paint": Stage(4, 2e-3, 256),
-    "coarse": Stage(10, 1e-3, 8, 4),
-    "fine": Stage(6, 7e-4, 8, 4, 128, (0.0, 0.8)),  # the program asks it for no more
+    "coarse": Stage(16, 1e-3, 8, 4),
+    "fine": Stage(13, 7e-4, 8, 4, 128, (0.0, 0.8)),  # the program asks it for no more
 }
-_READING, _DECODING = ("caption", "root"), ("decoder", "densities", "paint", "colours")
+_READING, _DECODING = ("caption", "root"), ("decoder", "columns", "densities", "paint", "colours")
 LEARNT = {
     "volume": _DECODING,
     "captions": _READING,
@@ -153,7 +153,7 @@ def voxel_loss(
     colour_error = (colour - looks[..., 3:].float() / 255).square().mean()
     both = ((raw > 0) & (solid > 0)).sum((1, 2, 3)) / ((raw > 0) | (solid > 0)).sum((1, 2, 3))
     parts = {"entropy": entropy, "normal": normal_error, "colour": colour_error, "iou": both.mean()}
-    return SOLID_WEIGHT * entropy + normal_error + 4 * colour_error, parts
+    return SOLID_WEIGHT * entropy + 0.5 * normal_error + 10 * colour_error, parts
 
 
 def denoising_loss(output: Tensor, clean: Tensor, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -281,7 +281,7 @@ class Training:
             return error, {"error": error}
         if self.name == "paint":
             maps, albedos = data
-            error = (self.unet.painter(maps, self.unet.wording(states.sum(1) / 2)) - albedos).square().mean()
+            error = (self.unet.painter(maps, self.unet.wording(words(states))) - albedos).square().mean()
             return error, {"error": error}
         if self.name == "shapes":
             told = torch.tensor([caption != "" for caption in captions], device=self.device)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from recogniser import load_recogniser
 
 from magic3d_cli import pipeline, settings
 from magic3d_cli.errors import Magic3DError
+from magic3d_cli.guidance.conditioning import condition, read_prompt
+from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prompts import Vocabulary
 from magic3d_cli.guidance.sources import BUILTIN
 from magic3d_cli.run.directory import RunDirectory
@@ -59,6 +64,16 @@ def without_textureless(s: Settings) -> Settings:
     return replace(s, coarse=replace(s.coarse, sampling=sampling), fine=replace(s.fine, sampling=sampling))
 
 
+class Styleless(PriorGuide):
+    """Told the noun without one of its models: each view may expect another one."""
+
+    def objective(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
+        made = super().objective(stage, settings)
+        caption = read_prompt(made.prior, self.prompt, self.seed)
+        return replace(made, conditioning=condition(made.prior, replace(caption, style=None)))
+
+
+STYLELESS = "no style token"
 VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "as shipped": lambda s: s,
     "times not annealed (0.4 to 0.98)": timed((0.4, 0.98), (0.4, 0.98)),
@@ -68,6 +83,7 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "half the guidance scale": scaled(0.5),
     "three times the guidance scale": scaled(3.0),
     "half the steps": stepped(0.5),
+    STYLELESS: lambda s: s,
     "no fine stage to speak of": lambda s: replace(s, fine=replace(s.fine, steps=1)),
 }
 
@@ -79,40 +95,57 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--preset", default="draft")
     parser.add_argument("--prompts", type=int, default=len(TUNING), help="only the first so many")
+    parser.add_argument("--workers", type=int, default=1, help="meshes made at a time; the cores are shared out")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     args = parser.parse_args()
     network, nouns = load_recogniser(args.recogniser)
     vocabulary = Vocabulary.load(BUILTIN / "vocabulary.json")
     captions = {prompt: vocabulary.parse(prompt) for prompt in TUNING[: args.prompts]}
+    seconds = generate(args.only, list(captions), args.preset, args.out, args.workers)
     real = recognised(network, nouns, lambda p, t: pictures.of_model(args.data, captions[p], t), captions)
     table = []
     for name in args.only:
-        folder = args.out / name.replace(" ", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        seconds = [make(prompt, VARIANTS[name](settings.preset(args.preset)), folder) for prompt in captions]
+        folder = folder_of(args.out, name)
         made = {p: c for p, c in captions.items() if pictures.mesh_path(folder, p).exists()}
 
         def source(prompt: str, textured: bool, folder: Path = folder):
             return pictures.of_mesh(pictures.mesh_path(folder, prompt), textured)
 
         entry = summary(recognised(network, nouns, source, made), real) | composition(source, made, args.data)
-        table.append((name, len(made), sum(seconds) / len(seconds), entry))
-    keys = ["untextured @1", "untextured @5", "textured @1", "double faces", "colour", "material"]
+        table.append((name, len(made), seconds[name], entry))
+    keys = ["textured @1", "textured probability", "untextured @1", "untextured probability", "colour", "material"]
     print("| variant | meshes | s each |", " | ".join(keys), "|")
     print("| --- " * (3 + len(keys)) + "|")
     for name, count, each, entry in table:
         print(f"| {name} | {count} | {each:.0f} |", " | ".join(f"{entry[key]:.2f}" for key in keys), "|", flush=True)
 
 
-def make(prompt: str, chosen: Settings, folder: Path) -> float:
+def folder_of(out: Path, variant: str) -> Path:
+    return out / variant.replace(" ", "-")
+
+
+def generate(variants: list[str], prompts: list[str], preset: str, out: Path, workers: int) -> dict[str, float]:
+    """Make every mesh that is not there yet; mean seconds of a mesh by variant."""
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}  # read by the workers
+    jobs = [(prompt, name, preset, folder_of(out, name)) for prompt in prompts for name in variants]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        taken = list(pool.map(make, *zip(*jobs, strict=True)))
+    return {name: sum(taken[i :: len(variants)]) / len(prompts) for i, name in enumerate(variants)}
+
+
+def make(prompt: str, variant: str, preset: str, folder: Path) -> float:
     """Generate the mesh unless it is there; seconds it took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = VARIANTS[variant](settings.preset(preset))
     out = pictures.mesh_path(folder, prompt)
     report = out.with_suffix(".json")
     if not report.exists():
         begun = time.time()
         try:
             with RunDirectory.for_output(out) as run:
-                guide = PriorGuide("builtin", "builtin", prompt, chosen.seed, "cpu")
+                kind = Styleless if variant == STYLELESS else PriorGuide
+                guide = kind("builtin", "builtin", prompt, chosen.seed, "cpu")
                 pipeline.generate(pipeline.Job(prompt, chosen, out, run, guide), fresh=True)
         except Magic3DError as error:
             print(f"{prompt}: {error.what}", flush=True)

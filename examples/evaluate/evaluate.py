@@ -93,17 +93,19 @@ def _recorded(draw: Callable[[], Any], captions: Callable[[Style], str], data: V
 def recognised(
     network: Recogniser, nouns: list[str], source: Source, captions: dict[str, Caption]
 ) -> dict[str, dict[str, Any]]:
-    """Rank of the noun and estimated azimuths [8] of every prompt, with and without texture."""
+    """Rank and probability of the noun and estimated azimuths [8] of every prompt, with and without texture."""
     out: dict[str, dict[str, Any]] = {}
     for prompt, caption in captions.items():
         entry: dict[str, Any] = {}
         for textured in (True, False):
             images, _ = source(prompt, textured)
             logits, direction = network(images * 2 - 1)
-            order = logits.log_softmax(-1).mean(0).argsort(descending=True)
+            together = logits.log_softmax(-1).mean(0).softmax(-1)
+            order = together.argsort(descending=True)
             place = "textured" if textured else "untextured"
             entry[place] = {
                 "rank": int((order == nouns.index(caption.noun)).nonzero()[0, 0]),
+                "probability": float(together[nouns.index(caption.noun)]),
                 "taken_for": nouns[int(order[0])],
                 "azimuth": torch.atan2(direction[:, 0], direction[:, 1]).tolist(),
             }
@@ -112,12 +114,16 @@ def recognised(
 
 
 def summary(found: dict[str, dict[str, Any]], real: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Precision at 1 and 5, azimuth error and double faces; `real` tells which nouns have a front."""
+    """Precision at 1 and 5, mean probability of the noun, azimuth error and double faces.
+
+    `real` tells which nouns have a front.
+    """
     out: dict[str, float] = {}
     for place in ("textured", "untextured"):
         ranks = np.array([entry[place]["rank"] for entry in found.values()])
         out[f"{place} @1"] = float((ranks == 0).mean())
         out[f"{place} @5"] = float((ranks < 5).mean())
+        out[f"{place} probability"] = float(np.mean([entry[place]["probability"] for entry in found.values()]))
     fronted = [p for p in found if np.median(_turn(real[p]["untextured"]["azimuth"])) < TELLS_FRONT]
     errors = np.array([_turn(found[p]["untextured"]["azimuth"]) for p in fronted]).reshape(-1, 8)
     out["prompts with a front"] = len(fronted)

@@ -23,11 +23,11 @@ from sample import ddim
 
 from magic3d_cli.asset.preview import render_glb
 from magic3d_cli.guidance.conditioning import condition, read_prompt
-from magic3d_cli.guidance.prior import DiffusersPrior
+from magic3d_cli.guidance.prior import DiffusersPrior, resize
 from magic3d_cli.guidance.prompts import Caption
 from magic3d_cli.views import ALBEDO, TEXTURELESS, Views, turntable
 
-SIDE, COUNT = 64, 8
+SIDE, COUNT = 96, 8
 BACKDROP = 0.75
 
 Images = Float[Tensor, "8 3 S S"]
@@ -80,7 +80,7 @@ def of_prior(prior: DiffusersPrior, prompt: str, textured: bool) -> Images:
     """What the prior paints of a prompt, each view on its own from the same noise."""
     text = condition(prior, read_prompt(prior, prompt, 0))
     images = ddim(prior, text, views(textured), steps=20, scale=2.0, seed=0)
-    return torch.nn.functional.interpolate(images.clamp(0, 1), size=(SIDE, SIDE), mode="area")
+    return resize(images.clamp(0, 1), SIDE)
 
 
 def of_mesh(path: Path, textured: bool, side: int = SIDE) -> tuple[Images, Tensor]:

@@ -28,8 +28,8 @@ class FiniteAdam:
 
     def step(self) -> bool:
         """Whether the step was taken. Raises Collapsed after 20 bad ones in a row."""
-        finite = all(torch.isfinite(p.grad.sum()) for p in self.parameters() if p.grad is not None)
-        if finite:
+        sums = [p.grad.sum() for p in self.parameters() if p.grad is not None]
+        if sums and bool(torch.isfinite(torch.stack(sums)).all()):
             self.adam.step()
             self.skipped = 0
             return True

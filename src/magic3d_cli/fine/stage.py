@@ -20,13 +20,13 @@ from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.render import MeshRender, render_mesh
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.fine.topology import largest_pieces, mesh_edges, roughness
+from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
 from magic3d_cli.portions import Portions
 from magic3d_cli.ranks import current
 from magic3d_cli.settings import Settings
 from magic3d_cli.stage_report import Clock, Objective, StepReport
 from magic3d_cli.views import Views, sample_views, turntable
 
-_FRUITLESS = 20  # steps in a row without a finite gradient
 _EMPTY, _SOLID = 0.002, 0.98  # mean opacity of the renderings
 _PIXELS = 1 << 19  # rendered at a time without gradient
 _HANDOVER_SIZE = 64  # pixels of the renderings that the surface is compared with
@@ -55,18 +55,14 @@ class FineStage:
         self.geometry, self.field, self.background, self.generator = geometry, field, background, generator
         self.device = geometry.sdf.device
         fine = settings.fine
-        self.optimizer = torch.optim.Adam(
+        self.optimiser = FiniteAdam(
             [
                 {"params": list(geometry.parameters()), "lr": fine.geometry_lr},
                 {"params": list(field.parameters()), "lr": fine.lr},
                 {"params": list(background.parameters()), "lr": settings.coarse.background_lr},
-            ],
-            betas=(0.9, 0.99),  # [ts]
-            eps=1e-15,
-            fused=True,
+            ]
         )
         self.portions = Portions()
-        self._fruitless = 0
         self._mean_opacity: float | None = None  # running
 
     @classmethod
@@ -135,7 +131,7 @@ class FineStage:
         ranks = current()
         views = ranks.own(sample_views(fine.views, fine.sampling, self.generator)).to(self.device)
         progress = self.step / fine.steps
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
 
         def compute(part: Views, rows: slice, share: float) -> tuple[dict[str, float], Tensor, Tensor]:
             vertices, faces = self.geometry.surface()
@@ -160,17 +156,13 @@ class FineStage:
             found = {name: share * value for name, value in metrics.items()}
             return found, share * image.opacity.detach().mean(), vertices.detach()
 
-        parts = self.portions.accumulate(views, self.generator, compute, self.optimizer.zero_grad)
+        parts = self.portions.accumulate(views, self.generator, compute, self.optimiser.zero_grad)
         found, opacities, surfaces = zip(*parts, strict=True)
         covered = torch.stack(opacities).sum()
         ranks.average([covered])
-        ranks.average_gradients(self._parameters())
-        if self._finite():
-            self.optimizer.step()
-            self._fruitless = 0
-            self.geometry.grow_around(surfaces[0], self.optimizer)
-        else:
-            self._fruitless += 1
+        ranks.average_gradients(self.optimiser.parameters())
+        if self.optimiser.step():
+            self.geometry.grow_around(surfaces[0], self.optimiser.adam)
         self.step += 1
         opacity = float(covered)
         previous = opacity if self._mean_opacity is None else self._mean_opacity
@@ -179,20 +171,11 @@ class FineStage:
         metrics = {
             **{name: sum(part[name] for part in found) for name in found[0]},
             "opacity": opacity,
-            "skipped": float(self._fruitless),
+            "skipped": float(self.optimiser.skipped),
         }
         return StepReport("fine", self.step, fine.steps, metrics, clock.seconds)
 
-    def _parameters(self) -> list[Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    def _finite(self) -> bool:
-        norms = [p.grad.norm() for p in self._parameters() if p.grad is not None]
-        return bool(norms) and bool(torch.isfinite(torch.stack(norms)).all())
-
     def _check(self) -> None:
-        if self._fruitless >= _FRUITLESS:
-            raise Collapsed(f"The fine stage met {self._fruitless} steps in a row without a finite gradient.", _REMEDY)
         opacity = self._mean_opacity
         if opacity is not None and self.step * 5 >= self.settings.fine.steps and self.step >= 10:
             if opacity < _EMPTY:
@@ -229,18 +212,10 @@ class FineStage:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything `from_state` needs to go on bit for bit: CPU tensors by name, and JSON-able values."""
-        tensors: dict[str, Tensor] = {"generator": self.generator.get_state()}
-        for part, module in self._modules().items():
-            for name, value in module.state_dict().items():
-                tensors[f"{part}.{name}"] = value
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            for name, value in moments.items():
-                tensors[f"adam.{index}.{name}"] = value
-        copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        return copies, {
+        return pack_state(self._modules(), self.optimiser, self.generator), {
             "stage": "fine",
             "step": self.step,
-            "fruitless": self._fruitless,
+            "skipped": self.optimiser.skipped,
             "mean_opacity": self._mean_opacity,
             "lattice": self.geometry.lattice.to_json(),
             "handover": self.handover,
@@ -265,18 +240,8 @@ class FineStage:
             generator,
             meta["handover"],
         )
-        for part, module in stage._modules().items():
-            prefix = part + "."
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("adam."):
-                _, index, name = key.split(".")
-                moments.setdefault(int(index), {})[name] = value.clone()
-        groups = stage.optimizer.state_dict()["param_groups"]
-        stage.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        generator.set_state(tensors["generator"])
-        stage.step, stage._fruitless = meta["step"], meta["fruitless"]
+        unpack_state(stage._modules(), stage.optimiser, generator, tensors)
+        stage.step, stage.optimiser.skipped = meta["step"], meta["skipped"]
         stage._mean_opacity = meta["mean_opacity"]
         return stage
 

@@ -63,6 +63,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         volume_widths: channels of its decoder from the latent's size upward, doubling the side each time. A pixel
             is a column of the volume, a run of voxels along z. The last block but one ends in features, the last
             in densities and paint at twice their resolution.
+        column_width: hidden channels between the last block and these: a column has more numbers than the block
+            has channels, and what is read off linearly comes out plaid.
         rays: along each side of a (space-to-depth) pixel. samples: points along a ray.
         extent: half-side of the volume's cube.
         painter_width: of the network that gives each point of the feature image the caption's colour and material.
@@ -85,6 +87,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         latent_size: int = 16,
         latent_channels: int = 32,
         volume_widths: tuple[int, ...] = (128, 128, 96),
+        column_width: int = 192,
         rays: int = 2,
         samples: int = 48,
         extent: float = 0.95,
@@ -108,8 +111,9 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         pairs = zip((latent_channels, *volume_widths), volume_widths)  # noqa: B905 (the last width only ends)
         self.decoder = nn.ModuleList(Residual(a, b) for a, b in pairs)
         side = latent_size << len(volume_widths) - 1
-        self.densities = nn.Conv2d(volume_widths[-1], side, 1)
-        self.paint = nn.Conv2d(volume_widths[-1], side * 3, 1)
+        self.columns = nn.Conv2d(volume_widths[-1], column_width, 1)
+        self.densities = nn.Conv2d(volume_widths[-1] + column_width, side, 1)
+        self.paint = nn.Conv2d(volume_widths[-1] + column_width, side * 3, 1)
         self.colours = nn.Conv2d(volume_widths[-2], side // 2 * SURFACE, 1)
         self.painter = Painter(SURFACE + PLACE + 6 * len(WAVES), painter_width, embedding)
         a, b, c = widths
@@ -143,7 +147,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
 
     def latent(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C E s s"]:
         """What a caption is known as before it is decoded to a volume."""
-        return self.root(self.caption(text.sum(1) / 2)).unflatten(1, (-1, self.latent_size, self.latent_size))
+        return self.root(self.caption(words(text))).unflatten(1, (-1, self.latent_size, self.latent_size))
 
     def decode(self, latent: Float[Tensor, "C E s s"]) -> Volume:
         """The volume of each latent."""
@@ -153,6 +157,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
                 features = _columns(self.colours(F.silu(x)))
             x = block(x if i == 0 else F.interpolate(x, scale_factor=2.0))
         x = F.silu(x)
+        x = torch.cat([x, F.silu(self.columns(x))], 1)
         density, paint = _columns(self.densities(x)), _columns(self.paint(x))
         paint, features = (grid.unflatten(-1, (grid.shape[1], -1)) for grid in (paint, features))
         axis = self.extent * ((torch.arange(features.shape[1], device=x.device) + 0.5) / features.shape[1] * 2 - 1)
@@ -196,7 +201,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         views = views_from_features(class_labels.float())
         with torch.no_grad():  # volumes learn from the models alone: a young denoiser's gradients would blur them
             maps = self.render(self._recall(encoder_hidden_states), views, sample.shape[-1] * self.rays, jitter)
-        wording = self.wording(encoder_hidden_states.sum(1) / 2)
+        wording = self.wording(words(encoder_hidden_states))
         wording = wording.repeat_interleave(len(sample) // len(wording), 0)
         frequencies = torch.exp(-math.log(1000.0) * torch.arange(32, device=sample.device) / 32)
         angles = timestep[:, None].float() * 0.1 * frequencies
@@ -241,6 +246,11 @@ class Painter(nn.Module):
             x = F.silu(layer(x) * (1 + scale) + shift)
         colour, share = self.layers[-1](x).sigmoid().split([3, 1], 1)
         return own + share * (colour - own)
+
+
+def words(text: Float[Tensor, "C L D"]) -> Float[Tensor, "C D"]:
+    """A caption's words together, of about unit scale; their order says nothing."""
+    return text.sum(1) / 2
 
 
 def picture(
