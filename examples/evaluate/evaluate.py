@@ -9,8 +9,8 @@ GLB a prompt (generate.py). Measured, as a table and in the JSON file:
 - noise: error of the clean image by diffusion time on those pools, with the style and with the noun alone;
 - precision: share of prompts whose noun the recogniser puts first (and among five) of all nouns, over eight views
   together, of real models (the ceiling), of the prior's samples and of the meshes, with and without texture;
-- azimuth: median error of the recogniser's azimuth, and double faces: back views taken for the front, over nouns
-  whose real model has a front that it can tell;
+- azimuth: median error of the recogniser's azimuth, and double faces: objects with two of three back views taken for
+  the front, over nouns whose real model has a front that it can tell;
 - composition: colour and material, by Lab distance to the real model painted in every colour and material.
 """
 
@@ -44,6 +44,9 @@ Source = Callable[[str, bool], tuple[Tensor, Tensor | None]]
 """Pictures and, where known, coverage of a prompt, with or without texture."""
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 TELLS_FRONT = math.radians(30)
+BACKS, DOUBLE = [3, 4, 5], 2
+"""Cameras at 135, 180 and 225 degrees. A back with two of them taken for the front has a face of its own: the middle
+one alone may be a mere silhouette."""
 
 
 def lab(rgb: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
@@ -124,13 +127,25 @@ def summary(found: dict[str, dict[str, Any]], real: dict[str, dict[str, Any]]) -
         out[f"{place} @1"] = float((ranks == 0).mean())
         out[f"{place} @5"] = float((ranks < 5).mean())
         out[f"{place} probability"] = float(np.mean([entry[place]["probability"] for entry in found.values()]))
-    fronted = [p for p in found if np.median(_turn(real[p]["untextured"]["azimuth"])) < TELLS_FRONT]
-    errors = np.array([_turn(found[p]["untextured"]["azimuth"]) for p in fronted]).reshape(-1, 8)
+    fronted = [
+        prompt
+        for prompt, entry in real.items()
+        if prompt in found
+        and np.median(_turn(entry["untextured"]["azimuth"])) < TELLS_FRONT
+        and _backs_like_fronts(entry["untextured"]["azimuth"]) < DOUBLE
+    ]
+    azimuths = [found[prompt]["untextured"]["azimuth"] for prompt in fronted]
+    backs = np.array([_backs_like_fronts(estimated) for estimated in azimuths])
     out["prompts with a front"] = len(fronted)
-    out["azimuth error, degrees"] = float(np.degrees(np.median(errors)))
-    back = errors[:, 3:6]  # cameras at 135, 180 and 225 degrees; an error of more than 120 there says "front"
-    out["double faces"] = float((back > math.radians(120)).mean())
+    out["azimuth error, degrees"] = float(np.degrees(np.median([_turn(estimated) for estimated in azimuths])))
+    out["back views taken for the front"] = float(backs.mean() / len(BACKS))
+    out["double faces"] = float((backs >= DOUBLE).mean())
     return out
+
+
+def _backs_like_fronts(estimated: list[float]) -> int:
+    """Of the three back views, how many are taken for the front: an error of more than 120 degrees."""
+    return int((_turn(estimated)[BACKS] > math.radians(120)).sum())
 
 
 def _turn(estimated: list[float]) -> Float[np.ndarray, "8"]:
