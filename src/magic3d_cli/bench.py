@@ -1,6 +1,7 @@
 """What a run costs on this machine, before it is paid: what a step's seconds go to, and how long presets take.
 
-Real steps of both stages are timed on a young scene. A preset's time is predicted from them: steps at both of the
+Real steps of both stages are timed, on a scene that was taught a ball first: a young one fills the whole box, and its
+steps cost twice what those of an object do. A preset's time is predicted from them: steps at both of the
 coarse stage's resolutions, the conversion, steps of the fine stage, the asset. Where a preset has more views a step
 than are measured, all work but the optimiser's is scaled up with them.
 """
@@ -26,11 +27,16 @@ from magic3d_cli.run.ledger import peak_memory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.settings import GuidanceSettings, Settings
 from magic3d_cli.stage_report import StepReport
+from magic3d_cli.views import Views
 
 Load = Callable[[str, GuidanceSettings], ScoreDistillation]
 """(stage, settings) -> its objective, with the prior loaded."""
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
+
+
+BALL_STEPS, BALL_RADIUS = 60, 0.4
+"""Steps that make the scene that is measured; half-width of what they make, of the box's half-side."""
 
 
 @dataclass
@@ -89,6 +95,17 @@ def kernels(device: str) -> dict[str, str]:
     return {"hash encoding": fast, "ray marching": fast, "visible triangles": visibility}
 
 
+def ball(
+    images: Float[Tensor, "B H W 3"], views: Views, progress: float, generator: torch.Generator
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """An objective without a prior: a grey ball before each view's backdrop. Loss and metrics."""
+    origins, directions = views.rays(images.shape[1])
+    nearest = origins - (origins * directions).sum(-1, keepdim=True) * directions
+    behind = views.backdrop[:, None, None, :].expand_as(images)
+    target = torch.where(nearest.norm(dim=-1, keepdim=True) < BALL_RADIUS, 0.5, behind)
+    return 0.5 * (images - target).square().sum() / len(images), {}
+
+
 def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -> dict[str, Any]:
     coarse, fine = chosen.coarse, chosen.fine
     few = replace(
@@ -101,6 +118,7 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
     loading = _now(device) - begun
     peak = _matmul_speed(objective.prior.device, getattr(objective.prior, "dtype", torch.float32))
     scene = CoarseStage(few, chosen.seed, device)
+    scene.run(ball, until=BALL_STEPS)
     parts: dict[str, Any] = {}
     more = coarse.views / few.coarse.views
     small = round(coarse.warm * coarse.steps)
