@@ -8,7 +8,6 @@ than are measured, all work but the optimiser's is scaled up with them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +25,7 @@ from magic3d_cli.kernels.rasterize import nvdiffrast
 from magic3d_cli.run.ledger import peak_memory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.settings import GuidanceSettings, Settings
-from magic3d_cli.stage_report import StepReport
+from magic3d_cli.stage_report import StepReport, now
 from magic3d_cli.views import Views
 
 Load = Callable[[str, GuidanceSettings], ScoreDistillation]
@@ -63,9 +62,9 @@ class TimedPrior:
         return self._timed("prior", self.prior.denoise, noisy, timestep, text, features)
 
     def _timed(self, part: str, work: Callable[..., Any], *arguments: Any) -> Any:
-        begun = _now(self.prior.device)
+        begun = now(self.prior.device)
         result = work(*arguments)
-        self.seconds[part] += _now(self.prior.device) - begun
+        self.seconds[part] += now(self.prior.device) - begun
         return result
 
 
@@ -113,9 +112,9 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
         coarse=replace(coarse, views=min(coarse.views, most)),
         fine=replace(fine, views=min(fine.views, most)),
     )
-    begun = _now(device)
+    begun = now(torch.device(device))
     objective = load("coarse", coarse.guidance)
-    loading = _now(device) - begun
+    loading = now(torch.device(device)) - begun
     peak = _matmul_speed(objective.prior.device, getattr(objective.prior, "dtype", torch.float32))
     scene = CoarseStage(few, chosen.seed, device)
     scene.run(ball, until=BALL_STEPS)
@@ -126,17 +125,17 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
         if count:
             scene.step = first
             parts[name] = {"steps": count, **_steps(scene, objective, steps, more, peak)}
-    begun = _now(device)
+    begun = now(torch.device(device))
     mesh = FineStage.from_coarse(few, scene)
-    parts["mesh"] = {"seconds": _now(device) - begun}
-    begun = _now(device)
+    parts["mesh"] = {"seconds": now(torch.device(device)) - begun}
+    begun = now(torch.device(device))
     objective = load("fine", fine.guidance)
-    loading += _now(device) - begun
+    loading += now(torch.device(device)) - begun
     parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, steps, fine.views / few.fine.views, peak)}
-    begun = _now(device)
+    begun = now(torch.device(device))
     vertices, faces = mesh.mesh()
     build_asset(vertices.numpy(), faces.numpy(), mesh.albedo, chosen.asset, device=mesh.device)
-    parts["asset"] = {"seconds": _now(device) - begun}
+    parts["asset"] = {"seconds": now(torch.device(device)) - begun}
     parts["load"] = {"seconds": loading}
     total = sum(part["seconds"] if "step" not in part else part["steps"] * part["step"] for part in parts.values())
     return {
@@ -195,14 +194,7 @@ def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
     a = torch.randn(side, side, device=device).to(dtype)
     best = 0.0
     for _ in range(8):
-        begun = _now(device)
+        begun = now(torch.device(device))
         a @ a
-        best = max(best, 2 * side**3 / (_now(device) - begun))
+        best = max(best, 2 * side**3 / (now(torch.device(device)) - begun))
     return best
-
-
-def _now(device: torch.device | str) -> float:
-    """Seconds, once the device has done all it was given."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -29,17 +29,22 @@ class StepReport:
     seconds: dict[str, float]  # "render", "objective", "backward", "optimizer"
 
 
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Clock:
     """Adds up the seconds of each phase; waits for the device, so that a phase is charged its own work."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds = dict.fromkeys(("render", "objective", "backward", "optimizer"), 0.0)
-        self.last = time.perf_counter()
+        self.last = now(device)
 
     def lap(self, phase: str) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.seconds[phase] += now - self.last
-        self.last = now
+        lapped = now(self.device)
+        self.seconds[phase] += lapped - self.last
+        self.last = lapped
