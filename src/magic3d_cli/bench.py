@@ -32,8 +32,6 @@ Load = Callable[[str, GuidanceSettings], ScoreDistillation]
 """(stage, settings) -> its objective, with the prior loaded."""
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
-
-
 BALL_STEPS, BALL_RADIUS = 60, 0.4
 """Steps that make the scene that is measured; half-width of what they make, of the box's half-side."""
 
@@ -106,15 +104,15 @@ def ball(
 
 
 def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -> dict[str, Any]:
-    coarse, fine = chosen.coarse, chosen.fine
+    where, coarse, fine = torch.device(device), chosen.coarse, chosen.fine
     few = replace(
         chosen,
         coarse=replace(coarse, views=min(coarse.views, most)),
         fine=replace(fine, views=min(fine.views, most)),
     )
-    begun = now(torch.device(device))
+    begun = now(where)
     objective = load("coarse", coarse.guidance)
-    loading = now(torch.device(device)) - begun
+    loading = now(where) - begun
     peak = _matmul_speed(objective.prior.device, getattr(objective.prior, "dtype", torch.float32))
     scene = CoarseStage(few, chosen.seed, device)
     scene.run(ball, until=BALL_STEPS)
@@ -125,17 +123,17 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
         if count:
             scene.step = first
             parts[name] = {"steps": count, **_steps(scene, objective, steps, more, peak)}
-    begun = now(torch.device(device))
+    begun = now(where)
     mesh = FineStage.from_coarse(few, scene)
-    parts["mesh"] = {"seconds": now(torch.device(device)) - begun}
-    begun = now(torch.device(device))
+    parts["mesh"] = {"seconds": now(where) - begun}
+    begun = now(where)
     objective = load("fine", fine.guidance)
-    loading += now(torch.device(device)) - begun
+    loading += now(where) - begun
     parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, steps, fine.views / few.fine.views, peak)}
-    begun = now(torch.device(device))
+    begun = now(where)
     vertices, faces = mesh.mesh()
     build_asset(vertices.numpy(), faces.numpy(), mesh.albedo, chosen.asset, device=mesh.device)
-    parts["asset"] = {"seconds": now(torch.device(device)) - begun}
+    parts["asset"] = {"seconds": now(where) - begun}
     parts["load"] = {"seconds": loading}
     total = sum(part["seconds"] if "step" not in part else part["steps"] * part["step"] for part in parts.values())
     return {
@@ -194,7 +192,7 @@ def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
     a = torch.randn(side, side, device=device).to(dtype)
     best = 0.0
     for _ in range(8):
-        begun = now(torch.device(device))
+        begun = now(device)
         a @ a
-        best = max(best, 2 * side**3 / (now(torch.device(device)) - begun))
+        best = max(best, 2 * side**3 / (now(device) - begun))
     return best
