@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magic3d_cli.guidance.volume_unet import Volume, VolumeUNet
+from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.kernels.volume import composite_volume, composite_volume_reference
 from magic3d_cli.views import FEATURES, ViewSampling, sample_views, turntable
 
@@ -22,39 +22,39 @@ def _rays(count: int = 4, size: int = 8):
 @pytest.mark.parametrize("density", ["thin", "solid", "mixed"])
 def test_kernel_equals_the_reference_in_values_and_gradients(density: str) -> None:
     generator = torch.Generator().manual_seed(2)
-    raw = torch.randn(2, 16, 20, 24, generator=generator)  # two captions, two views each
-    raw = {"thin": raw - 3, "solid": raw + 4, "mixed": raw * 5}[density].requires_grad_()
-    paint = torch.randn(2, 16, 20, 24, 3, generator=generator).requires_grad_()
-    features = torch.randn(2, 10, 12, 14, 8, generator=generator).requires_grad_()
-    fast = composite_volume(raw, paint, features, *_rays())
-    slow = composite_volume_reference(raw, paint, features, *_rays())
+    volume = torch.randn(2, 16, 20, 24, 7, generator=generator)  # two captions, two views each
+    raw = volume[..., 0]
+    volume[..., 0] = {"thin": raw - 3, "solid": raw + 4, "mixed": raw * 5}[density]
+    volume.requires_grad_()
+    fast = composite_volume(volume, *_rays())
+    slow = composite_volume_reference(volume, *_rays())
     torch.testing.assert_close(fast, slow, rtol=0, atol=5e-3)  # rays end when 1e-3 of the light is left
     weight = torch.randn(fast.shape, generator=generator)
-    ours, theirs = (torch.autograd.grad((image * weight).sum(), (raw, paint, features)) for image in (fast, slow))
-    for mine, wanted in zip(ours, theirs, strict=True):
+    ours, theirs = (torch.autograd.grad((image * weight).sum(), volume)[0] for image in (fast, slow))
+    for mine, wanted in ((ours[..., 0], theirs[..., 0]), (ours[..., 1:], theirs[..., 1:])):
         torch.testing.assert_close(mine, wanted, rtol=5e-3, atol=5e-3)
         assert wanted.abs().max() > 0.1
 
 
 def test_each_caption_is_seen_by_its_own_views() -> None:
-    density = torch.full((2, 4, 4, 4), 3.0)
-    density[1] = -20  # the second object is empty
-    opacity = composite_volume(density, torch.zeros(2, 4, 4, 4, 3), torch.zeros(2, 2, 2, 2, 6), *_rays())[:, 0].amax(1)
+    volume = torch.full((2, 4, 4, 4, 7), 3.0)
+    volume[1] = -20  # the second object is empty
+    opacity = composite_volume(volume, *_rays())[:, 0].amax(1)
     assert (opacity[:2] > 0.9).all() and (opacity[2:] == 0).all()
 
 
 def _network() -> VolumeUNet:
     torch.manual_seed(0)
-    return VolumeUNet(8, cross_attention_dim=16, widths=(8, 8, 16), volume_widths=(16, 8), latent_channels=8)
+    narrow = {"latent_size": 8, "plane_widths": (16, 8), "voxel_width": 8}
+    return VolumeUNet(8, cross_attention_dim=16, widths=(8, 8, 16), **narrow)
 
 
 @pytest.mark.parametrize("axis, azimuth, row, column", [("y", 0, 0, None), ("x", 0, None, 1), ("z", 90, None, 0)])
 def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, column) -> None:
-    density = torch.full((1, 16, 16, 16), -20.0)
+    volume = torch.full((1, 16, 16, 16, 7), -20.0)
     high = [slice(None)] * 3
     high["yxz".index(axis)] = slice(8, None)
-    density[0, high[0], high[1], high[2]] = 9.0
-    volume = Volume(density, torch.zeros(1, 16, 16, 16, 3), torch.zeros(1, 8, 8, 8, 9))
+    volume[0, high[0], high[1], high[2]] = 9.0
     image = _network().render(volume, turntable(1, elevation=0, start=azimuth), 8)[0, 0]
     image = image if column is None else image.T
     halves = torch.stack([image[:4].mean(), image[4:].mean()])
@@ -98,11 +98,9 @@ def test_another_caption_is_imagined_anew() -> None:
 
 def test_the_feature_image_ends_in_the_place_of_what_it_shows() -> None:
     network = _network()
-    volume = network.imagine(torch.randn(1, 3, 16))
-    slab = torch.full_like(volume.density, -20.0)
-    slab[:, :, :, slab.shape[3] // 2 :] = 12.0  # solid where z > 0: seen from the front, at z = extent
-    volume = Volume(slab, volume.paint, volume.features)
-    maps = network.render(volume, turntable(1, elevation=0), 9)
+    slab = torch.full((1, 16, 16, 16, 7), -20.0)
+    slab[:, :, :, 8:] = 12.0  # solid where z > 0: seen from the front, at z = extent
+    maps = network.render(slab, turntable(1, elevation=0), 9)
     centre = maps[0, -3:, 4, 4] / maps[0, 0, 4, 4]
     torch.testing.assert_close(centre[:2], torch.zeros(2), rtol=0, atol=1e-4)
     assert 0.6 * network.extent < centre[2] < network.extent
@@ -117,3 +115,14 @@ def test_the_painter_follows_the_caption_and_not_the_neighbours() -> None:
     assert not torch.allclose(network.painter(maps, wording.flip(0)), painted, atol=1e-3)
     maps[:, 1:, :4] = torch.rand(2, 9, 4, 8)
     torch.testing.assert_close(network.painter(maps, wording)[:, :, 4:], painted[:, :, 4:])
+
+
+def test_a_place_of_the_volume_is_what_the_whole_volume_has_there() -> None:
+    network = _network()
+    latent = torch.randn(2, *network.latent_shape)
+    whole = network.decode(latent)
+    assert whole.shape == (2, 16, 16, 16, 7)
+    places = torch.randint(16**3, (2, 50), generator=torch.Generator().manual_seed(0))
+    some = network.decode(latent, places)
+    torch.testing.assert_close(some, whole.flatten(1, 3)[torch.arange(2)[:, None], places])
+    assert some[0].std(0).min() > 1e-3  # places differ

@@ -102,8 +102,8 @@ def save_builtin(root: Path, features: int = FEATURES) -> Path:
         torch.manual_seed(3 + seed)
         unet = VolumeUNet(
             sample_size=8, in_channels=3 * (size // 8) ** 2, out_channels=3 * (size // 8) ** 2, cross_attention_dim=16,
-            projection_class_embeddings_input_dim=features, widths=(8, 8, 16), volume_widths=(16, 8),
-            latent_size=4, latent_channels=8, samples=8, embedding=16, shape_embedding=16,
+            projection_class_embeddings_input_dim=features, widths=(8, 8, 16), latent_size=4,
+            latent_channels=4, plane_widths=(16, 8), voxel_width=8, samples=8, embedding=16, shape_embedding=16,
         )  # fmt: skip
         scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
         parts = {"unet": unet, "text_encoder": tiny_clip(40, 16), "scheduler": scheduler}

@@ -19,8 +19,6 @@ from voxels import EXTENT, SOLID
 from magic3d_cli.guidance.volume_unet import PLACE, SURFACE
 from magic3d_cli.views import Views, ViewSampling, sample_views
 
-RAYS = 64
-"""Side of the feature image."""
 PLACES, POINTS = 2048, 64
 """Surface voxels of each model that are compared, and that are painted."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -119,32 +117,32 @@ class CaptionBatches(Batches):
 
 
 class VoxelBatches(CaptionBatches):
-    """Captions and their models' voxels."""
+    """Captions and places in their models' voxels."""
 
     def make(self) -> tuple[list[Tensor], list[str]]:
         (indices,), captions = super().make()
-        return self.voxels_of(indices.tolist()), captions
+        return [indices, *self.voxels_of(indices.tolist())], captions
 
     def voxels_of(self, indices: list[int]) -> list[Tensor]:
-        """Solid, uint8 [C, 64, 64, 64], own colours, uint8 [C, 64, 64, 64, 3], some places, int64 [C, PLACES], and what
+        """Flat indices of places, int64 [C, 3 PLACES]: with surface, within two voxels of it, anywhere; whether they
 
-        is there, uint8 [C, PLACES, 6].
+        are solid, uint8 [C, 3 PLACES]; what the first of them look like, uint8 [C, PLACES, 6].
         """
         # NumPy, not torch: a parallel region of torch's in this thread would leave the process with more OpenMP threads
         # than cores, after which every barrier of the main thread sleeps: three times slower steps.
-        count = len(indices)
-        solid = np.empty((count, SOLID, SOLID, SOLID), np.uint8)
-        colours = np.zeros((count, SOLID**3, 3), np.uint8)
-        some = np.empty((count, PLACES), np.int64)
-        looks = np.empty((count, PLACES, SURFACE), np.uint8)
+        random = self.random
+        places = np.empty((len(indices), 3, PLACES), np.int64)
+        solid = np.empty(places.shape, np.uint8)
+        looks = np.empty((len(indices), PLACES, SURFACE), np.uint8)
         for i, index in enumerate(indices):
-            packed, places, surface = load_voxels(self.styles[index])
-            solid[i] = np.unpackbits(packed).reshape(SOLID, SOLID, SOLID)
-            colours[i, places] = surface[:, 3:]
-            chosen = self.random.integers(len(places), size=PLACES)
-            some[i], looks[i] = places[chosen], surface[chosen]
-        arrays = solid, colours.reshape(count, SOLID, SOLID, SOLID, 3), some, looks
-        return [torch.from_numpy(array) for array in arrays]
+            packed, surface, seen = load_voxels(self.styles[index])
+            chosen = random.integers(len(surface), size=(2, PLACES))
+            near = np.stack(np.unravel_index(surface[chosen[1]], (SOLID,) * 3)) + random.integers(-2, 3, (3, PLACES))
+            places[i, 0], looks[i] = surface[chosen[0]], seen[chosen[0]]
+            places[i, 1] = np.ravel_multi_index(tuple(near), (SOLID,) * 3, mode="clip")
+            places[i, 2] = random.integers(SOLID**3, size=PLACES)
+            solid[i] = packed[places[i] >> 3] >> (7 - (places[i] & 7)).astype(np.uint8) & 1
+        return [torch.from_numpy(array) for array in (places.reshape(len(indices), -1), solid.reshape(len(indices), -1), looks)]
 
 
 class PaintBatches(CaptionBatches):
@@ -191,15 +189,14 @@ class ViewBatches(VoxelBatches):
         self.generator = torch.Generator().manual_seed(seed)
 
     def make(self) -> tuple[list[Tensor], list[str]]:
-        """Images [B, 3, size, size] in [-1, 1], feature image targets [B, 7, RAYS, RAYS], view features [B, 23];
+        """Painted images [B, 3, size, size] in [-1, 1], view features [B, 23].
 
-        before them the voxels, if `solid`.
+        If `solid`, the voxels and then, instead of images, feature images [B, 7, size, size].
         """
         random, batch = self.random, self.captions * self.views
         views = sample_views(batch, ViewSampling(), self.generator, stratified=False)
         cameras = np.empty((batch, 4), np.float32)
-        images = np.empty((batch, 3, self.size, self.size), np.float32)
-        targets = np.empty((batch, 1 + SURFACE, RAYS, RAYS), np.float32)
+        images = np.empty((batch, 1 + SURFACE if self.solid else 3, self.size, self.size), np.float32)
         captions, picks, indices = [], [], []
         for _ in range(self.captions):
             index, colour, material, caption = self.draw()
@@ -212,6 +209,9 @@ class ViewBatches(VoxelBatches):
             cameras[b] = model.cameras[index]
         views = turned(views, torch.from_numpy(cameras))
         for b, (model, colour, material, index) in enumerate(picks):
+            if self.solid:
+                premultiplied(model.buffers[index], images[b])
+                continue
             backdrop = np.tile(views.backdrop[b].numpy(), (4, 1))
             if not views.plain[b]:
                 backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
@@ -221,9 +221,8 @@ class ViewBatches(VoxelBatches):
                 views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
                 backdrop.astype(np.float32), float(views.plain[b]), images[b],
             )  # fmt: skip
-            premultiplied(model.buffers[index], targets[b])
-        painted = [torch.from_numpy(images), torch.from_numpy(targets), views.features()]
-        return [*(self.voxels_of(indices) if self.solid else []), *painted], captions
+        shown = [torch.from_numpy(images), views.features()]
+        return [*(self.voxels_of(indices) if self.solid else []), *shown], captions
 
 
 def turned(views: Views, cameras: Tensor) -> Views:

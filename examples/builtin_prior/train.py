@@ -7,8 +7,8 @@ few minutes, and the same command resumes. On a CUDA GPU the same script runs in
 The network is `magic3d_cli.guidance.volume_unet.VolumeUNet` on space-to-depth pixels: the caption becomes a
 volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image.
 
-- volume: an autoencoder of the models' voxels (voxels.py); its decoder is the network's. Latents of 8192 numbers hold
-  a whole shape, and no view has to be looked at.
+- volume: a latent of every model, and the decoder that makes its voxels (voxels.py) of it (an auto-decoder: DeepSDF,
+  Park et al. 2019). Some thousand places of a model are compared, and no view has to be looked at.
 - captions: from a caption to its model's latent.
 - shapes: both together, against voxels and views: coverage, normals and own colour of several views a caption, so
   that volumes are made once a caption.
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from batches import RAYS, Batches, CaptionBatches, PaintBatches, ViewBatches, VoxelBatches, find_styles
+from batches import Batches, CaptionBatches, PaintBatches, ViewBatches, VoxelBatches, find_styles
 from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from manifest import NOUNS
@@ -39,9 +39,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
-from voxels import SOLID
 
-from magic3d_cli.guidance.volume_unet import SURFACE, Residual, Volume, VolumeUNet, words
+from magic3d_cli.guidance.volume_unet import SURFACE, VolumeUNet, words
 from magic3d_cli.views import views_from_features
 
 CELLS = 32
@@ -62,14 +61,14 @@ class Stage:
 
 
 STAGES = {
-    "volume": Stage(29, 1.5e-3, 16),
-    "captions": Stage(4, 2e-3, 512),
+    "volume": Stage(25, 3e-3, 8),
+    "captions": Stage(4, 2e-3, 256),
     "shapes": Stage(20, 3e-4, 6, 3),
     "paint": Stage(4, 2e-3, 256),
     "coarse": Stage(16, 1e-3, 8, 4),
     "fine": Stage(13, 7e-4, 8, 4, 128, (0.0, 0.8)),  # the program asks it for no more
 }
-_READING, _DECODING = ("caption", "root"), ("decoder", "columns", "densities", "paint", "colours")
+_READING, _DECODING = ("caption", "root"), ("planes", "voxel")
 LEARNT = {
     "volume": _DECODING,
     "captions": _READING,
@@ -78,12 +77,14 @@ LEARNT = {
 }
 """Parts of the network that a stage learns; coarse and fine learn what is left."""
 SIGMA2_FLOOR = 0.15
-SOLID_WEIGHT = 10.0
-"""Weight of the voxels' cross-entropy beside the error of their normals and colours."""
+ENTROPY_WEIGHT = 1.0
+"""Of the voxels' cross-entropy beside the error of their normals and colours."""
 MAPS_WEIGHT = 10.0
 """Weight of the feature image's error beside the voxels'. Voxels make thin parts a voxel thick; views know better."""
-LATENT_NOISE = 0.1
-"""Added to latents of unit variance, so that a caption need not hit them exactly."""
+LATENT_NOISE = 0.05
+"""Added to latents, which start at twice as much and grow, so that a caption need not hit them exactly."""
+LATENT_PACE = 10.0
+"""Learning rate of latents beside the decoder's: each is seen once in some sixty steps."""
 EMA = 0.999
 
 
@@ -116,44 +117,21 @@ def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
     # Fixed, and so all different: shapes alone would teach the names of colours to mean the same.
     text.requires_grad_(False)
     channels = 3 * (size // CELLS) ** 2
-    unet = VolumeUNet(sample_size=CELLS, in_channels=channels, out_channels=channels, rays=RAYS // CELLS)
+    unet = VolumeUNet(sample_size=CELLS, in_channels=channels, out_channels=channels, rays=size // CELLS)
     return unet, text
 
 
-class Encoder(nn.Module):
-    """Solid voxels and own colours of a model to its latent, as columns along z like `VolumeUNet.decode`'s."""
-
-    def __init__(self, unet: VolumeUNet, width: int = 128) -> None:
-        super().__init__()
-        self.enter = nn.Conv2d(SOLID * 4, width, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList([Residual(width, width), Residual(width, width)])
-        self.leave = nn.Conv2d(width, unet.config["latent_channels"], 1)
-
-    def forward(
-        self, solid: Int[Tensor, "C 64 64 64"], colours: Int[Tensor, "C 64 64 64 3"]
-    ) -> Float[Tensor, "C E s s"]:
-        """Of unit variance."""
-        columns = torch.cat([solid.float() * 2 - 1, colours.flatten(3).float() / 255], -1)
-        x = self.enter(columns.permute(0, 3, 1, 2).flip(2).contiguous(memory_format=torch.channels_last))
-        x = F.avg_pool2d(self.blocks[0](x), 2)
-        return F.group_norm(self.leave(F.silu(self.blocks[1](x))).float(), 1)
-
-
 def voxel_loss(
-    volume: Volume, solid: Int[Tensor, "C 64 64 64"], places: Int[Tensor, "C P"], looks: Int[Tensor, "C P 6"]
+    voxels: Float[Tensor, "C 3P 7"], solid: Int[Tensor, "C 3P"], looks: Int[Tensor, "C P 6"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of solid voxels, and the error of normal and own colour at places with surface."""
-    raw = volume.density.float()
+    """Cross-entropy of solid voxels, and the error of normal and own colour of the first ones, which hold surface."""
+    raw, found = voxels[..., 0].float(), voxels[:, : looks.shape[1], 1:].float()
     entropy = F.binary_cross_entropy_with_logits(raw, solid.float())
-    y, x, z = places // SOLID**2, places // SOLID % SOLID, places % SOLID
-    caption = torch.arange(len(places), device=places.device)[:, None]
-    found = volume.features[caption, y // 2, x // 2, z // 2, :SURFACE].float()
-    colour = found[..., 3:] + volume.paint[caption, y, x, z].float()
     normal_error = (found[..., :3] - (looks[..., :3].float() - 128) / 127).square().mean()
-    colour_error = (colour - looks[..., 3:].float() / 255).square().mean()
-    both = ((raw > 0) & (solid > 0)).sum((1, 2, 3)) / ((raw > 0) | (solid > 0)).sum((1, 2, 3))
-    parts = {"entropy": entropy, "normal": normal_error, "colour": colour_error, "iou": both.mean()}
-    return SOLID_WEIGHT * entropy + 0.5 * normal_error + 10 * colour_error, parts
+    colour_error = (found[..., 3:] - looks[..., 3:].float() / 255).square().mean()
+    wrong = ((raw > 0) != (solid > 0)).float().mean()
+    parts = {"entropy": entropy, "normal": normal_error, "colour": colour_error, "wrong": wrong}
+    return ENTROPY_WEIGHT * entropy + 0.5 * normal_error + 10 * colour_error, parts
 
 
 def denoising_loss(output: Tensor, clean: Tensor, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -174,7 +152,8 @@ def denoise(
     t = ((times[0] + (times[1] - times[0]) * u) * 1000).long().clamp(0, 999)
     alpha = alphas[t].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
-    jitter = torch.rand(len(clean), RAYS, RAYS, device=clean.device)
+    size = CELLS * unet.rays
+    jitter = torch.rand(len(clean), size, size, device=clean.device)
     output = unet(noisy.contiguous(memory_format=torch.channels_last), t, states, features, jitter)
     return output.sample, clean, alpha
 
@@ -218,7 +197,8 @@ class Training:
             self.text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
         self.model = nn.ModuleDict({"unet": self.unet, "text": self.text})
         if name == "volume":
-            self.model["encoder"] = Encoder(self.unet)
+            self.model["latents"] = nn.Embedding(len(find_styles(pool)), self.unet.root.out_features)
+            nn.init.normal_(self.model["latents"].get_parameter("weight"), std=2 * LATENT_NOISE)
         self.model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model)
         self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
@@ -226,7 +206,12 @@ class Training:
         self.learnt = self._learnt()
         pairs = zip(self.model.parameters(), self.ema.parameters(), strict=True)
         self.averages = [average for parameter, average in pairs if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.learnt, stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+        groups = [{"params": self.learnt, "pace": 1.0}]
+        if name == "volume":
+            latents = list(self.model["latents"].parameters())
+            groups = [{"params": [p for p in self.learnt if p is not latents[0]], "pace": 1.0}]
+            groups += [{"params": latents, "pace": LATENT_PACE}]
+        self.optimiser = torch.optim.AdamW(groups, stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
         self.step, self.spent = 0, 0.0
         self.checkpoint = run / f"{name}.pt"
         if self.checkpoint.exists():
@@ -236,7 +221,8 @@ class Training:
             self.step, self.spent = state["step"], state["spent"]
         self.styles = find_styles(pool)
         if name == "captions":
-            self.latents = self._encoded()
+            state = torch.load(run / "volume.pt", map_location=self.device, weights_only=True)
+            self.latents = state["ema"]["latents.weight"]
 
     def _learnt(self) -> list[nn.Parameter]:
         """What this stage learns; the rest is frozen."""
@@ -258,27 +244,18 @@ class Training:
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"model": self.model, "ema": self.ema, "optimiser": self.optimiser}
 
-    @torch.no_grad()
-    def _encoded(self) -> Float[Tensor, "S E s s"]:
-        """The latent of every style, by the encoder of the volume stage."""
-        state = torch.load(self.run / "volume.pt", map_location=self.device, weights_only=True)["ema"]
-        encoder = Encoder(self.unet).to(self.device)
-        encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")})
-        voxels = VoxelBatches(self.styles, 1, 0)
-        models = (voxels.voxels_of([index])[:2] for index in range(len(self.styles)))
-        return torch.cat([encoder(*(data.to(self.device) for data in model)) for model in models])
-
     def loss(self, data: list[Tensor], captions: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """The stage's loss and what it is made of."""
         if self.name == "volume":
-            solid, colours, places, looks = data
-            latent = self.model["encoder"](solid, colours)
-            return voxel_loss(self.unet.decode(latent + LATENT_NOISE * torch.randn_like(latent)), solid, places, looks)
+            indices, places, solid, looks = data
+            latent = self.model["latents"](indices)
+            latent = (latent + LATENT_NOISE * torch.randn_like(latent)).view(len(indices), *self.unet.latent_shape)
+            return voxel_loss(self.unet.decode(latent, places), solid, looks)
         ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
         states = self.text(ids.input_ids.to(self.device)).last_hidden_state
         if self.name == "captions":
-            error = (self.unet.latent(states).float() - self.latents[data[0]]).square().mean()
-            return error, {"error": error}
+            error = (self.unet.latent(states).float().flatten(1) - self.latents[data[0]]).square().mean()
+            return error, {"error": error / self.latents.var()}
         if self.name == "paint":
             maps, albedos = data
             error = (self.unet.painter(maps, self.unet.wording(words(states))) - albedos).square().mean()
@@ -286,24 +263,25 @@ class Training:
         if self.name == "shapes":
             told = torch.tensor([caption != "" for caption in captions], device=self.device)
             return self._shapes_loss(states, data, told)
-        images, _, features = data
+        images, features = data
         return denoising_loss(*denoise(self.unet, states, images, features, self.alphas, self.stage.times))
 
     def _shapes_loss(self, states: Tensor, data: list[Tensor], told: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        solid, _, places, looks, _, targets, features = data
+        places, solid, looks, targets, features = data
         volume = self.unet.imagine(states)
-        jitter = torch.rand(len(features), RAYS, RAYS, device=self.device)
-        maps = self.unet.render(volume, views_from_features(features), RAYS, jitter)[:, : 1 + SURFACE]
+        size = self.stage.size
+        jitter = torch.rand(len(features), size, size, device=self.device)
+        maps = self.unet.render(volume, views_from_features(features), size, jitter)[:, : 1 + SURFACE]
         kept = told.nonzero()[:, 0]
         shape = (maps - targets).square().unflatten(0, (len(told), -1))[kept].mean()
-        volume = Volume(*(part[kept] for part in vars(volume).values()))
-        loss, parts = voxel_loss(volume, solid[kept], places[kept], looks[kept])
+        voxels = volume.flatten(1, 3)[kept[:, None], places[kept]]
+        loss, parts = voxel_loss(voxels, solid[kept], looks[kept])
         return loss + MAPS_WEIGHT * shape, {"maps": shape, **parts}
 
     def update(self, rate: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimiser at this learning rate; the loss and its parts."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["pace"]
         data, captions = self.batches.queue.get()
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, parts = self.loss([tensor.to(self.device) for tensor in data], captions)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -24,22 +25,9 @@ from magic3d_cli.kernels.volume import composite_volume
 from magic3d_cli.views import FEATURES, Views, shade, views_from_features
 
 SURFACE, PLACE = 6, 3
-"""Features of a voxel: world normal and own colour, which training ties to the models, and its position."""
+"""Features of a voxel: world normal and own colour; and the numbers of a position."""
 WAVES = (2.0, 4.0, 8.0)
 """Frequencies at which the painter is told a point's position, half-waves per world unit: grain and veins need them."""
-
-
-@dataclass
-class Volume:
-    """What captions were imagined as, over the cube of half-side `extent`; indices are y, x, z, upward.
-
-    `density` [C, J, I, K] is raw (before its softplus); `features` [C, Y, X, Z, 9] is coarser: world normal and own
-    colour of the surface, and the voxel's position; `paint` [C, J, I, K, 3] is that colour's detail.
-    """
-
-    density: Tensor
-    paint: Tensor
-    features: Tensor
 
 
 @dataclass
@@ -59,12 +47,10 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         projection_class_embeddings_input_dim: length of the view features.
         class_embed_type: "projection", as diffusers calls continuous conditioning.
         widths: channels of the UNet from full to quarter resolution.
-        latent_size, latent_channels: of a caption's latent, a map of the front view.
-        volume_widths: channels of its decoder from the latent's size upward, doubling the side each time. A pixel
-            is a column of the volume, a run of voxels along z. The last block but one ends in features, the last
-            in densities and paint at twice their resolution.
-        column_width: hidden channels between the last block and these: a column has more numbers than the block
-            has channels, and what is read off linearly comes out plaid.
+        latent_size, latent_channels: of each of a caption's three latent planes (y x, y z and x z), a coarse triplane
+            (EG3D, Chan et al. 2022).
+        plane_widths: channels of their decoder from the latent's size upward, doubling the side each time.
+        voxel_width: of the network that reads a voxel off the three planes, which decides how sharp it can be.
         rays: along each side of a (space-to-depth) pixel. samples: points along a ray.
         extent: half-side of the volume's cube.
         painter_width: of the network that gives each point of the feature image the caption's colour and material.
@@ -84,19 +70,20 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         projection_class_embeddings_input_dim: int = FEATURES,
         class_embed_type: str = "projection",
         widths: tuple[int, int, int] = (48, 96, 160),
-        latent_size: int = 16,
-        latent_channels: int = 32,
-        volume_widths: tuple[int, ...] = (128, 128, 96),
-        column_width: int = 192,
+        latent_size: int = 32,
+        latent_channels: int = 6,
+        plane_widths: tuple[int, ...] = (64, 64),
+        voxel_width: int = 64,
         rays: int = 2,
-        samples: int = 48,
+        samples: int = 64,
         extent: float = 0.95,
         painter_width: int = 96,
         embedding: int = 256,
         shape_embedding: int = 512,
     ) -> None:
         super().__init__()
-        self.rays, self.samples, self.extent, self.latent_size = rays, samples, extent, latent_size
+        self.rays, self.samples, self.extent = rays, samples, extent
+        self.latent_shape = (3, latent_channels, latent_size, latent_size)
         # Two readings of the caption: shapes do not depend on its colours and materials, pictures do.
         self.caption, self.wording = (
             nn.Sequential(nn.Linear(cross_attention_dim, width), nn.SiLU(), nn.Linear(width, width))
@@ -107,14 +94,12 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             nn.SiLU(),
             nn.Linear(embedding, embedding),
         )
-        self.root = nn.Linear(shape_embedding, latent_channels * latent_size**2)
-        pairs = zip((latent_channels, *volume_widths), volume_widths)  # noqa: B905 (the last width only ends)
-        self.decoder = nn.ModuleList(Residual(a, b) for a, b in pairs)
-        side = latent_size << len(volume_widths) - 1
-        self.columns = nn.Conv2d(volume_widths[-1], column_width, 1)
-        self.densities = nn.Conv2d(volume_widths[-1] + column_width, side, 1)
-        self.paint = nn.Conv2d(volume_widths[-1] + column_width, side * 3, 1)
-        self.colours = nn.Conv2d(volume_widths[-2], side // 2 * SURFACE, 1)
+        self.root = nn.Linear(shape_embedding, 3 * latent_channels * latent_size**2)
+        first, last = plane_widths[0], plane_widths[-1]
+        self.planes = nn.ModuleList([nn.Conv2d(latent_channels, first, 1), Residual(first, first, norm=False)])
+        self.planes.extend(Residual(a, b, norm=False) for a, b in pairwise(plane_widths))
+        self.planes.append(nn.Conv2d(last, voxel_width, 1))
+        self.voxel = nn.Sequential(nn.Linear(voxel_width, voxel_width), nn.SiLU(), nn.Linear(voxel_width, 1 + SURFACE))
         self.painter = Painter(SURFACE + PLACE + 6 * len(WAVES), painter_width, embedding)
         a, b, c = widths
         self.enter = nn.Conv2d(2 * in_channels + (1 + SURFACE + PLACE) * rays**2, a, 3, padding=1)
@@ -127,7 +112,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         # Shares in the output of the noisy image (nearly all where noise is small) and of the imagined one.
         self.keep = nn.Linear(embedding, 2)
         self._initialise()
-        self._imagined: tuple[Tensor, Volume] | None = None
+        self._imagined: tuple[Tensor, Tensor] | None = None
 
     def _initialise(self) -> None:
         """Unit gain in every conditioning layer: at PyTorch's default the caption hardly reaches the picture."""
@@ -135,37 +120,44 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1.3 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-        for module in (self.keep, self.paint):
-            nn.init.zeros_(module.get_parameter("weight"))
-            nn.init.zeros_(module.get_parameter("bias"))
+        # Their sigmoid and their shares start in the middle.
+        nn.init.zeros_(self.painter.layers[-1].get_parameter("weight"))
+        nn.init.zeros_(self.keep.get_parameter("weight"))
         self.keep.get_parameter("bias").data[1] = 0.9
-        nn.init.constant_(self.densities.get_parameter("bias"), -2.0)  # nearly transparent
+        self.voxel.get_parameter("2.bias").data[0] = -2.0  # nearly transparent
 
-    def imagine(self, text: Float[Tensor, "C L D"]) -> Volume:
-        """The volume of each caption."""
+    def imagine(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C J I K 7"]:
+        """The volume of each caption over the cube of half-side `extent`, indexed y, x, z, upward.
+
+        Of each voxel the raw density (before its softplus), world normal and own colour.
+        """
         return self.decode(self.latent(text))
 
-    def latent(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C E s s"]:
+    def latent(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C 3 E s s"]:
         """What a caption is known as before it is decoded to a volume."""
-        return self.root(self.caption(words(text))).unflatten(1, (-1, self.latent_size, self.latent_size))
+        return self.root(self.caption(words(text))).unflatten(1, self.latent_shape)
 
-    def decode(self, latent: Float[Tensor, "C E s s"]) -> Volume:
-        """The volume of each latent."""
-        x = latent.contiguous(memory_format=torch.channels_last)
-        for i, block in enumerate(self.decoder):
-            if i == len(self.decoder) - 1:
-                features = _columns(self.colours(F.silu(x)))
-            x = block(x if i == 0 else F.interpolate(x, scale_factor=2.0))
-        x = F.silu(x)
-        x = torch.cat([x, F.silu(self.columns(x))], 1)
-        density, paint = _columns(self.densities(x)), _columns(self.paint(x))
-        paint, features = (grid.unflatten(-1, (grid.shape[1], -1)) for grid in (paint, features))
-        axis = self.extent * ((torch.arange(features.shape[1], device=x.device) + 0.5) / features.shape[1] * 2 - 1)
-        place = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)[..., [1, 0, 2]]  # x, y, z
-        place = place.to(features.dtype).expand(*features.shape[:-1], 3)
-        return Volume(density, paint, torch.cat([features, place], -1))
+    def decode(
+        self, latent: Float[Tensor, "C 3 E s s"], places: Int[Tensor, "C P"] | None = None
+    ) -> Float[Tensor, "C J I K 7"] | Float[Tensor, "C P 7"]:
+        """The volume of each latent, or what it has at some places (flat indices)."""
+        x = latent.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        enter, block, *blocks, leave = self.planes
+        x = block(enter(x))
+        for block in blocks:
+            x = block(F.interpolate(x, scale_factor=2.0))
+        x = leave(F.silu(x)).permute(0, 2, 3, 1).unflatten(0, (-1, 3))  # C 3 n n W
+        if places is None:  # one at a time: the hidden numbers of a volume are many
+            return torch.stack([self.voxel(F.silu(a[:, :, None] + b[:, None] + c)) for a, b, c in x])
+        side = x.shape[2]
+        j, i, k = places // side**2, places // side % side, places % side
+        caption = 3 * side**2 * torch.arange(len(places), device=places.device)[:, None]
+        rows = [caption + (plane * side + a) * side + b for plane, (a, b) in enumerate(((j, i), (j, k), (i, k)))]
+        table = x.flatten(0, 3)
+        hidden = F.embedding(rows[0], table) + F.embedding(rows[1], table) + F.embedding(rows[2], table)
+        return self.voxel(F.silu(hidden))
 
-    def _recall(self, text: Float[Tensor, "C L D"]) -> Volume:
+    def _recall(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C J I K 7"]:
         """`imagine`, but not again for the text of the last call: a run asks for one caption at every step."""
         if self.training:
             return self.imagine(text)
@@ -174,7 +166,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         return self._imagined[1]
 
     def render(
-        self, volume: Volume, views: Views, size: int, jitter: Float[Tensor, "B h w"] | None = None
+        self, volume: Float[Tensor, "C J I K 7"], views: Views, size: int, jitter: Float[Tensor, "B h w"] | None = None
     ) -> Float[Tensor, "B 10 h w"]:
         """The volumes' feature image, opacity first, for views that come in C groups of equal size.
 
@@ -183,8 +175,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         origins, directions = views.rays(size)
         jitter = torch.full(directions.shape[:3], 0.5, device=directions.device) if jitter is None else jitter
         maps = composite_volume(
-            volume.density, volume.paint, volume.features, origins[:, 0, 0], directions.flatten(1, 2),
-            views.distance - self.extent, jitter.flatten(1), self.samples, self.extent,
+            volume, origins[:, 0, 0], directions.flatten(1, 2), views.distance - self.extent, jitter.flatten(1),
+            self.samples, self.extent,
         )  # fmt: skip
         return maps.unflatten(-1, (size, size))
 
@@ -270,17 +262,12 @@ def space_to_depth(image: Float[Tensor, "B 3 H W"], shape: torch.Size) -> Float[
     return F.pixel_unshuffle(image, patch)
 
 
-def _columns(image: Float[Tensor, "C K y x"]) -> Float[Tensor, "C y x K"]:
-    """Channels last, and rows counted upward as the world's y."""
-    return image.permute(0, 2, 3, 1).flip(1)
-
-
 class Residual(nn.Module):
     """Two convolutions; with an embedding, its normalised input is scaled and shifted by the conditioning (FiLM)."""
 
-    def __init__(self, width: int, out: int, embedding: int = 0) -> None:
+    def __init__(self, width: int, out: int, embedding: int = 0, norm: bool = True) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, width), nn.GroupNorm(8, out)
+        self.norm1, self.norm2 = (nn.GroupNorm(8, channels) if norm else nn.Identity() for channels in (width, out))
         self.conv1 = nn.Conv2d(width, out, 3, padding=1)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.film = nn.Linear(embedding, 2 * out) if embedding else None

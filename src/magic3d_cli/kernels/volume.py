@@ -1,6 +1,5 @@
 """Images of a feature volume: PyTorch reference and CPU kernel.
 
-Densities and paint (what is added to the features COLOURED) have a grid of their own, finer than the features'.
 Densities are kept before their softplus, so that surfaces may be sharper than a voxel (post-activation: Sun et al.
 2022, DVGO).
 """
@@ -20,78 +19,65 @@ EMPTY = -6.0
 """Raw densities below this count as nothing, without gradient."""
 SHARPNESS = 8.0
 """Optical thickness of a world unit where softplus(raw) is 1."""
-COLOURED = slice(3, 6)
-"""The features that paint is added to."""
 
 
 def composite_volume(
-    density: Float[Tensor, "C J I K"],
-    paint: Float[Tensor, "C J I K 3"],
-    features: Float[Tensor, "C Y X Z F"],
+    volume: Float[Tensor, "C J I K F+1"],
     origins: Float[Tensor, "B 3"],
     directions: Float[Tensor, "B R 3"],
     start: Float[Tensor, "B"],
     jitter: Float[Tensor, "B R"],
     samples: int,
     extent: float,
-) -> Float[Tensor, "B F+1 R"]:
-    """Opacity, then composited features along rays; B / C consecutive views look at each volume.
+) -> Float[Tensor, "B F+4 R"]:
+    """Opacity, then features and position composited along rays; B / C consecutive views look at each volume.
 
     Args:
-        density, paint, features: voxels over the cube [-extent, extent]^3, indexed y, x, z, sampled trilinearly,
-            clamped at its faces.
+        volume: raw density and features of voxels over the cube [-extent, extent]^3, indexed y, x, z, sampled
+            trilinearly, clamped at its faces.
         origins, directions: world space, unit directions.
         start: distance at which sampling starts; it goes on for 2 extent.
         jitter: place of the points within their step, in [0, 1].
     """
-    volumes = density.float(), paint.float(), features.float()
-    if density.device.type != "cpu":
-        return composite_volume_reference(*volumes, origins, directions, start, jitter, samples, extent)
-    return _CompositeVolume.apply(*volumes, origins, directions, start, jitter, samples, extent)
+    if volume.device.type != "cpu":
+        return composite_volume_reference(volume.float(), origins, directions, start, jitter, samples, extent)
+    return _CompositeVolume.apply(volume.float(), origins, directions, start, jitter, samples, extent)
 
 
 def composite_volume_reference(
-    density: Float[Tensor, "C J I K"],
-    paint: Float[Tensor, "C J I K 3"],
-    features: Float[Tensor, "C Y X Z F"],
+    volume: Float[Tensor, "C J I K F+1"],
     origins: Float[Tensor, "B 3"],
     directions: Float[Tensor, "B R 3"],
     start: Float[Tensor, "B"],
     jitter: Float[Tensor, "B R"],
     samples: int,
     extent: float,
-) -> Float[Tensor, "B F+1 R"]:
+) -> Float[Tensor, "B F+4 R"]:
     """`composite_volume` in plain PyTorch, on any device."""
-    count, views, rays = len(density), len(origins), directions.shape[1]
+    count, views, rays = len(volume), len(origins), directions.shape[1]
     step = 2 * extent / samples
-    along = torch.arange(samples, device=density.device) + jitter[..., None]
+    along = torch.arange(samples, device=volume.device) + jitter[..., None]
     depth = start[:, None, None] + along * step  # B R S
     points = (origins[:, None, None] + depth[..., None] * directions[:, :, None]) / extent
     # grid_sample's x, y, z run over the last, second last and third last dimension: z, x, y of the world.
     grid = points[..., [2, 0, 1]].reshape(count, views // count * rays, samples, 1, 3)
-
-    def sample(volume: Float[Tensor, "C F Y X Z"]) -> Float[Tensor, "B F R S"]:
-        taken = F.grid_sample(volume, grid, padding_mode="border", align_corners=False)
-        return taken.view(count, -1, views // count, rays, samples).transpose(1, 2).flatten(0, 1)
-
-    raw = sample(density.float()[:, None])[:, 0]
+    taken = F.grid_sample(volume.movedim(-1, 1), grid, padding_mode="border", align_corners=False)
+    taken = taken.view(count, -1, views // count, rays, samples).transpose(1, 2).flatten(0, 1)
+    raw = taken[:, 0]
     solid = (raw > EMPTY) & (points.abs().amax(-1) < 1)
     thickness = torch.where(solid, F.softplus(raw), 0) * (SHARPNESS * step)
     behind = torch.exp(-thickness.cumsum(-1))
     weights = torch.cat([1 - behind[..., :1], behind[..., :-1] - behind[..., 1:]], -1)
-    taken = sample(features.float().movedim(-1, 1))
-    taken = torch.cat([taken[:, : COLOURED.start], taken[:, COLOURED] + sample(paint.float().movedim(-1, 1)),
-                       taken[:, COLOURED.stop :]], 1)  # fmt: skip
-    return torch.cat([weights.sum(-1)[:, None], (weights[:, None] * taken).sum(-1)], 1)
+    taken = torch.cat([torch.ones_like(taken[:, :1]), taken[:, 1:], points.movedim(-1, 1) * extent], 1)
+    return (weights[:, None] * taken).sum(-1)
 
 
 class _CompositeVolume(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, density, paint, features, origins, directions, start, jitter, samples, extent):
-        given = density, paint, features, origins, directions, start, jitter
-        inputs = tuple(x.detach().contiguous() for x in given)
-        inputs = _occupied(inputs[0]), *inputs
-        out = torch.empty(len(origins), directions.shape[1], 1 + features.shape[-1])
+    def forward(ctx, volume, origins, directions, start, jitter, samples, extent):
+        inputs = tuple(x.detach().contiguous() for x in (volume, origins, directions, start, jitter))
+        inputs = _occupied(inputs[0][..., 0]), *inputs
+        out = torch.empty(len(origins), directions.shape[1], volume.shape[-1] + 3)
         with NUMBA_LOCK:
             _forward(*(x.numpy() for x in (*inputs, out)), samples, np.float32(extent))  # type: ignore[call-arg]
         ctx.save_for_backward(*inputs)
@@ -101,12 +87,12 @@ class _CompositeVolume(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_out):
         inputs = ctx.saved_tensors
-        grads = tuple(torch.zeros_like(x) for x in inputs[1:4])
+        grad = torch.zeros_like(inputs[1])
         grad_out = grad_out.transpose(1, 2).contiguous().float()
         with NUMBA_LOCK:
-            arrays = (x.numpy() for x in (*inputs, grad_out, *grads))
+            arrays = (x.numpy() for x in (*inputs, grad_out, grad))
             _backward(*arrays, ctx.samples, np.float32(ctx.extent))  # type: ignore[call-arg]
-        return *grads, None, None, None, None, None, None
+        return grad, None, None, None, None, None, None
 
 
 @numba.njit(inline="always")
@@ -123,10 +109,10 @@ def _density(grid, px, py, pz):
     j, v = _place(py, grid.shape[0])
     i, u = _place(px, grid.shape[1])
     k, w = _place(pz, grid.shape[2])
-    low = (grid[j, i, k] * (1 - w) + grid[j, i, k + 1] * w) * (1 - u)
-    low += (grid[j, i + 1, k] * (1 - w) + grid[j, i + 1, k + 1] * w) * u
-    high = (grid[j + 1, i, k] * (1 - w) + grid[j + 1, i, k + 1] * w) * (1 - u)
-    high += (grid[j + 1, i + 1, k] * (1 - w) + grid[j + 1, i + 1, k + 1] * w) * u
+    low = (grid[j, i, k, 0] * (1 - w) + grid[j, i, k + 1, 0] * w) * (1 - u)
+    low += (grid[j, i + 1, k, 0] * (1 - w) + grid[j, i + 1, k + 1, 0] * w) * u
+    high = (grid[j + 1, i, k, 0] * (1 - w) + grid[j + 1, i, k + 1, 0] * w) * (1 - u)
+    high += (grid[j + 1, i + 1, k, 0] * (1 - w) + grid[j + 1, i + 1, k + 1, 0] * w) * u
     return low * (1 - v) + high * v, j, i, k, v, u, w
 
 
@@ -153,14 +139,13 @@ def _softplus(x):
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _forward(occupied, density, paint, features, origins, directions, start, jitter, out, samples, extent):
-    views, rays, channels = out.shape
+def _forward(occupied, volume, origins, directions, start, jitter, out, samples, extent):
+    views, rays = out.shape[:2]
+    features = volume.shape[-1] - 1
     step = 2 * extent / samples
-    group = views // len(density)
+    group = views // len(volume)
     for b in numba.prange(views):
-        solid, field, blocks = density[b // group], features[b // group], occupied[b // group]
-        coat = paint[b // group]
-        height, width, depth = field.shape[:3]
+        field, blocks = volume[b // group], occupied[b // group]
         for r in range(rays):
             total = out[b, r]
             total[:] = 0
@@ -170,9 +155,9 @@ def _forward(occupied, density, paint, features, origins, directions, start, jit
             for s in range(samples):
                 t = start[b] + (s + jitter[b, r]) * step
                 px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
-                if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, solid.shape, px, py, pz):
+                if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, field.shape, px, py, pz):
                     continue
-                raw, j, i, k, q, p, o = _density(solid, px, py, pz)
+                raw, j, i, k, v, u, w = _density(field, px, py, pz)
                 if raw <= EMPTY:
                     continue
                 passed = np.exp(-_softplus(raw) * np.float32(SHARPNESS * step))
@@ -180,36 +165,30 @@ def _forward(occupied, density, paint, features, origins, directions, start, jit
                 left *= passed
                 total[0] += here
                 if here > 1e-4:
-                    y, v = _place(py, height)
-                    x, u = _place(px, width)
-                    z, w = _place(pz, depth)
                     for n in range(8):
                         share = here * (v if n & 1 else 1 - v) * (u if n & 2 else 1 - u) * (w if n & 4 else 1 - w)
-                        values = field[y + (n & 1), x + (n >> 1 & 1), z + (n >> 2)]
-                        for c in range(1, channels):
-                            total[c] += share * values[c - 1]
-                        share = here * (q if n & 1 else 1 - q) * (p if n & 2 else 1 - p) * (o if n & 4 else 1 - o)
-                        colour = coat[j + (n & 1), i + (n >> 1 & 1), k + (n >> 2)]
-                        for c in range(3):
-                            total[4 + c] += share * colour[c]
+                        values = field[j + (n & 1), i + (n >> 1 & 1), k + (n >> 2)]
+                        for c in range(1, features + 1):
+                            total[c] += share * values[c]
+                    total[features + 1] += here * px * extent
+                    total[features + 2] += here * py * extent
+                    total[features + 3] += here * pz * extent
                 if left < 1e-3:
                     break
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _backward(occupied, density, paint, features, origins, directions, start, jitter, grad_out, grad_density,
-              grad_paint, grad_features, samples, extent):  # fmt: skip
+def _backward(occupied, volume, origins, directions, start, jitter, grad_out, grad, samples, extent):
     """With w_i the weight of sample i and q_i the loss's derivative by it,
 
     d loss / d thickness_i = T_{i+1} q_i - sum_{j > i} w_j q_j.
     """
-    views, rays, channels = grad_out.shape
+    views, rays = grad_out.shape[:2]
+    features = volume.shape[-1] - 1
     step = 2 * extent / samples
-    group = views // len(density)
-    for n in numba.prange(len(density)):
-        solid, field, solid_grad, field_grad = density[n], features[n], grad_density[n], grad_features[n]
-        height, width, depth = field.shape[:3]
-        blocks, coat, coat_grad = occupied[n], paint[n], grad_paint[n]
+    group = views // len(volume)
+    for n in numba.prange(len(volume)):
+        field, field_grad, blocks = volume[n], grad[n], occupied[n]
         times, raws = np.empty(samples, np.float32), np.empty(samples, np.float32)
         lefts = np.empty(samples + 1, np.float32)
         for b in range(n * group, (n + 1) * group):
@@ -222,9 +201,9 @@ def _backward(occupied, density, paint, features, origins, directions, start, ji
                 for s in range(samples):
                     t = start[b] + (s + jitter[b, r]) * step
                     px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
-                    if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, solid.shape, px, py, pz):
+                    if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, field.shape, px, py, pz):
                         continue
-                    raw = _density(solid, px, py, pz)[0]
+                    raw = _density(field, px, py, pz)[0]
                     if raw <= EMPTY:
                         continue
                     times[used], raws[used] = t, raw
@@ -238,29 +217,20 @@ def _backward(occupied, density, paint, features, origins, directions, start, ji
                     px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
                     here = lefts[i] - lefts[i + 1]
                     by_weight = g[0]
-                    y, v = _place(py, height)
-                    x, u = _place(px, width)
-                    z, w = _place(pz, depth)
+                    by_weight += (g[features + 1] * px + g[features + 2] * py + g[features + 3] * pz) * extent
+                    _, y, x, z, v, u, w = _density(field, px, py, pz)
                     for m in range(8):
                         share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
                         values = field[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
                         target = field_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
                         dot = np.float32(0)
-                        for c in range(1, channels):
-                            dot += g[c] * values[c - 1]
-                            target[c - 1] += share * here * g[c]
+                        for c in range(1, features + 1):
+                            dot += g[c] * values[c]
+                            target[c] += share * here * g[c]
                         by_weight += share * dot
-                    _, y, x, z, v, u, w = _density(solid, px, py, pz)
-                    for m in range(8):
-                        share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
-                        colour = coat[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
-                        target = coat_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)]
-                        for c in range(3):
-                            by_weight += share * g[4 + c] * colour[c]
-                            target[c] += share * here * g[4 + c]
                     by_thickness = lefts[i + 1] * by_weight - behind
                     behind += here * by_weight
                     by_raw = by_thickness * np.float32(SHARPNESS * step) / (1 + np.exp(-raws[i]))
                     for m in range(8):
                         share = (v if m & 1 else 1 - v) * (u if m & 2 else 1 - u) * (w if m & 4 else 1 - w)
-                        solid_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2)] += share * by_raw
+                        field_grad[y + (m & 1), x + (m >> 1 & 1), z + (m >> 2), 0] += share * by_raw
