@@ -9,7 +9,7 @@ volume that is composited along the asked camera's rays, and a UNet denoises bes
 
 - volume: a latent of every model, and the decoder that makes its voxels (voxels.py) of it (an auto-decoder: DeepSDF,
   Park et al. 2019). Some thousand places of a model are compared, and no view has to be looked at.
-- captions: from a caption to its model's latent.
+- captions: from a caption to its model's latent, as coefficients of the latents' principal components.
 - shapes: both together, against voxels and views: coverage, normals and own colour of several views a caption, so
   that volumes are made once a caption.
 - paint: from a point's own colour, normal and position and a caption to the colour that the caption asks for.
@@ -62,7 +62,7 @@ class Stage:
 
 STAGES = {
     "volume": Stage(25, 3e-3, 8),
-    "captions": Stage(4, 2e-3, 256),
+    "captions": Stage(4, 2e-3, 512),
     "shapes": Stage(20, 3e-4, 6, 3),
     "paint": Stage(4, 2e-3, 256),
     "coarse": Stage(16, 1e-3, 8, 4),
@@ -71,7 +71,7 @@ STAGES = {
 _READING, _DECODING = ("caption", "root"), ("planes", "voxel")
 LEARNT = {
     "volume": _DECODING,
-    "captions": _READING,
+    "captions": ("caption",),
     "shapes": _READING + _DECODING,
     "paint": ("painter", "wording"),
 }
@@ -132,6 +132,19 @@ def voxel_loss(
     wrong = ((raw > 0) != (solid > 0)).float().mean()
     parts = {"entropy": entropy, "normal": normal_error, "colour": colour_error, "wrong": wrong}
     return ENTROPY_WEIGHT * entropy + 0.5 * normal_error + 10 * colour_error, parts
+
+
+@torch.no_grad()
+def factorise(latents: Float[Tensor, "S N"], root: nn.Linear) -> Float[Tensor, "S E"]:
+    """Give `root` the latents' principal components; what it has to be told to give each latent back."""
+    mean = latents.mean(0)
+    left, sizes, right = torch.linalg.svd(latents - mean, full_matrices=False)
+    scale = sizes.square().mean().sqrt() / math.sqrt(len(latents))
+    width = min(root.in_features, len(sizes))
+    root.weight.zero_()
+    root.weight[:, :width] = right[:width].T * scale
+    root.bias.copy_(mean)
+    return F.pad(left * sizes / scale, (0, root.in_features - width))[:, : root.in_features]
 
 
 def denoising_loss(output: Tensor, clean: Tensor, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -222,7 +235,8 @@ class Training:
         self.styles = find_styles(pool)
         if name == "captions":
             state = torch.load(run / "volume.pt", map_location=self.device, weights_only=True)
-            self.latents = state["ema"]["latents.weight"]
+            self.targets = factorise(state["ema"]["latents.weight"], self.unet.root)
+            self.ema["unet"].root.load_state_dict(self.unet.root.state_dict())
 
     def _learnt(self) -> list[nn.Parameter]:
         """What this stage learns; the rest is frozen."""
@@ -254,8 +268,8 @@ class Training:
         ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
         states = self.text(ids.input_ids.to(self.device)).last_hidden_state
         if self.name == "captions":
-            error = (self.unet.latent(states).float().flatten(1) - self.latents[data[0]]).square().mean()
-            return error, {"error": error / self.latents.var()}
+            error = (self.unet.caption(words(states)).float() - self.targets[data[0]]).square().sum(1).mean()
+            return error, {"error": error / self.targets.square().sum(1).mean()}
         if self.name == "paint":
             maps, albedos = data
             error = (self.unet.painter(maps, self.unet.wording(words(states))) - albedos).square().mean()
