@@ -21,6 +21,7 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.kernels.cuda import refusal
 from magic3d_cli.kernels.rasterize import nvdiffrast
 from magic3d_cli.run.ledger import peak_memory
 from magic3d_cli.run.observer import Observer
@@ -32,6 +33,7 @@ Load = Callable[[str, GuidanceSettings], ScoreDistillation]
 """(stage, settings) -> its objective, with the prior loaded."""
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
+SCENE_KERNELS = "hash encoding, ray marching and compositing"
 BALL_STEPS, BALL_RADIUS = 60, 0.4
 """Steps that make the scene that is measured; half-width of what they make, of the box's half-side."""
 
@@ -87,9 +89,11 @@ def run(presets: list[Settings], load: Load, device: str, steps: int, views: int
 
 def kernels(device: str) -> dict[str, str]:
     """What does the hot operations on this device."""
-    fast = "numba" if device == "cpu" else "PyTorch"
-    visibility = "nvdiffrast" if device == "cuda" and nvdiffrast() is not None else fast
-    return {"hash encoding": fast, "ray marching": fast, "visible triangles": visibility}
+    if device == "cpu":
+        return {SCENE_KERNELS: "numba", "visible triangles": "numba"}
+    reason = refusal(torch.device(device))
+    scene = "NVRTC" if reason is None else f"PyTorch ({reason})"
+    return {SCENE_KERNELS: scene, "visible triangles": "PyTorch" if nvdiffrast() is None else "nvdiffrast"}
 
 
 def ball(

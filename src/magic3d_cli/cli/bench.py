@@ -47,7 +47,7 @@ def bench(
     with session(quiet) as work, tempfile.TemporaryDirectory() as folder:
         from magic3d_cli import bench, settings
 
-        where = choose_device(device)
+        where = choose_device(device, work.observer.note)
         load, suited, note = _loader(prior, where, Path(folder), work.observer.note)
         chosen = [suited(settings.preset(name)) for name in preset or checks.PRESETS]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))

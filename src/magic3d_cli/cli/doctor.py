@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -20,6 +21,10 @@ PACKAGES = ("torch", "diffusers", "transformers", "numba", "xatlas", "pygltflib"
 NVDIFFRAST = (
     "nvdiffrast (licence: research and evaluation only) would find visible triangles faster; with nvcc installed: "
     "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
+)
+TINYCUDANN = (
+    "installed, not used: its grids and networks hold other parameters than a checkpoint's, so that what is made "
+    "with it could not be opened without it"
 )
 ROOM = 10e9  # bytes
 
@@ -67,6 +72,8 @@ def _machine(advice: list[str]) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(0)
         told["gpu"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
         told["gpus"] = torch.cuda.device_count()
+        if importlib.util.find_spec("tinycudann") is not None:
+            told["tinycudann"] = TINYCUDANN
     elif torch.version.cuda is None:
         told["gpu"] = "none that PyTorch can use: this is its CPU build"
         if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):

@@ -53,7 +53,8 @@ def export(
             f'{source}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
         )
         asset = replace(saved.settings.asset, **sizes)
-        result = pipeline.export(saved, out, asset, choose_device(device), work.observer)
+        where = choose_device(device, work.observer.note)
+        result = pipeline.export(saved, out, asset, where, work.observer)
     answer(result, as_json)
 
 

@@ -46,7 +46,7 @@ def generate(
 
         chosen = replace(settings.preset(preset), seed=seed)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
-        where = choose_device(device)
+        where = choose_device(device, work.observer.note)
         guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where, work.observer.note)
         chosen = guide.suited(chosen)
         if where == "cuda" and prior == "auto" and guide.name("fine") == "builtin":

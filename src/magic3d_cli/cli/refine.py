@@ -56,7 +56,7 @@ def refine(
             other = settings.preset(preset)
             chosen = replace(chosen, preset=preset, fine=other.fine, asset=other.asset)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
-        where = choose_device(device)
+        where = choose_device(device, work.observer.note)
         fine_prior = prior or header.get("fine_prior", header["prior"]["id"])
         guide = PriorGuide(fine_prior, fine_prior, header["prompt"], header["seed"], where, work.observer.note)
         chosen = guide.suited(chosen)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,9 +54,11 @@ def follows() -> bool:
     return os.environ.get("RANK", "0") != "0"
 
 
-def choose_device(name: str) -> str:
-    """ "cpu" or "cuda". Raises EnvironmentFault when there is no GPU for what was asked."""
+def choose_device(name: str, tell: Callable[[str], None]) -> str:
+    """ "cpu" or "cuda"; tells what makes it slower. Raises EnvironmentFault when there is no GPU for what was asked."""
     import torch
+
+    from magic3d_cli.kernels.cuda import refusal
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -64,7 +66,12 @@ def choose_device(name: str) -> str:
             "There is no CUDA GPU that PyTorch can use on this machine.",
             "Use --device cpu, or install a CUDA build of PyTorch: https://pytorch.org/get-started",
         )
-    return "cuda" if available and name != "cpu" else "cpu"
+    chosen = "cuda" if available and name != "cpu" else "cpu"
+    # Of torchrun's processes only the first asks here: the others have not taken their own GPU yet.
+    reason = None if follows() else refusal(torch.device(chosen))
+    if reason is not None:
+        tell(f"Plain PyTorch does the work of the CUDA kernels, which is slower: {reason}")
+    return chosen
 
 
 def answer(result: dict[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Multi-resolution hash encoding (Instant-NGP, arXiv 2201.05989, section 3): PyTorch and a CPU kernel."""
+"""Multi-resolution hash encoding (Instant-NGP, arXiv 2201.05989, section 3): PyTorch, CPU and CUDA kernels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.cuda import kernels_on, operations
+from magic3d_cli.kernels.cuda.nvrtc import MOST_LEVELS
 
 _PRIME_Y, _PRIME_Z = 2654435761, 805459861  # [Instant-NGP, section 3]; the first prime is 1
 
@@ -38,8 +40,12 @@ def hash_encode(
     Differentiable in `table` only. Bit-deterministic on the CPU, for any number of threads.
     """
     _check(table, resolutions)
-    if table.device.type == "cpu" and table.dtype == torch.float32:
-        return _HashEncode.apply(points, table, resolutions, known)
+    if table.dtype == torch.float32:
+        if table.device.type == "cpu":
+            return _HashEncode.apply(points, table, resolutions, known)
+        kernels = kernels_on(table.device)
+        if kernels is not None and len(resolutions) <= MOST_LEVELS:
+            return operations.hash_encode(kernels, points, table, resolutions, known)
     return hash_encode_reference(points, table, resolutions)
 
 

@@ -1,4 +1,4 @@
-"""Ray marching through an occupancy grid, and compositing of the packed samples: PyTorch and CPU kernels.
+"""Ray marching through an occupancy grid, and compositing of the packed samples: PyTorch, CPU and CUDA.
 
 Packed means: the samples of ray r are rows offsets[r] to offsets[r + 1], front to back, with no padding.
 """
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.cuda import kernels_on, operations
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,16 @@ def march(
         occupancy: indexed [x, y, z].
         jitter: in [0, 1), one for each ray.
     """
-    if origins.device.type != "cpu":
+    if origins.device.type == "cpu":
+        return _march_cpu(origins, directions, occupancy, step, jitter)
+    kernels = kernels_on(origins.device)
+    if kernels is None:
         return march_reference(origins, directions, occupancy, step, jitter)
+    points, ray, t, offsets = operations.march(kernels, origins, directions, occupancy, step, jitter)
+    return Samples(points, ray, t, torch.full_like(t, step), offsets)
+
+
+def _march_cpu(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, jitter: Tensor) -> Samples:
     o, d, cells, shift = (x.detach().contiguous().numpy() for x in (origins, directions, occupancy, jitter))
     longest = int(2 * 3**0.5 / step) + 2  # lattice points on the box's diagonal
     counts = np.empty(len(origins), dtype=np.int64)
@@ -179,8 +188,12 @@ def composite(
     weight_i = T_i (1 - exp(-density_i delta_i)) with T_i the transmittance in front of sample i.
     Differentiable in `density` and `values`. Rays without samples give zeros.
     """
-    if density.device.type == "cpu" and density.dtype == torch.float32:
-        return _Composite.apply(density, values, delta, offsets)
+    if density.dtype == values.dtype == torch.float32:
+        if density.device.type == "cpu":
+            return _Composite.apply(density, values, delta, offsets)
+        kernels = kernels_on(density.device)
+        if kernels is not None:
+            return operations.composite(kernels, density, values, delta, offsets)
     return composite_reference(density, values, delta, offsets)
 
 

@@ -1,0 +1,152 @@
+"""The CUDA kernels compile for the GPUs in use, are used only if they do what PyTorch does, and say why if not."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from kernel_backends import kernels_on_the_cpu
+
+from magic3d_cli import bench
+from magic3d_cli.cli import doctor, session
+from magic3d_cli.errors import UsageError
+from magic3d_cli.kernels import cuda
+from magic3d_cli.kernels.cuda import check, nvrtc
+from magic3d_cli.kernels.cuda.nvrtc import Kernels
+
+GPU = torch.device("cuda", 0)
+KERNELS = ("hash_encode", "hash_encode_backward", "march_count", "march_fill", "composite", "composite_backward")
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, module: object, name: str, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, name, fail)
+
+
+needs_nvrtc = pytest.mark.skipif(sys.platform == "darwin", reason="NVIDIA makes no NVRTC for macOS")
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"])
+def test_the_source_compiles(architecture: str) -> None:
+    cubin = nvrtc.compile_source(architecture)
+    assert cubin.startswith(b"\x7fELF")
+    assert all(kernel.encode() + b"\0" in cubin for kernel in KERNELS)
+
+
+@needs_nvrtc
+def test_what_nvrtc_refuses_is_told() -> None:
+    with pytest.raises(RuntimeError, match=r"NVRTC: NVRTC_ERROR_INVALID_OPTION \(sm_1\)"):
+        nvrtc.compile_source("sm_1")
+
+
+def test_without_nvrtc_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, ctypes, "CDLL", OSError("no such library"))
+    with pytest.raises(OSError, match=r"NVRTC \(.*\) was not found; next: pip install nvidia-cuda-nvrtc"):
+        nvrtc.compile_source("sm_90")
+
+
+def test_what_the_driver_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = kernels_on_the_cpu(monkeypatch)
+    with pytest.raises(RuntimeError, match=r"named symbol not found \(500\)"):
+        kernels.launch("no_such_kernel", (1, 1))
+    with pytest.raises(ValueError, match="gaps"):
+        kernels.launch("march_count", (1, 1), torch.zeros(4, 4).T)
+
+
+def test_kernels_that_do_what_pytorch_does_pass_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        check.verify(kernels_on_the_cpu(monkeypatch))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("wrong", KERNELS)
+def test_one_wrong_kernel_fails_the_check(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = kernels_on_the_cpu(monkeypatch)
+    launch = kernels.launch
+
+    def launch_wrongly(kernel: str, threads: tuple[int, int], *arguments: object) -> None:
+        launch(kernel, threads, *arguments)
+        if kernel == wrong:
+            arguments[-1].view(-1)[:1].add_(1)
+
+    monkeypatch.setattr(kernels, "launch", launch_wrongly)
+    with pytest.raises(RuntimeError, match="compiled " + wrong.split("_")[0]):
+        check.verify(kernels)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A GPU on which everything goes well; it can only be asked what it is."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(nvrtc, "load_driver", lambda: None)
+    monkeypatch.setattr(nvrtc, "compile_source", lambda _: b"")
+    monkeypatch.setattr(Kernels, "__init__", lambda *_: None)
+    monkeypatch.setattr(check, "verify", lambda _: None)
+    monkeypatch.delenv(cuda.SWITCH, raising=False)
+    cuda._found.cache_clear()
+    yield
+    cuda._found.cache_clear()
+
+
+@pytest.mark.usefixtures("gpu")
+def test_kernels_are_compiled_once_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = cuda.kernels_on(GPU)
+    assert isinstance(found, Kernels) and cuda.refusal(GPU) is None
+    fails(monkeypatch, nvrtc, "compile_source", RuntimeError("compiled again"))
+    assert cuda.kernels_on(torch.device("cuda")) is found
+    assert bench.kernels("cuda")[bench.SCENE_KERNELS] == "NVRTC"
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("module", "name", "error"),
+    [
+        (nvrtc, "load_driver", OSError("libcuda.so.1: cannot open shared object file")),
+        (nvrtc, "compile_source", OSError("NVRTC (libnvrtc.so.13) was not found")),
+        (Kernels, "__init__", RuntimeError("CUDA driver: no kernel image is available (209)")),
+        (check, "verify", RuntimeError("the compiled march takes other samples than PyTorch")),
+    ],
+)
+def test_kernels_that_fail_are_not_used_and_the_reason_is_told(
+    module: object, name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(monkeypatch, module, name, error)
+    with pytest.warns(RuntimeWarning, match="plain PyTorch does the work"):
+        assert cuda.kernels_on(GPU) is None
+    assert cuda.refusal(GPU) == str(error)
+    assert bench.kernels("cuda")[bench.SCENE_KERNELS] == f"PyTorch ({error})"
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="GPU", total_memory=8e9))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    assert str(error) in str(doctor.examine()["kernels"])
+    notes: list[str] = []
+    assert session.choose_device("auto", notes.append) == "cuda"
+    assert len(notes) == 1 and str(error) in notes[0]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_an_environment_variable_keeps_plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cuda.SWITCH, "torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing went wrong
+        assert cuda.kernels_on(GPU) is None
+    assert cuda.refusal(GPU) == "MAGIC3D_KERNELS=torch"
+    cuda._found.cache_clear()
+    monkeypatch.setenv(cuda.SWITCH, "fast")
+    with pytest.raises(UsageError, match='MAGIC3D_KERNELS="fast" is unknown'):
+        cuda.kernels_on(GPU)
+
+
+def test_nothing_is_compiled_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, cuda, "_found", AssertionError("asked"))
+    assert cuda.kernels_on(torch.device("cpu")) is None and cuda.refusal(torch.device("cpu")) is None
