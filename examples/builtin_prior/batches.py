@@ -124,25 +124,43 @@ class VoxelBatches(CaptionBatches):
         return [indices, *self.voxels_of(indices.tolist())], captions
 
     def voxels_of(self, indices: list[int]) -> list[Tensor]:
-        """Flat indices of places, int64 [C, 3 PLACES]: with surface, within two voxels of it, anywhere; whether they
+        """Places in the models' voxels, int64 [3, C, PLACES], flat indices into all of them: with surface, within two
 
-        are solid, uint8 [C, 3 PLACES]; what the first of them look like, uint8 [C, PLACES, 6].
+        voxels of it, anywhere; whether they are solid, uint8 [3, C, PLACES]; what the first of them look like, uint8
+        [C, PLACES, 6].
         """
         # NumPy, not torch: a parallel region of torch's in this thread would leave the process with more OpenMP threads
         # than cores, after which every barrier of the main thread sleeps: three times slower steps.
         random = self.random
-        places = np.empty((len(indices), 3, PLACES), np.int64)
+        places = np.empty((3, len(indices), PLACES), np.int64)
         solid = np.empty(places.shape, np.uint8)
         looks = np.empty((len(indices), PLACES, SURFACE), np.uint8)
         for i, index in enumerate(indices):
             packed, surface, seen = load_voxels(self.styles[index])
-            chosen = random.integers(len(surface), size=(2, PLACES))
-            near = np.stack(np.unravel_index(surface[chosen[1]], (SOLID,) * 3)) + random.integers(-2, 3, (3, PLACES))
-            places[i, 0], looks[i] = surface[chosen[0]], seen[chosen[0]]
-            places[i, 1] = np.ravel_multi_index(tuple(near), (SOLID,) * 3, mode="clip")
-            places[i, 2] = random.integers(SOLID**3, size=PLACES)
-            solid[i] = packed[places[i] >> 3] >> (7 - (places[i] & 7)).astype(np.uint8) & 1
-        return [torch.from_numpy(array) for array in (places.reshape(len(indices), -1), solid.reshape(len(indices), -1), looks)]
+            first, second = random.integers(len(surface), size=(2, PLACES))
+            shifted = np.stack(np.unravel_index(surface[second], (SOLID,) * 3)) + random.integers(-2, 3, (3, PLACES))
+            near = np.ravel_multi_index(tuple(shifted), (SOLID,) * 3, mode="clip")
+            here = np.stack([surface[first], near, random.integers(SOLID**3, size=PLACES)])
+            places[:, i], looks[i] = here + i * SOLID**3, seen[first]
+            solid[:, i] = packed[here >> 3] >> (7 - (here & 7)).astype(np.uint8) & 1
+        return [torch.from_numpy(array) for array in (places, solid, looks)]
+
+
+@cache
+def load_shell(style: Style) -> np.ndarray:
+    """Flat indices of the voxels within two of a style's surface."""
+    near = np.zeros(SOLID**3, bool)
+    near[load_voxels(style)[1]] = True
+    near = near.reshape(SOLID, SOLID, SOLID)
+    for axis in range(3):
+        moved = np.moveaxis(near, axis, 0)
+        for _ in range(2):
+            grown = moved.copy()
+            grown[1:] |= moved[:-1]
+            grown[:-1] |= moved[1:]
+            moved = grown
+        near = np.moveaxis(moved, 0, axis)
+    return np.flatnonzero(near)
 
 
 class PaintBatches(CaptionBatches):
@@ -182,47 +200,65 @@ def indexed(colour: str | None, material: str | None) -> tuple[np.ndarray, int]:
 class ViewBatches(VoxelBatches):
     """Captions and several painted views of their models."""
 
-    def __init__(self, styles: list[Style], size: int, captions: int, views: int, seed: int, solid: bool = False):
+    def __init__(self, styles: list[Style], size: int, captions: int, views: int, seed: int) -> None:
         super().__init__(styles, captions, seed)
-        self.size, self.views, self.solid = size, views, solid
+        self.size, self.views = size, views
         self.rendered = [load_views(style, size) for style in styles]
         self.generator = torch.Generator().manual_seed(seed)
 
     def make(self) -> tuple[list[Tensor], list[str]]:
-        """Painted images [B, 3, size, size] in [-1, 1], view features [B, 23].
-
-        If `solid`, the voxels and then, instead of images, feature images [B, 7, size, size].
-        """
+        """Images [B, 3, size, size] in [-1, 1], view features [B, 23]."""
         random, batch = self.random, self.captions * self.views
         views = sample_views(batch, ViewSampling(), self.generator, stratified=False)
-        cameras = np.empty((batch, 4), np.float32)
-        images = np.empty((batch, 1 + SURFACE if self.solid else 3, self.size, self.size), np.float32)
-        captions, picks, indices = [], [], []
-        for _ in range(self.captions):
-            index, colour, material, caption = self.draw()
-            captions.append("" if random.random() < 0.1 else caption)
-            indices.append(index)
-            model = self.rendered[index]
-            picks += [(model, colour, material, random.integers(len(model.cameras))) for _ in range(self.views)]
+        images = np.empty((batch, 3, self.size, self.size), np.float32)
+        draws = [self.draw() for _ in range(self.captions)]
+        captions = ["" if random.random() < 0.1 else caption for *_, caption in draws]
         # The views' cameras come from the pool; their lights are drawn about those cameras.
-        for b, (model, _, _, index) in enumerate(picks):
-            cameras[b] = model.cameras[index]
-        views = turned(views, torch.from_numpy(cameras))
-        for b, (model, colour, material, index) in enumerate(picks):
-            if self.solid:
-                premultiplied(model.buffers[index], images[b])
-                continue
+        picks, cameras = self.pick([index for index, *_ in draws])
+        views = turned(views, cameras)
+        for b, (model, buffer) in enumerate(picks):
+            _, colour, material, _ = draws[b // self.views]
             backdrop = np.tile(views.backdrop[b].numpy(), (4, 1))
             if not views.plain[b]:
                 backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
             dress(
-                model.buffers[index], self.size, model.mean,
+                buffer, self.size, model.mean,
                 *indexed(colour, material),
                 views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
                 backdrop.astype(np.float32), float(views.plain[b]), images[b],
             )  # fmt: skip
-        shown = [torch.from_numpy(images), views.features()]
-        return [*(self.voxels_of(indices) if self.solid else []), *shown], captions
+        return [torch.from_numpy(images), views.features()], captions
+
+    def pick(self, indices: list[int]) -> tuple[list[tuple[Rendered, np.ndarray]], Tensor]:
+        """Random views of each model, with their geometry buffers, and the cameras [B, 4]."""
+        picks, cameras = [], []
+        for index in indices:
+            model = self.rendered[index]
+            for view in self.random.integers(len(model.cameras), size=self.views):
+                picks.append((model, model.buffers[view]))
+                cameras.append(model.cameras[view])
+        return picks, torch.from_numpy(np.stack(cameras))
+
+
+class ShapeBatches(ViewBatches):
+    """Models by their voxels and by several views."""
+
+    def make(self) -> tuple[list[Tensor], list[str]]:
+        """Indices [C]; what `voxels_of` gives; the voxels near the surfaces, int64, flat indices into all; which are
+
+        solid, uint8 [C, 64, 64, 64]; feature images [B, 7, size, size], view features [B, 23].
+        """
+        indices = [self.draw()[0] for _ in range(self.captions)]
+        shells = [load_shell(self.styles[index]) + i * SOLID**3 for i, index in enumerate(indices)]
+        solid = np.stack([np.unpackbits(load_voxels(self.styles[index])[0]) for index in indices])
+        views = sample_views(self.captions * self.views, ViewSampling(), self.generator, stratified=False)
+        picks, cameras = self.pick(indices)
+        maps = np.empty((len(picks), 1 + SURFACE, self.size, self.size), np.float32)
+        for b, (_, buffer) in enumerate(picks):
+            premultiplied(buffer, maps[b])
+        arrays = np.concatenate(shells), solid.reshape(-1, SOLID, SOLID, SOLID), maps
+        tensors = [torch.from_numpy(array) for array in arrays]
+        return [torch.tensor(indices), *self.voxels_of(indices), *tensors, turned(views, cameras).features()], []
 
 
 def turned(views: Views, cameras: Tensor) -> Views:

@@ -9,9 +9,9 @@ volume that is composited along the asked camera's rays, and a UNet denoises bes
 
 - volume: a latent of every model, and the decoder that makes its voxels (voxels.py) of it (an auto-decoder: DeepSDF,
   Park et al. 2019). Some thousand places of a model are compared, and no view has to be looked at.
+- shapes: both together, against voxels and views: coverage, normals and own colour of several views of a model. Voxels
+  make thin parts a voxel thick; views know better.
 - captions: from a caption to its model's latent, as coefficients of the latents' principal components.
-- shapes: both together, against voxels and views: coverage, normals and own colour of several views a caption, so
-  that volumes are made once a caption.
 - paint: from a point's own colour, normal and position and a caption to the colour that the caption asks for.
 - coarse, fine: the denoiser beside pictures that no longer change, at the image sizes of the two priors. Loss:
   v-weighted error of the clean image (Salimans and Ho 2022) with the weight clipped.
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from batches import Batches, CaptionBatches, PaintBatches, ViewBatches, VoxelBatches, find_styles
+from batches import Batches, CaptionBatches, PaintBatches, ShapeBatches, ViewBatches, VoxelBatches, find_styles
 from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from manifest import NOUNS
@@ -62,25 +62,25 @@ class Stage:
 
 STAGES = {
     "volume": Stage(25, 3e-3, 8),
+    "shapes": Stage(12, 1e-3, 6, 3),
     "captions": Stage(4, 2e-3, 512),
-    "shapes": Stage(20, 3e-4, 6, 3),
     "paint": Stage(4, 2e-3, 256),
     "coarse": Stage(16, 1e-3, 8, 4),
     "fine": Stage(13, 7e-4, 8, 4, 128, (0.0, 0.8)),  # the program asks it for no more
 }
-_READING, _DECODING = ("caption", "root"), ("planes", "voxel")
+_DECODING = ("planes", "voxel")
 LEARNT = {
     "volume": _DECODING,
-    "captions": ("caption",),
-    "shapes": _READING + _DECODING,
+    "shapes": _DECODING,
+    "captions": ("caption", "root"),
     "paint": ("painter", "wording"),
 }
 """Parts of the network that a stage learns; coarse and fine learn what is left."""
 SIGMA2_FLOOR = 0.15
 ENTROPY_WEIGHT = 1.0
 """Of the voxels' cross-entropy beside the error of their normals and colours."""
-MAPS_WEIGHT = 10.0
-"""Weight of the feature image's error beside the voxels'. Voxels make thin parts a voxel thick; views know better."""
+VOXEL_WEIGHT = 0.01
+"""Of the voxels' loss beside the error of the feature image."""
 LATENT_NOISE = 0.05
 """Added to latents, which start at twice as much and grow, so that a caption need not hit them exactly."""
 LATENT_PACE = 10.0
@@ -121,11 +121,16 @@ def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
     return unet, text
 
 
+def known_latents(checkpoint: Path) -> Float[Tensor, "S N"]:
+    """The latents that a stage has learned."""
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]["latents.weight"]
+
+
 def voxel_loss(
-    voxels: Float[Tensor, "C 3P 7"], solid: Int[Tensor, "C 3P"], looks: Int[Tensor, "C P 6"]
+    voxels: Float[Tensor, "3 C P 7"], solid: Int[Tensor, "3 C P"], looks: Int[Tensor, "C P 6"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of solid voxels, and the error of normal and own colour of the first ones, which hold surface."""
-    raw, found = voxels[..., 0].float(), voxels[:, : looks.shape[1], 1:].float()
+    raw, found = voxels[..., 0], voxels[0, ..., 1:]
     entropy = F.binary_cross_entropy_with_logits(raw, solid.float())
     normal_error = (found[..., :3] - (looks[..., :3].float() - 128) / 127).square().mean()
     colour_error = (found[..., 3:] - looks[..., 3:].float() / 255).square().mean()
@@ -209,9 +214,11 @@ class Training:
             self.unet.load_state_dict(own | fitting)
             self.text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
         self.model = nn.ModuleDict({"unet": self.unet, "text": self.text})
-        if name == "volume":
+        if name in ("volume", "shapes"):
             self.model["latents"] = nn.Embedding(len(find_styles(pool)), self.unet.root.out_features)
             nn.init.normal_(self.model["latents"].get_parameter("weight"), std=2 * LATENT_NOISE)
+        if name == "shapes":
+            self.model["latents"].load_state_dict({"weight": known_latents(run / "volume.pt")})
         self.model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model)
         self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
@@ -220,7 +227,7 @@ class Training:
         pairs = zip(self.model.parameters(), self.ema.parameters(), strict=True)
         self.averages = [average for parameter, average in pairs if parameter.requires_grad]
         groups = [{"params": self.learnt, "pace": 1.0}]
-        if name == "volume":
+        if "latents" in self.model:
             latents = list(self.model["latents"].parameters())
             groups = [{"params": [p for p in self.learnt if p is not latents[0]], "pace": 1.0}]
             groups += [{"params": latents, "pace": LATENT_PACE}]
@@ -234,8 +241,7 @@ class Training:
             self.step, self.spent = state["step"], state["spent"]
         self.styles = find_styles(pool)
         if name == "captions":
-            state = torch.load(run / "volume.pt", map_location=self.device, weights_only=True)
-            self.targets = factorise(state["ema"]["latents.weight"], self.unet.root)
+            self.targets = factorise(known_latents(run / "shapes.pt").to(self.device), self.unet.root)
             self.ema["unet"].root.load_state_dict(self.unet.root.state_dict())
 
     def _learnt(self) -> list[nn.Parameter]:
@@ -252,19 +258,16 @@ class Training:
         kinds = {"volume": VoxelBatches, "captions": CaptionBatches, "paint": PaintBatches}
         if self.name in kinds:
             return kinds[self.name](styles, stage.captions, seed).start()
-        solid = self.name == "shapes"
-        return ViewBatches(styles, stage.size, stage.captions, stage.views, seed, solid).start()
+        kind = ShapeBatches if self.name == "shapes" else ViewBatches
+        return kind(styles, stage.size, stage.captions, stage.views, seed).start()
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"model": self.model, "ema": self.ema, "optimiser": self.optimiser}
 
     def loss(self, data: list[Tensor], captions: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """The stage's loss and what it is made of."""
-        if self.name == "volume":
-            indices, places, solid, looks = data
-            latent = self.model["latents"](indices)
-            latent = (latent + LATENT_NOISE * torch.randn_like(latent)).view(len(indices), *self.unet.latent_shape)
-            return voxel_loss(self.unet.decode(latent, places), solid, looks)
+        if self.name in ("volume", "shapes"):
+            return self._volume_loss(*data)
         ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
         states = self.text(ids.input_ids.to(self.device)).last_hidden_state
         if self.name == "captions":
@@ -274,23 +277,29 @@ class Training:
             maps, albedos = data
             error = (self.unet.painter(maps, self.unet.wording(words(states))) - albedos).square().mean()
             return error, {"error": error}
-        if self.name == "shapes":
-            told = torch.tensor([caption != "" for caption in captions], device=self.device)
-            return self._shapes_loss(states, data, told)
         images, features = data
         return denoising_loss(*denoise(self.unet, states, images, features, self.alphas, self.stage.times))
 
-    def _shapes_loss(self, states: Tensor, data: list[Tensor], told: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        places, solid, looks, targets, features = data
-        volume = self.unet.imagine(states)
-        size = self.stage.size
+    def _volume_loss(
+        self, indices: Tensor, places: Tensor, solid: Tensor, looks: Tensor, *views: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Against voxels, and against views if there are any; see `VoxelBatches` and `ShapeBatches`."""
+        latents = self.model["latents"](indices)
+        latents = (latents + LATENT_NOISE * torch.randn_like(latents)).view(-1, *self.unet.latent_shape)
+        shell, inside, images, features = views or (places.new_empty(0), solid, solid, solid)
+        found = self.unet.decode(latents, torch.cat([places.flatten(), shell])).float()
+        loss, parts = voxel_loss(found[: places.numel()].view(*places.shape, -1), solid, looks)
+        if not views:
+            return loss, parts
+        # Far from the surface nothing is seen to change: there the volume is what the voxels say.
+        volume = found.new_zeros(*inside.shape, found.shape[-1])
+        volume[..., 0] = torch.where(inside > 0, 10.0, -10.0)
+        volume = volume.flatten(0, 3).index_copy(0, shell, found[places.numel() :]).view(volume.shape)
+        size = images.shape[-1]
         jitter = torch.rand(len(features), size, size, device=self.device)
         maps = self.unet.render(volume, views_from_features(features), size, jitter)[:, : 1 + SURFACE]
-        kept = told.nonzero()[:, 0]
-        shape = (maps - targets).square().unflatten(0, (len(told), -1))[kept].mean()
-        voxels = volume.flatten(1, 3)[kept[:, None], places[kept]]
-        loss, parts = voxel_loss(voxels, solid[kept], looks[kept])
-        return loss + MAPS_WEIGHT * shape, {"maps": shape, **parts}
+        error = (maps - images).square().mean()
+        return error + VOXEL_WEIGHT * loss, {"maps": error, **parts}
 
     def update(self, rate: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimiser at this learning rate; the loss and its parts."""

@@ -138,9 +138,9 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         return self.root(self.caption(words(text))).unflatten(1, self.latent_shape)
 
     def decode(
-        self, latent: Float[Tensor, "C 3 E s s"], places: Int[Tensor, "C P"] | None = None
-    ) -> Float[Tensor, "C J I K 7"] | Float[Tensor, "C P 7"]:
-        """The volume of each latent, or what it has at some places (flat indices)."""
+        self, latent: Float[Tensor, "C 3 E s s"], places: Int[Tensor, "P"] | None = None
+    ) -> Float[Tensor, "C J I K 7"] | Float[Tensor, "P 7"]:
+        """The volume of each latent, or what they have at some places: flat indices into all of them."""
         x = latent.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         enter, block, *blocks, leave = self.planes
         x = block(enter(x))
@@ -150,9 +150,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         if places is None:  # one at a time: the hidden numbers of a volume are many
             return torch.stack([self.voxel(F.silu(a[:, :, None] + b[:, None] + c)) for a, b, c in x])
         side = x.shape[2]
-        j, i, k = places // side**2, places // side % side, places % side
-        caption = 3 * side**2 * torch.arange(len(places), device=places.device)[:, None]
-        rows = [caption + (plane * side + a) * side + b for plane, (a, b) in enumerate(((j, i), (j, k), (i, k)))]
+        caption, j, i, k = places // side**3 * 3, places // side**2 % side, places // side % side, places % side
+        rows = [((caption + n) * side + a) * side + b for n, (a, b) in enumerate(((j, i), (j, k), (i, k)))]
         table = x.flatten(0, 3)
         hidden = F.embedding(rows[0], table) + F.embedding(rows[1], table) + F.embedding(rows[2], table)
         return self.voxel(F.silu(hidden))
