@@ -26,6 +26,7 @@ def bench(
         list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be given several times.")
     ] = None,
     prior: options.Prior = "auto",
+    perp_neg: options.PerpNeg = None,
     device: options.Device = "auto",
     steps: Annotated[int, typer.Option(metavar="N", help="Steps timed of each kind.")] = 5,
     views: Annotated[
@@ -49,7 +50,9 @@ def bench(
 
         where = choose_device(device)
         load, suited, note = _loader(prior, where, Path(folder), work.observer.note)
-        chosen = [suited(settings.preset(name)) for name in preset or checks.PRESETS]
+        chosen = [
+            suited(settings.asked_for(settings.preset(name), perp_neg=perp_neg)) for name in preset or checks.PRESETS
+        ]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         result = {"prior": note, **bench.run(chosen, load, where, steps, most, work.observer)}
     print(json.dumps(result) if as_json else _table(result))

@@ -55,12 +55,12 @@ class PriorGuide:
     ) -> None:
         """Find the weights of both stages and check the prompt, before any work starts.
 
-        `tell` is told before a download.
+        `tell` is told before a download, and of options that these priors have no use for.
 
         Raises EnvironmentFault when there is no such prior, UsageError for words that it does not know.
         """
         self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
-        self.prompt, self.seed, self.device = prompt, seed, device
+        self.prompt, self.seed, self.device, self._tell = prompt, seed, device, tell
         self._folders = {stage: locate(name, stage, tell) for stage, name in self._names.items()}
         self._loaded: DiffusersPrior | None = None
         self._words = {stage: vocabulary_of(folder) for stage, folder in self._folders.items()}
@@ -75,7 +75,10 @@ class PriorGuide:
     def suited(self, settings: Settings) -> Settings:
         """The settings with each stage guided as its prior needs."""
         opened = {f"open_{stage}": words is None for stage, words in self._words.items()}
-        return guided_by(settings, **opened)
+        suited = guided_by(settings, **opened)
+        if settings.fine.guidance.perp_neg and not any(opened.values()):
+            self._tell("--perp-neg is not used: the built-in prior is told where the camera is.")
+        return suited
 
     def sha256(self, stage: str) -> str:
         """Hash of the stage's weights."""
