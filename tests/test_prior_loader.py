@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_priors import save_builtin, save_if, save_pixart, save_sd
+from tiny_priors import save_builtin, save_if, save_pixart, save_sd, save_small_encoder
 
 from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.guidance import prior as prior_module
 from magic3d_cli.guidance import sources
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.prior import load_prior
@@ -82,6 +83,39 @@ def test_latents_are_the_shifted_and_scaled_mean(folder):
     images = torch.rand(1, 3, 16, 16)
     mean = prior.vae.encode(images * 2 - 1).latent_dist.mean
     torch.testing.assert_close(prior.encode_image(images), (mean - 0.25) * 0.5)
+
+
+def test_a_small_encoder_takes_the_place_of_the_vae_and_its_latents_are_scaled_already(folder, monkeypatch):
+    encoder = save_small_encoder(folder / "taesd")
+    monkeypatch.setattr(prior_module, "small_encoder", lambda: encoder)
+    prior = load(folder / "sd", small=True)
+    assert (prior.kind, prior.image_size, prior.vae.decoder) == ("latent", 16, None)
+    assert sum(p.numel() for p in prior.vae.parameters()) < 5000
+    images = torch.rand(2, 3, 16, 16, requires_grad=True)
+    latents = prior.encode_image(images)
+    torch.testing.assert_close(latents, prior.vae.encoder(images * 2 - 1))  # neither factor nor shift of its VAE
+    latents.square().sum().backward()
+    assert latents.shape == (2, 4, 8, 8) and images.grad.abs().sum() > 0
+    half = load_prior(str(folder / "sd"), dtype=torch.bfloat16, small=True)
+    assert half.vae.dtype == torch.bfloat16  # the one it replaces wants float32
+
+
+def test_a_small_encoder_fits_the_latents_of_stable_diffusion_1_and_2_alone(folder, tmp_path):
+    like = save_sd(tmp_path / "sd1", scaling=(0.18215, None))
+    assert sources.has_vae(like) and sources.fits_small_encoder(like)
+    assert not sources.fits_small_encoder(folder / "sd") and not sources.has_vae(folder / "if")
+    config = json.loads((like / "vae/config.json").read_text())
+    del config["scaling_factor"], config["shift_factor"]  # as in Stable Diffusion 1.5's own file
+    (like / "vae/config.json").write_text(json.dumps(config))
+    assert sources.fits_small_encoder(like)
+
+
+@pytest.mark.parametrize("name", ["sd", "if"])
+def test_weights_are_laid_out_for_convolutions_in_the_asked_precision(folder, name):
+    prior = load_prior(str(folder / name), dtype=torch.float16)
+    convolutions = [p for part in (prior.network, prior.vae) if part for p in part.parameters() if p.ndim == 4]
+    assert convolutions and all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
+    assert prior.network.dtype == torch.float16
 
 
 def test_a_vae_that_overflows_stays_in_float32_and_others_follow_the_prior(folder):

@@ -47,9 +47,8 @@ class GuidanceSettings:
     rescale: float = 0.0  # share of the guided clean image's contrast pulled back to the unguided one's [2305.08891]
     clean_clip: bool = False  # clip the guided clean image to [-1, 1]; pixel priors only [Imagen, 2205.11487]
     clip_gradient: float = 0.0  # largest root mean square of one image's gradient; 0: no limit
-    perp_neg: float = (
-        0.0  # weight of the views it is not, told in words [Perp-Neg, 2304.04968]; doubles the prior's work
-    )
+    perp_neg: float = 0.0  # weight of the views it is not [Perp-Neg, 2304.04968]: 4 evaluations a step instead of 2
+    small_encoder: bool = False  # TAESD in place of the VAE's encoder; latent priors only
 
 
 @dataclass(frozen=True)
@@ -217,9 +216,10 @@ def preset(name: str) -> Settings:
     return PRESETS[name]
 
 
-def asked_for(settings: Settings, *, perp_neg: bool | None = None) -> Settings:
+def asked_for(settings: Settings, *, perp_neg: bool | None = None, small_encoder: bool | None = None) -> Settings:
     """The settings with what a person chose of the guidance of both stages; None leaves a choice as it is."""
-    chosen = {} if perp_neg is None else {"perp_neg": float(perp_neg)}
+    chosen: dict[str, Any] = {} if perp_neg is None else {"perp_neg": float(perp_neg)}
+    chosen |= {} if small_encoder is None else {"small_encoder": small_encoder}
     return _guided(settings, replace(settings.coarse.guidance, **chosen), replace(settings.fine.guidance, **chosen))
 
 
@@ -232,7 +232,7 @@ def guided_by(settings: Settings, *, open_coarse: bool, open_fine: bool) -> Sett
     """
 
     def paper(default: GuidanceSettings, asked: GuidanceSettings) -> GuidanceSettings:
-        return replace(default, perp_neg=asked.perp_neg)
+        return replace(default, perp_neg=asked.perp_neg, small_encoder=asked.small_encoder)
 
     coarse, fine = settings.coarse.guidance, settings.fine.guidance
     return _guided(

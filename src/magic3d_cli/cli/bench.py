@@ -27,6 +27,7 @@ def bench(
     ] = None,
     prior: options.Prior = "auto",
     perp_neg: options.PerpNeg = None,
+    small_encoder: options.SmallEncoder = None,
     device: options.Device = "auto",
     steps: Annotated[int, typer.Option(metavar="N", help="Steps timed of each kind.")] = 5,
     views: Annotated[
@@ -49,16 +50,15 @@ def bench(
         from magic3d_cli import bench, settings
 
         where = choose_device(device)
-        load, suited, note = _loader(prior, where, Path(folder), work.observer.note)
-        chosen = [
-            suited(settings.asked_for(settings.preset(name), perp_neg=perp_neg)) for name in preset or checks.PRESETS
-        ]
+        load, suited, note = _loader(prior, where, Path(folder), bool(small_encoder), work.observer.note)
+        asked = {"perp_neg": perp_neg, "small_encoder": small_encoder}
+        chosen = [suited(settings.asked_for(settings.preset(name), **asked)) for name in preset or checks.PRESETS]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         result = {"prior": note, **bench.run(chosen, load, where, steps, most, work.observer)}
     print(json.dumps(result) if as_json else _table(result))
 
 
-def _loader(prior: str, device: str, folder: Path, tell: Callable[[str], None]) -> tuple[Any, Any, str]:
+def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[str], None]) -> tuple[Any, Any, str]:
     """How each stage's objective is loaded, how settings are made to suit it, and what the prior is."""
     from magic3d_cli.guidance.conditioning import condition
     from magic3d_cli.guidance.distillation import ScoreDistillation
@@ -70,7 +70,7 @@ def _loader(prior: str, device: str, folder: Path, tell: Callable[[str], None]) 
     if prior not in SHAPES or state_of(HUB[prior]) == INSTALLED:
         guide = PriorGuide(prior, prior, PROMPT, 0, device, tell)
         return guide.objective, guide.suited, guide.name("coarse")
-    random = RandomPrior(prior, folder, device)
+    random = RandomPrior(prior, folder, device, small)
     told = condition(random, PROMPT)
     note = f"{random.id} ({prior} is not downloaded): speed only"
     return (

@@ -1,0 +1,96 @@
+"""What a person may choose for priors of open vocabulary, and the built-in one has no use for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub
+import huggingface_hub.constants
+import pytest
+from tiny_priors import save_builtin, save_sd, save_small_encoder
+from tiny_run import tiny_settings
+
+from magic3d_cli import settings
+from magic3d_cli.cli import main
+from magic3d_cli.run import checkpoint
+
+
+def magic3d(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with two priors, tiny presets and an empty hub cache."""
+    save_builtin(tmp_path / "closed")
+    save_sd(tmp_path / "open", scaling=(0.18215, None))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(settings.PRESETS, "draft", tiny_settings())
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A hub with a small encoder; what was asked of it."""
+    encoder, asked = save_small_encoder(folder / "taesd"), []
+
+    def download(repository: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, revision))
+        return str(encoder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return asked
+
+
+def guidance(run: str, stage: str = "fine") -> dict:
+    return checkpoint.read_header(Path(f"{run}.run") / "fine.ckpt")["settings"][stage]["guidance"]
+
+
+def test_choices_are_kept_in_the_run_and_by_refine(folder, hub, capsys) -> None:
+    command = ("generate", "a red car", "--prior", "open", "--perp-neg", "--small-encoder", "-o", "car.glb")
+    assert magic3d(*command) == 0
+    told = capsys.readouterr().err
+    assert "10 MB" in told and "licence MIT" in told  # before it is fetched
+    assert hub[0][0] == "madebyollin/taesd" and len(hub[0][1]) == 40
+    for stage in ("coarse", "fine"):
+        used = guidance("car", stage)
+        assert used["perp_neg"] == 1 and used["small_encoder"] is True
+    assert magic3d(*command) == 0
+    assert "finished already" in capsys.readouterr().err
+    assert magic3d("refine", "car.run/coarse.ckpt", "-o", "same.glb", "--preset", "draft") == 0
+    assert guidance("same") == guidance("car")
+    assert magic3d("refine", "car.run/coarse.ckpt", "-o", "other.glb", "--no-perp-neg", "--no-small-encoder") == 0
+    assert guidance("other") == {**guidance("car"), "perp_neg": 0, "small_encoder": False}
+
+
+def test_another_choice_is_another_run(folder, hub, capsys) -> None:
+    assert magic3d("generate", "a red car", "--prior", "open", "-o", "car.glb") == 0
+    assert guidance("car")["perp_neg"] == 0 and guidance("car")["small_encoder"] is False and not hub
+    assert magic3d("generate", "a red car", "--prior", "open", "-o", "car.glb", "--perp-neg") == 0
+    assert "An earlier run was kept" in capsys.readouterr().err and guidance("car")["perp_neg"] == 1
+
+
+def test_the_built_in_prior_has_no_use_for_them_and_says_so(folder, hub, capsys) -> None:
+    options = ("--perp-neg", "--small-encoder", "-o", "car.glb")
+    assert magic3d("generate", "a red car", "--prior", "closed", *options) == 0
+    told = capsys.readouterr().err
+    assert "--perp-neg is not used" in told and "--small-encoder is not used" in told
+    assert guidance("car")["perp_neg"] == 0 and guidance("car")["small_encoder"] is False and not hub
+
+
+def test_the_small_encoder_that_cannot_be_fetched_is_explained_before_any_work(folder, monkeypatch, capsys) -> None:
+    real = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: real(*a, **k, local_files_only=True))
+    assert magic3d("generate", "a car", "--prior", "open", "--small-encoder", "-o", "car.glb") == 3
+    told = capsys.readouterr().err
+    assert "madebyollin/taesd is not in the cache" in told and "leave out --small-encoder" in told
+    assert not Path("car.run").exists()
+
+
+def test_the_small_encoder_is_refused_where_the_latents_are_others(folder, hub, capsys) -> None:
+    save_sd(folder / "xl", scaling=(0.13025, None))
+    assert magic3d("generate", "a car", "--prior", "xl", "--small-encoder", "-o", "car.glb") == 2
+    assert "latents of Stable Diffusion 1 and 2" in capsys.readouterr().err and not hub
