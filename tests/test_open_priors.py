@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.constants
 import pytest
+import torch
 from tiny_priors import save_builtin, save_sd, save_small_encoder
 from tiny_run import tiny_settings
 
-from magic3d_cli import settings
+from magic3d_cli import bench, settings
 from magic3d_cli.cli import main
+from magic3d_cli.guidance import compiled
 from magic3d_cli.run import checkpoint
+from magic3d_cli.run.guide import PriorGuide
+from magic3d_cli.views import turntable
 
 
 def magic3d(*arguments: object) -> int:
@@ -94,3 +99,88 @@ def test_the_small_encoder_is_refused_where_the_latents_are_others(folder, hub, 
     save_sd(folder / "xl", scaling=(0.13025, None))
     assert magic3d("generate", "a car", "--prior", "xl", "--small-encoder", "-o", "car.glb") == 2
     assert "latents of Stable Diffusion 1 and 2" in capsys.readouterr().err and not hub
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is told by a prior that is compiled on this CPU, by a compiler that changes nothing."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "pays", lambda settings, device: settings.compile)
+    torch._dynamo.reset()
+    return []
+
+
+def objective(folder: Path, told: list[str], preset: str = "paper"):
+    guide = PriorGuide(str(folder), str(folder), "a red car", 0, "cpu", told.append)
+    return guide.objective("fine", guide.suited(settings.PRESETS[preset]).fine.guidance)
+
+
+def distil(objective, seed: int = 0, views: int = 2) -> torch.Tensor:
+    images = torch.rand(views, 16, 16, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
+    objective(images, turntable(views), 0.5, torch.Generator().manual_seed(seed))[0].backward()
+    return images.grad
+
+
+def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told) -> None:
+    plain, fast = objective(folder / "open", told, "draft"), objective(folder / "open", told)
+    assert not told and not plain.settings.compile and fast.settings.compile
+    for seed in (0, 1):
+        torch.testing.assert_close(distil(fast, seed), distil(plain, seed))
+    for model in (fast.prior.network, fast.prior.vae.encoder):
+        assert model._compiled_call_impl is not None and not model._forward_pre_hooks
+    assert plain.prior.network._compiled_call_impl is None
+    assert [text.partition(" in ")[0] for text in told] == [
+        "Compiled the image encoder",
+        "Compiled the prior's network",
+    ]
+
+
+def test_what_fails_to_compile_runs_as_it_is_and_the_reason_is_told(folder, told, monkeypatch) -> None:
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease set CC")
+
+    monkeypatch.setattr(compiled, "BACKEND", broken)
+    fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
+    torch.testing.assert_close(distil(fast), distil(plain))
+    assert fast.prior.network._compiled_call_impl is None
+    assert len(told) == 2 and all("uncompiled" in text and "C compiler" in text for text in told)
+    distil(fast)
+    assert len(told) == 2
+
+
+def test_too_little_memory_while_compiling_is_left_to_smaller_batches(folder, told, monkeypatch) -> None:
+    fast, run, sizes = objective(folder / "open", told), compiled._run, []
+
+    def short_of_memory(network, args, kwargs) -> None:
+        sizes.append(len(args[0]))
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("full")
+        run(network, args, kwargs)
+
+    monkeypatch.setattr(compiled, "_run", short_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        distil(fast, views=3)
+    assert not told and fast.prior.vae.encoder._compiled_call_impl is None
+    distil(fast, views=1)
+    assert sizes == [3, 1, 2] and len(told) == 2
+
+
+def test_only_long_presets_of_open_priors_are_compiled_and_only_on_a_gpu(folder) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for preset in ("draft", "standard", "paper"):
+        for name, is_open in (("open", True), ("closed", False)):
+            guide = PriorGuide(name, name, "a red car", 0, "cpu")
+            chosen = guide.suited(replace(settings.PRESETS["paper"], preset=preset))
+            for guidance in (chosen.coarse.guidance, chosen.fine.guidance):
+                assert compiled.pays(guidance, cuda) == (is_open and preset != "draft")
+                assert not compiled.pays(guidance, cpu)
+
+
+def test_bench_compiles_a_prior_and_still_counts_its_work(folder, told) -> None:
+    operations = []
+    for preset in ("draft", "paper"):
+        found = objective(folder / "open", told, preset)
+        timed = bench.TimedPrior(found.prior)
+        distil(replace(found, prior=timed))
+        operations.append(timed.operations)
+    assert len(told) == 2 and operations[0] == operations[1] > 0

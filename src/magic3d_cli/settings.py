@@ -49,6 +49,7 @@ class GuidanceSettings:
     clip_gradient: float = 0.0  # largest root mean square of one image's gradient; 0: no limit
     perp_neg: float = 0.0  # weight of the views it is not [Perp-Neg, 2304.04968]: 4 evaluations a step instead of 2
     small_encoder: bool = False  # TAESD in place of the VAE's encoder; latent priors only
+    compile: bool = False  # torch.compile of the prior's networks; on CUDA only
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,8 @@ PRESETS: dict[str, Settings] = {
     ),
 }
 """Guided for the built-in prior; see `guided_by`."""
+COMPILED = ("standard", "paper")
+"""Presets in which an open-vocabulary prior works long enough on a GPU to be compiled first."""
 
 
 def preset(name: str) -> Settings:
@@ -232,7 +235,12 @@ def guided_by(settings: Settings, *, open_coarse: bool, open_fine: bool) -> Sett
     """
 
     def paper(default: GuidanceSettings, asked: GuidanceSettings) -> GuidanceSettings:
-        return replace(default, perp_neg=asked.perp_neg, small_encoder=asked.small_encoder)
+        return replace(
+            default,
+            perp_neg=asked.perp_neg,
+            small_encoder=asked.small_encoder,
+            compile=settings.preset in COMPILED,
+        )
 
     coarse, fine = settings.coarse.guidance, settings.fine.guidance
     return _guided(

@@ -60,12 +60,13 @@ def bench(
 
 def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[str], None]) -> tuple[Any, Any, str]:
     """How each stage's objective is loaded, how settings are made to suit it, and what the prior is."""
+    from magic3d_cli.guidance import compiled
     from magic3d_cli.guidance.conditioning import condition
     from magic3d_cli.guidance.distillation import ScoreDistillation
     from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
     from magic3d_cli.guidance.sources import HUB, INSTALLED, state_of
     from magic3d_cli.run.guide import PriorGuide
-    from magic3d_cli.settings import guided_by
+    from magic3d_cli.settings import GuidanceSettings, guided_by
 
     if prior not in SHAPES or state_of(HUB[prior]) == INSTALLED:
         guide = PriorGuide(prior, prior, PROMPT, 0, device, tell)
@@ -73,8 +74,14 @@ def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[
     random = RandomPrior(prior, folder, device, small)
     told = condition(random, PROMPT)
     note = f"{random.id} ({prior} is not downloaded): speed only"
+
+    def load(stage: str, settings: GuidanceSettings) -> ScoreDistillation:
+        if compiled.pays(settings, random.device):
+            random.compile(tell)
+        return ScoreDistillation(random, told, settings)
+
     return (
-        lambda stage, settings: ScoreDistillation(random, told, settings),
+        load,
         lambda settings: guided_by(settings, open_coarse=True, open_fine=True),
         note,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.guidance.compiled import compile_at_first_call
 from magic3d_cli.guidance.diffusion import PREDICTIONS, alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.prompts import Vocabulary
 from magic3d_cli.guidance.sources import (
@@ -63,6 +65,7 @@ class DiffusersPrior:
         words = vocabulary_of(folder)
         self.vocabulary = Vocabulary.load(words) if words else None
         self._text_encoder: Any = None
+        self._compiled = False
 
     def _component(self, folder: Path, cls: str, dtype: torch.dtype) -> Any:
         """A part's network, ready for use."""
@@ -166,6 +169,15 @@ class DiffusersPrior:
         self._text_encoder = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def compile(self, tell: Callable[[str], None]) -> None:
+        """Have the network and the image encoder compiled at their first calls; `tell` as `compile_at_first_call`."""
+        if self._compiled:
+            return
+        self._compiled = True
+        compile_at_first_call(self.network, "prior's network", tell)
+        if self.vae is not None:
+            compile_at_first_call(self.vae.encoder, "image encoder", tell)
 
     def encode_image(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Images in [0, 1] to float32 x: [-1, 1] pixels at `image_size`, or the VAE's scaled mean.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance import compiled
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
@@ -113,6 +114,8 @@ class PriorGuide:
         if self._loaded is None or (self._loaded.folder, self._loaded.encoder is not None) != (folder, small):
             self._loaded = None  # freed before the next one is loaded
             self._loaded = load_prior(self._names[stage], self.device, stage=stage, small=small)
+        if compiled.pays(settings, self._loaded.device):
+            self._loaded.compile(self._tell)
         words = read_prompt(self._loaded, self.prompt, self.seed)
         return ScoreDistillation(self._loaded, condition(self._loaded, words), settings)
 
