@@ -61,6 +61,19 @@ def test_random_weights_distil_like_real_ones_and_are_never_written(tmp_path: Pa
     assert guess.shape == (2, 4, 8, 8) and guess.isfinite().all()
 
 
+def test_a_small_encoder_is_measured_in_its_own_shape(tmp_path: Path) -> None:
+    work = []
+    for small in (True, False):
+        folder = tmp_path / str(small)
+        folder.mkdir()
+        prior = RandomPrior("sd15", folder, "meta", small=small)
+        assert (prior.kind, prior.image_size) == ("latent", 512)
+        with FlopCounterMode(display=False) as counter:
+            assert prior.encode_image(torch.empty(1, 3, 512, 512, device="meta")).shape == (1, 4, 64, 64)
+        work.append(counter.get_total_flops() / 1e12)
+    assert work == pytest.approx([0.12, 1.12], rel=0.05)
+
+
 def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
     prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
     told = condition(prior, prior.vocabulary.parse("a car"))

@@ -9,7 +9,7 @@ import torch
 
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.guidance.distillation import ScoreDistillation, limited, rescaled
+from magic3d_cli.guidance.distillation import ScoreDistillation, guide, limited, perpendicular, rescaled
 from magic3d_cli.guidance.schedule import mix, sample_timesteps, time_range
 from magic3d_cli.settings import GuidanceSettings, TimestepSchedule
 from magic3d_cli.views import turntable
@@ -185,3 +185,81 @@ def test_timesteps_are_integers_within_the_annealed_range():
 
 def test_the_scale_schedule_is_linear_and_clamped():
     assert [mix(100.0, 20.0, p) for p in (-1, 0, 0.5, 1, 2)] == [100, 100, 60, 20, 20]
+
+
+class Words:
+    """A prior told the view in words: it adds up what they show, and sees half a face on the back too."""
+
+    id, kind, image_size, takes_views, vocabulary = "words", "latent", 8, False, None
+    alphas_cumprod, device, sha256 = ALPHAS, torch.device("cpu"), ""
+
+    def __init__(self) -> None:
+        self.body, self.face, self.flank = torch.linalg.qr(
+            torch.randn(64, 3, generator=torch.Generator().manual_seed(3))
+        )[0].T.reshape(3, 1, 8, 8)
+        shown = [self.body + self.face, self.body + self.flank, self.body + 0.5 * self.face, self.body]
+        self.shown, self.calls = torch.stack(shown), 0
+
+    def encode_image(self, images):
+        return images.permute(0, 3, 1, 2).mean(1, keepdim=True)
+
+    def denoise(self, noisy, timestep, text, features):
+        assert features is None
+        self.calls += 1
+        alpha, sigma = alpha_sigma(ALPHAS, timestep)
+        clean = torch.einsum("bk,kchw->bchw", text[:, 0], self.shown)
+        return clean, (noisy - alpha * clean) / sigma
+
+
+def guess_of(prior, views, perp_neg, scale=5.0, weighting="uniform"):
+    """What descending along the gradient reaches: the guided clean image of each view."""
+    told = Conditioning(torch.eye(4)[:, None], torch.zeros(1, 1, 4))
+    settings = replace(SETTINGS, weighting=weighting, perp_neg=perp_neg)
+    x = torch.zeros(len(views), 1, 8, 8)
+    t = torch.full((len(views),), 500)
+    return -ScoreDistillation(prior, told, settings).gradient(x, t, torch.zeros_like(x), views, scale)
+
+
+def test_what_is_taken_away_is_perpendicular_to_the_prompt():
+    vectors, axis = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = perpendicular(vectors, axis)
+    torch.testing.assert_close((found * axis).sum((1, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    # What is left out lies along the axis, each row its own.
+    torch.testing.assert_close(perpendicular(vectors - found, axis), torch.zeros_like(axis), atol=1e-5, rtol=0)
+    guided = guide(torch.zeros_like(axis), axis, 7.0, [vectors], [torch.rand(3)])
+    torch.testing.assert_close((guided * axis).sum((1, 2, 3)), 7 * axis.square().sum((1, 2, 3)))
+
+
+def test_negatives_of_no_weight_leave_the_guidance_as_it_is():
+    plain, told, negative = torch.randn(3, 2, 4, 8, 8)
+    assert torch.equal(guide(plain, told, 7.0, [negative], [torch.zeros(2)]), guide(plain, told, 7.0))
+    prior = Words()
+    views = turntable(4)
+    without = guess_of(prior, views, 0.0)
+    torch.testing.assert_close(guess_of(prior, views, 1e-9), without)
+    assert prior.calls == 2  # four conditions are one forward pass too
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "sds"])
+def test_a_face_on_the_back_is_suppressed_and_one_in_front_is_not(weighting):
+    prior, views = Words(), turntable(4)  # front, side, back, side
+
+    def share(of, perp_neg):
+        return (guess_of(prior, views, perp_neg, weighting=weighting) * of).sum((1, 2, 3))
+
+    face, kept = share(prior.face, 0.0), share(prior.face, 1.0)
+    assert face[2] > 0.4 * face[0] and kept[2] < 0
+    assert kept[0] >= face[0] and kept[1] < face[1] + 1e-4
+    assert (share(prior.body, 1.0) > 0).all()  # the object stays
+
+
+def test_each_view_has_its_own_negatives():
+    prior, views = Words(), turntable(7)
+    alone = torch.cat([guess_of(prior, views[i : i + 1], 1.0) for i in range(7)])
+    torch.testing.assert_close(guess_of(prior, views, 1.0), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_prior_told_the_camera_has_no_negatives():
+    prior = Truth()
+    image_gradient(distillation(prior, perp_neg=1.0))
+    assert len(prior.calls[0][0]) == 6

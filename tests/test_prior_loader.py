@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_priors import save_builtin, save_if, save_pixart, save_sd
+from tiny_priors import save_builtin, save_if, save_pixart, save_sd, save_small_encoder
 
 from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.guidance import prior as prior_module
 from magic3d_cli.guidance import sources
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.prior import load_prior
@@ -82,6 +84,39 @@ def test_latents_are_the_shifted_and_scaled_mean(folder):
     images = torch.rand(1, 3, 16, 16)
     mean = prior.vae.encode(images * 2 - 1).latent_dist.mean
     torch.testing.assert_close(prior.encode_image(images), (mean - 0.25) * 0.5)
+
+
+def test_a_small_encoder_takes_the_place_of_the_vae_and_its_latents_are_scaled_already(folder, monkeypatch):
+    encoder = save_small_encoder(folder / "taesd")
+    monkeypatch.setattr(prior_module, "small_encoder", lambda: encoder)
+    prior = load(folder / "sd", small=True)
+    assert (prior.kind, prior.image_size, prior.vae.decoder) == ("latent", 16, None)
+    assert sum(p.numel() for p in prior.vae.parameters()) < 5000
+    images = torch.rand(2, 3, 16, 16, requires_grad=True)
+    latents = prior.encode_image(images)
+    torch.testing.assert_close(latents, prior.vae.encoder(images * 2 - 1))  # neither factor nor shift of its VAE
+    latents.square().sum().backward()
+    assert latents.shape == (2, 4, 8, 8) and images.grad.abs().sum() > 0
+    half = load_prior(str(folder / "sd"), dtype=torch.bfloat16, small=True)
+    assert half.vae.dtype == torch.bfloat16  # the one it replaces wants float32
+
+
+def test_a_small_encoder_fits_the_latents_of_stable_diffusion_1_and_2_alone(folder, tmp_path):
+    like = save_sd(tmp_path / "sd1", scaling=(0.18215, None))
+    assert sources.has_vae(like) and sources.fits_small_encoder(like)
+    assert not sources.fits_small_encoder(folder / "sd") and not sources.has_vae(folder / "if")
+    config = json.loads((like / "vae/config.json").read_text())
+    del config["scaling_factor"], config["shift_factor"]  # as in Stable Diffusion 1.5's own file
+    (like / "vae/config.json").write_text(json.dumps(config))
+    assert sources.fits_small_encoder(like)
+
+
+@pytest.mark.parametrize("name", ["sd", "if"])
+def test_weights_are_laid_out_for_convolutions_in_the_asked_precision(folder, name):
+    prior = load_prior(str(folder / name), dtype=torch.float16)
+    convolutions = [p for part in (prior.network, prior.vae) if part for p in part.parameters() if p.ndim == 4]
+    assert convolutions and all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
+    assert prior.network.dtype == torch.float16
 
 
 def test_a_vae_that_overflows_stays_in_float32_and_others_follow_the_prior(folder):
@@ -266,6 +301,8 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
     told: list[str] = []
     assert sources.locate("sd15", "coarse", told.append) == folder / "sd"
     assert "4.3 GB" in told[0] and "OpenRAIL" in told[0]  # before a byte is fetched
+    sources.locate("someone/model", "coarse", told.append)
+    assert "someone/model, see its licence there: https://huggingface.co/someone/model" in told[1]
     assert load_prior("sd15", dtype=torch.float32).kind == "latent"
     assert asked["repository"] == sources.HUB["sd15"].repository and len(asked["revision"]) == 40
     load_prior("someone/model@v2", dtype=torch.float32)
@@ -277,6 +314,35 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
     ]
     assert not any(fnmatch(name, pattern) for name in unwanted for pattern in asked["patterns"])
     assert any(fnmatch("unet/diffusion_pytorch_model.safetensors", pattern) for pattern in asked["patterns"])
+
+
+def test_size_and_licence_are_told_at_the_first_use_alone(monkeypatch, folder, tmp_path):
+    import huggingface_hub
+    import huggingface_hub.constants
+
+    def download(repository, revision, allow_patterns):
+        """What the hub's own would leave in its cache."""
+        target = tmp_path / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
+        shutil.copytree(folder / ("taesd-tiny" if "taesd" in repository else "sd"), target, dirs_exist_ok=True)
+        return str(target)
+
+    save_small_encoder(folder / "taesd-tiny")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    told: list[str] = []
+    for _ in range(3):
+        sources.locate("sd15", "coarse", told.append)
+        sources.small_encoder(told.append)
+    assert ["licence CreativeML OpenRAIL-M" in told[0], "licence MIT" in told[1], len(told)] == [True, True, 2]
+
+
+def test_pinned_commits_are_whole_hashes():
+    for source in (*sources.HUB.values(), sources.SMALL_ENCODER):
+        assert source.revision is None or re.fullmatch("[0-9a-f]{40}", source.revision)
+    assert {name for name, source in sources.HUB.items() if source.revision is None} == {
+        "deepfloyd-if-m",
+        "deepfloyd-if-l",
+    }
 
 
 def test_the_hash_covers_every_weight(folder, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from tiny_priors import VOCABULARY
 
 from magic3d_cli.errors import EnvironmentFault, UsageError
-from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt, view_weights
+from magic3d_cli.guidance.conditioning import Conditioning, condition, negative_weights, read_prompt, view_weights
 from magic3d_cli.guidance.prompts import Vocabulary
 from magic3d_cli.views import turntable
 
@@ -122,6 +122,15 @@ def test_text_states_change_smoothly_round_the_object():
     text = Conditioning(states, torch.zeros(1, 2, 3)).text(turntable(360))
     assert (text - text.roll(1, 0)).abs().max() < 0.05 * states.abs().max()
     torch.testing.assert_close(text[[0, 90, 180, 270]], states[[0, 1, 2, 1]], atol=1e-4, rtol=1e-4)
+
+
+def test_the_front_is_held_against_the_back_most_and_never_against_itself():
+    weights = negative_weights(turntable(360))
+    expected = torch.tensor([[0, 1.574], [1.574, 0], [1.967, 0.393], [1.574, 0]])
+    torch.testing.assert_close(weights[[0, 90, 180, 270]], expected, atol=1e-3, rtol=0)
+    assert (weights - weights.roll(1, 0)).abs().max() < 0.025 and (weights > -1e-3).all()
+    high = turntable(8).replace(elevation=torch.full((8,), math.radians(75)))
+    assert (negative_weights(high) == 0).all()
 
 
 class Recorder:

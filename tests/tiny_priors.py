@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
     DDPMScheduler,
     PixArtTransformer2DModel,
     PNDMScheduler,
@@ -35,8 +36,13 @@ VOCABULARY = {
 """Written as the built-in prior's vocabulary.json is."""
 
 
-def save_sd(folder: Path, prediction: str = "epsilon", variant: str | None = None) -> Path:
-    """Stable Diffusion: a UNet over 4-channel latents, a KL autoencoder, CLIP."""
+def save_sd(
+    folder: Path,
+    prediction: str = "epsilon",
+    variant: str | None = None,
+    scaling: tuple[float, float | None] = (0.5, 0.25),
+) -> Path:
+    """Stable Diffusion: a UNet over 4-channel latents, a KL autoencoder (factor and shift: `scaling`), CLIP."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
@@ -46,7 +52,7 @@ def save_sd(folder: Path, prediction: str = "epsilon", variant: str | None = Non
     vae = AutoencoderKL(
         block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, sample_size=16,
-        scaling_factor=0.5, shift_factor=0.25, force_upcast=True,
+        scaling_factor=scaling[0], shift_factor=scaling[1], force_upcast=True,
     )  # fmt: skip
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
@@ -54,6 +60,15 @@ def save_sd(folder: Path, prediction: str = "epsilon", variant: str | None = Non
     )  # fmt: skip
     parts = {"unet": unet, "vae": vae, "text_encoder": tiny_clip(40, 16), "scheduler": scheduler}
     return _save(folder, parts, tokenizer=tiny_tokenizer(["dragon", "front", "view"], 8), variant=variant)
+
+
+def save_small_encoder(folder: Path) -> Path:
+    """TAESD for the latents of `save_sd`."""
+    torch.manual_seed(6)
+    blocks = {"encoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 1)}
+    blocks |= {"decoder_block_out_channels": (8, 8), "num_decoder_blocks": (1, 1)}
+    AutoencoderTiny(**blocks).save_pretrained(folder)
+    return folder
 
 
 def save_if(folder: Path) -> Path:

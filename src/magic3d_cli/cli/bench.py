@@ -26,6 +26,8 @@ def bench(
         list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be given several times.")
     ] = None,
     prior: options.Prior = "auto",
+    perp_neg: options.PerpNeg = None,
+    small_encoder: options.SmallEncoder = None,
     device: options.Device = "auto",
     steps: Annotated[int, typer.Option(metavar="N", help="Steps timed of each kind.")] = 5,
     views: Annotated[
@@ -48,30 +50,38 @@ def bench(
         from magic3d_cli import bench, settings
 
         where = choose_device(device, work.observer.note)
-        load, suited, note = _loader(prior, where, Path(folder), work.observer.note)
-        chosen = [suited(settings.preset(name)) for name in preset or checks.PRESETS]
+        load, suited, note = _loader(prior, where, Path(folder), bool(small_encoder), work.observer.note)
+        asked = {"perp_neg": perp_neg, "small_encoder": small_encoder}
+        chosen = [suited(settings.asked_for(settings.preset(name), **asked)) for name in preset or checks.PRESETS]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         result = {"prior": note, **bench.run(chosen, load, where, steps, most, work.observer)}
     print(json.dumps(result) if as_json else _table(result))
 
 
-def _loader(prior: str, device: str, folder: Path, tell: Callable[[str], None]) -> tuple[Any, Any, str]:
+def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[str], None]) -> tuple[Any, Any, str]:
     """How each stage's objective is loaded, how settings are made to suit it, and what the prior is."""
+    from magic3d_cli.guidance import compiled
     from magic3d_cli.guidance.conditioning import condition
     from magic3d_cli.guidance.distillation import ScoreDistillation
     from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
     from magic3d_cli.guidance.sources import HUB, INSTALLED, state_of
     from magic3d_cli.run.guide import PriorGuide
-    from magic3d_cli.settings import guided_by
+    from magic3d_cli.settings import GuidanceSettings, guided_by
 
     if prior not in SHAPES or state_of(HUB[prior]) == INSTALLED:
         guide = PriorGuide(prior, prior, PROMPT, 0, device, tell)
         return guide.objective, guide.suited, guide.name("coarse")
-    random = RandomPrior(prior, folder, device)
+    random = RandomPrior(prior, folder, device, small)
     told = condition(random, PROMPT)
     note = f"{random.id} ({prior} is not downloaded): speed only"
+
+    def load(stage: str, settings: GuidanceSettings) -> ScoreDistillation:
+        if compiled.pays(settings, random.device):
+            random.compile(tell)
+        return ScoreDistillation(random, told, settings)
+
     return (
-        lambda stage, settings: ScoreDistillation(random, told, settings),
+        load,
         lambda settings: guided_by(settings, open_coarse=True, open_fine=True),
         note,
     )

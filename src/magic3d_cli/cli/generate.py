@@ -21,6 +21,8 @@ def generate(
     prior: options.Prior = "auto",
     coarse_prior: options.CoarsePrior = None,
     fine_prior: options.FinePrior = None,
+    perp_neg: options.PerpNeg = None,
+    small_encoder: options.SmallEncoder = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     faces: options.Faces = None,
@@ -45,6 +47,7 @@ def generate(
         from magic3d_cli.run.guide import PriorGuide
 
         chosen = replace(settings.preset(preset), seed=seed)
+        chosen = settings.asked_for(chosen, perp_neg=perp_neg, small_encoder=small_encoder)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
         where = choose_device(device, work.observer.note)
         guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where, work.observer.note)

@@ -29,6 +29,24 @@ Prior = Annotated[
 ]
 CoarsePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the coarse stage alone.")]
 FinePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the fine stage alone.")]
+PerpNeg = Annotated[
+    bool | None,
+    typer.Option(
+        "--perp-neg/--no-perp-neg",
+        help="Tell an open-vocabulary prior also which views it is not, against second faces; twice the prior's work. "
+        "Off by default; refine does as the checkpoint.",
+        show_default=False,
+    ),
+]
+SmallEncoder = Annotated[
+    bool | None,
+    typer.Option(
+        "--small-encoder/--no-small-encoder",
+        help="Encode images for Stable Diffusion 1 or 2 with TAESD (10 MB, MIT): nearly the same latents for a "
+        "ninth of the encoder's work. Off by default; refine does as the checkpoint.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Another seed, another object.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Faces = Annotated[int | None, typer.Option(metavar="N", help="Triangles of the mesh, at most.")]

@@ -25,6 +25,8 @@ def refine(
     prior: Annotated[
         str | None, typer.Option(metavar="NAME", help="As for generate; default: the checkpoint's.")
     ] = None,
+    perp_neg: options.PerpNeg = None,
+    small_encoder: options.SmallEncoder = None,
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
@@ -54,8 +56,10 @@ def refine(
             work.observer.note(f"{checkpoint}: only {header['step']} of {header['total']} coarse steps were done.")
         if preset is not None:
             other = settings.preset(preset)
-            chosen = replace(chosen, preset=preset, fine=other.fine, asset=other.asset)
+            fine = replace(other.fine, guidance=chosen.fine.guidance)  # suited to the prior below
+            chosen = replace(chosen, preset=preset, fine=fine, asset=other.asset)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
+        chosen = settings.asked_for(chosen, perp_neg=perp_neg, small_encoder=small_encoder)
         where = choose_device(device, work.observer.note)
         fine_prior = prior or header.get("fine_prior", header["prior"]["id"])
         guide = PriorGuide(fine_prior, fine_prior, header["prompt"], header["seed"], where, work.observer.note)

@@ -2,7 +2,8 @@
 
 A prior trained with cameras gets `Views.features` and one caption. Any other prior is told the view by its
 prompt (DreamFusion section 3.2), the text states of neighbouring views interpolated by angle, so that the
-target does not jump where "front view" becomes "side view".
+target does not jump where "front view" becomes "side view". Where the words alone do not keep a second face off the
+back, Perp-Neg (arXiv 2304.04968) also tells it which views it is not.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ class Conditioning:
         """The unconditional (or negative) states, one for each view."""
         return self.unconditional.expand(len(views), -1, -1)
 
+    def negatives(self, views: Views) -> list[tuple[Float[Tensor, "B L D"], Float[Tensor, "B"]]]:
+        """States and weights of the views that each is not, the front and the side; none with a single caption."""
+        if len(self.states) == 1:
+            return []
+        states = (state.expand(len(views), -1, -1) for state in self.states[:2])
+        return list(zip(states, negative_weights(views).unbind(-1), strict=True))
+
 
 def read_prompt(prior: Prior, prompt: str, seed: int = 0) -> Caption | str:
     """What the prior will be asked for: a caption in its own words, or the prompt itself if it takes any.
@@ -77,9 +85,33 @@ def view_weights(views: Views) -> Float[Tensor, "B 4"]:
     Linear in azimuth between front (0 degrees), side (90) and back (180), so that front leads within 45
     degrees and back beyond 135; overhead fades in about 60 degrees of elevation.
     """
-    turned = torch.rad2deg(torch.atan2(torch.sin(views.azimuth), torch.cos(views.azimuth)).abs()) / 90
+    turned, overhead = _turned(views), _overhead(views)
     front, back = (1 - turned).clamp(min=0), (turned - 1).clamp(min=0)
-    elevation = views.elevation * (180 / math.pi)
-    overhead = ((elevation - OVERHEAD) / (2 * OVERHEAD_BLEND) + 0.5).clamp(0, 1)
     level = torch.stack([front, 1 - front - back, back], -1) * (1 - overhead)[:, None]
     return torch.cat([level, overhead[:, None]], -1)
+
+
+def negative_weights(views: Views) -> Float[Tensor, "B 2"]:
+    """How much each view is told that it is not the front, and not the side.
+
+    Decays a exp(-r / 2) + c in the angle r [Perp-Neg, arXiv 2304.04968; numbers of threestudio], continuous: the front,
+    which priors have seen most, weighs 0 in front, 1.57 at the side and 1.97 at the back; the side 1.57, 0 and 0.39.
+    Seen from overhead neither has a say.
+    """
+    turned = _turned(views)
+    near = torch.exp(turned / 2 - 0.5), torch.exp(-turned / 2)  # the front half: distances 1 - turned, turned
+    far = torch.exp(turned / 2 - 1)  # the back half: distance 2 - turned
+    front = torch.where(turned < 1, 4 * near[0] - 2.4261, far + 0.9673)
+    side = torch.where(turned < 1, 4 * near[1] - 2.4261, far - 0.6065)
+    return torch.stack([front, side], -1) * (1 - _overhead(views))[:, None]
+
+
+def _turned(views: Views) -> Float[Tensor, "B"]:
+    """Azimuth from the front in right angles, either way round: 0 front, 1 side, 2 back."""
+    return torch.rad2deg(torch.atan2(torch.sin(views.azimuth), torch.cos(views.azimuth)).abs()) / 90
+
+
+def _overhead(views: Views) -> Float[Tensor, "B"]:
+    """Share of "overhead view"."""
+    elevation = views.elevation * (180 / math.pi)
+    return ((elevation - OVERHEAD) / (2 * OVERHEAD_BLEND) + 0.5).clamp(0, 1)

@@ -4,12 +4,15 @@
     eps_hat = uncond + s (cond - uncond)           the guidance scale is s, not s + 1
     g = w(t) (eps_hat - eps)                       the gradient at x, the denoiser's Jacobian left out
 
+With Perp-Neg (arXiv 2304.04968) cond - uncond is first turned away from the views that this one is not.
+
 g enters by reparameterisation: 0.5 ||x - stop_gradient(x - g)||^2 has exactly g as its gradient at x, and a
 value that means something. It is summed over x and averaged over the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,39 +77,67 @@ class ScoreDistillation:
         settings = self.settings
         alpha, sigma = alpha_sigma(self.prior.alphas_cumprod, timestep)
         noisy = alpha * clean + sigma * noise
-        (plain, plain_eps), (told, told_eps) = self.predict(noisy, timestep, views, scale)
-        guess, eps = guide(plain, told, scale), guide(plain_eps, told_eps, scale)
+        negatives = self.conditioning.negatives(views) if settings.perp_neg else []
+        weights = [settings.perp_neg * weight.to(noisy) for _, weight in negatives]
+        plain, told, *others = self.predict(noisy, timestep, views, scale, [text for text, _ in negatives])
+        guess, eps = (guide(p, t, scale, o, weights) for p, t, *o in zip(plain, told, *others, strict=True))
         clip = settings.clean_clip and self.prior.kind == "pixel"
         if settings.rescale or clip:
-            guess = rescaled(guess, told, settings.rescale)
+            guess = rescaled(guess, told[0], settings.rescale)
             guess = guess.clamp(-1, 1) if clip else guess
             eps = (noisy - alpha * guess) / sigma.clamp(min=1e-4)
         gradient = sigma**2 * (eps - noise) if settings.weighting == "sds" else clean - guess
         return limited(gradient, settings.clip_gradient) if settings.clip_gradient else gradient
 
     def predict(
-        self, noisy: Float[Tensor, "B C h w"], timestep: Int[Tensor, "B"], views: Views, scale: float
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """(clean, noise) without and with the prompt, both in one batch and with the same view features."""
+        self,
+        noisy: Float[Tensor, "B C h w"],
+        timestep: Int[Tensor, "B"],
+        views: Views,
+        scale: float,
+        negatives: list[Float[Tensor, "B L D"]],
+    ) -> list[tuple[Tensor, Tensor]]:
+        """(clean, noise) without the prompt, with it, and with each negative: one batch, the same view features."""
         features = views.features().to(noisy) if self.prior.takes_views else None
         text = self.conditioning.text(views).to(noisy)
-        if scale == 1:  # the unconditional half has no say
+        if scale == 1 and not negatives:  # the unconditional half has no say
             told = self.prior.denoise(noisy, timestep, text, features)
-            return told, told
-        text = torch.cat([self.conditioning.without(views).to(noisy), text])
-        features = None if features is None else torch.cat([features, features])
-        noisy, timestep = torch.cat([noisy, noisy]), torch.cat([timestep, timestep])
-        clean, noise = self.prior.denoise(noisy, timestep, text, features)
-        half = len(views)
-        return (clean[:half], noise[:half]), (clean[half:], noise[half:])
+            return [told, told]
+        texts = [self.conditioning.without(views).to(noisy), text, *(negative.to(noisy) for negative in negatives)]
+        count = len(texts)
+        features = None if features is None else features.repeat(count, 1)
+        clean, noise = self.prior.denoise(
+            noisy.repeat(count, 1, 1, 1), timestep.repeat(count), torch.cat(texts), features
+        )
+        return list(zip(clean.chunk(count), noise.chunk(count), strict=True))
 
 
-def guide(plain: Float[Tensor, "*s"], told: Float[Tensor, "*s"], scale: float) -> Float[Tensor, "*s"]:
+def guide(
+    plain: Float[Tensor, "B *s"],
+    told: Float[Tensor, "B *s"],
+    scale: float,
+    negatives: Sequence[Float[Tensor, "B *s"]] = (),
+    weights: Sequence[Float[Tensor, "B"]] = (),
+) -> Float[Tensor, "B *s"]:
     """Classifier-free guidance uncond + s (cond - uncond), Ho and Salimans 2022 in Imagen's convention.
+
+    Of each negative, `weights` times what is perpendicular to cond - uncond is taken away from it (Perp-Neg): what the
+    negative shares with the prompt, the object itself, is left alone.
 
     Clean images and noises are affine in each other with weights that sum to one, so either may be guided.
     """
-    return plain + scale * (told - plain)
+    main = told - plain
+    direction = main
+    for negative, weight in zip(negatives, weights, strict=True):
+        direction = direction - weight.view(-1, *[1] * (main.ndim - 1)) * perpendicular(negative - plain, main)
+    return plain + scale * direction
+
+
+def perpendicular(vectors: Float[Tensor, "B *s"], to: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
+    """The part of each vector that is perpendicular to the other one of its row, over all its pixels."""
+    flat, axis = vectors.flatten(1), to.flatten(1)
+    along = (flat * axis).sum(1, keepdim=True) / axis.square().sum(1, keepdim=True).clamp(min=1e-12)
+    return (flat - along * axis).view_as(vectors)
 
 
 def rescaled(guess: Float[Tensor, "B C h w"], told: Float[Tensor, "B C h w"], share: float) -> Float[Tensor, "B C h w"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.guidance.compiled import compile_at_first_call
 from magic3d_cli.guidance.diffusion import PREDICTIONS, alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import locate, read_json, vocabulary_of, weight_variant, weights_sha256
+from magic3d_cli.guidance.sources import (
+    locate,
+    read_json,
+    small_encoder,
+    vocabulary_of,
+    weight_variant,
+    weights_sha256,
+)
 from magic3d_cli.views import FEATURES
 
 DENOISERS = {"UNet2DConditionModel": "unet", "PixArtTransformer2DModel": "transformer", "VolumeUNet": "unet"}
@@ -34,27 +43,33 @@ _LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120, "Volume
 class DiffusersPrior:
     """A `Prior` read from a local diffusers directory; see `load_prior`."""
 
-    def __init__(self, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.folder, self.id, self.device, self.dtype = folder, name, device, dtype
+    def __init__(
+        self, folder: Path, name: str, device: torch.device, dtype: torch.dtype, encoder: Path | None = None
+    ) -> None:
+        """`encoder` is the folder of an AutoencoderTiny that takes the place of a latent prior's VAE."""
+        self.folder, self.id, self.device, self.dtype, self.encoder = folder, name, device, dtype, encoder
         self.index = read_json(folder / "model_index.json")
         part = next((p for p in ("unet", "transformer") if p in self.index), "unet")
         cls = self._class_of(part, tuple(DENOISERS))
-        self.network = self._component(part, cls, dtype)
-        # Convolutions in bf16 on a CPU are ten times slower in the default memory format.
-        self.network.to(memory_format=torch.channels_last)
+        self.network = self._component(folder / part, cls, dtype)
         self.alphas_cumprod, self.prediction = _read_schedule(folder, self.index)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
         self.vae = self._load_vae() if "vae" in self.index else None
+        for model in (self.network, self.vae):
+            if model is not None:
+                # Tensor cores want it, and convolutions in bf16 on a CPU are ten times slower in the default one.
+                model.to(memory_format=torch.channels_last)
         self.kind = "pixel" if self.vae is None else "latent"
         self._read_shapes()
         self._read_view_conditioning()
         words = vocabulary_of(folder)
         self.vocabulary = Vocabulary.load(words) if words else None
         self._text_encoder: Any = None
+        self._compiled = False
 
-    def _component(self, part: str, cls: str, dtype: torch.dtype) -> Any:
+    def _component(self, folder: Path, cls: str, dtype: torch.dtype) -> Any:
         """A part's network, ready for use."""
-        return _load(self.folder / part, cls, dtype, self.device)
+        return _load(folder, cls, dtype, self.device)
 
     def _class_of(self, part: str, known: tuple[str, ...]) -> str:
         entry = self.index.get(part)
@@ -67,10 +82,12 @@ class DiffusersPrior:
         return name
 
     def _load_vae(self) -> Any:
-        cls = self._class_of("vae", AUTOENCODERS)
+        folder, cls = self.folder / "vae", self._class_of("vae", AUTOENCODERS)
+        if self.encoder is not None:
+            folder, cls = self.encoder, "AutoencoderTiny"
         # Only where the file itself says so: diffusers' default is true, also for VAEs that are safe in fp16.
-        upcast = read_json(self.folder / "vae" / "config.json").get("force_upcast", False)
-        vae = self._component("vae", cls, torch.float32 if upcast else self.dtype)
+        upcast = read_json(folder / "config.json").get("force_upcast", False)
+        vae = self._component(folder, cls, torch.float32 if upcast else self.dtype)
         vae.decoder = None  # score distillation only encodes
         return vae
 
@@ -134,7 +151,7 @@ class DiffusersPrior:
             cls = self._class_of("text_encoder", TEXT_ENCODERS)
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if cls.startswith("T5") else torch.float32
-            encoder = self._component("text_encoder", cls, dtype)
+            encoder = self._component(self.folder / "text_encoder", cls, dtype)
             tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
             self._text_encoder = encoder, tokenizer
         encoder, tokenizer = self._text_encoder
@@ -153,12 +170,24 @@ class DiffusersPrior:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def compile(self, tell: Callable[[str], None]) -> None:
+        """Have the network and the image encoder compiled at their first calls; `tell` as `compile_at_first_call`."""
+        if self._compiled:
+            return
+        self._compiled = True
+        compile_at_first_call(self.network, "prior's network", tell)
+        if self.vae is not None:
+            compile_at_first_call(self.vae.encoder, "image encoder", tell)
+
     def encode_image(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Images in [0, 1] to float32 x: [-1, 1] pixels at `image_size`, or the VAE's scaled mean."""
+        """Images in [0, 1] to float32 x: [-1, 1] pixels at `image_size`, or the VAE's scaled mean.
+
+        AutoencoderTiny was distilled to give that mean already shifted and scaled: its factor is 1, its shift 0.
+        """
         images = resize(images, self.image_size) * 2 - 1
         if self.vae is None:
             return images
-        encoded = self.vae.encode(images.to(self.vae.dtype))
+        encoded = self.vae.encode(images.to(self.vae.dtype, memory_format=torch.channels_last))
         # The mean, not a sample: one source of noise less in the gradient.
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         shift = self.vae.config.get("shift_factor") or 0.0
@@ -217,6 +246,7 @@ def load_prior(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     stage: str = "coarse",
+    small: bool = False,
 ) -> DiffusersPrior:
     """Load a prior, frozen and in evaluation mode.
 
@@ -225,12 +255,14 @@ def load_prior(
         device: where it runs.
         dtype: of its weights; by default fp16 on CUDA, bf16 on CPUs with AVX512-BF16, else fp32.
         stage: "coarse" or "fine"; matters for priors that keep one model per stage, as the built-in one does.
+        small: encode with `sources.SMALL_ENCODER`; only for priors that `fits_small_encoder`.
 
     Raises:
         EnvironmentFault: no such prior, not cached while offline, pickled weights, an unsupported model.
     """
     device = torch.device(device)
-    return DiffusersPrior(locate(name, stage), name, device, dtype or default_dtype(device))
+    encoder = small_encoder() if small else None
+    return DiffusersPrior(locate(name, stage), name, device, dtype or default_dtype(device), encoder)
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -75,12 +75,15 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
 class RandomPrior(DiffusersPrior):
     """A prior of one of the SHAPES that knows nothing: for measuring speed, never for making anything."""
 
-    def __init__(self, name: str, folder: Path, device: torch.device | str) -> None:
-        """`folder` is empty; the configuration is written there, the weights never are."""
-        self.shape = name
+    def __init__(self, name: str, folder: Path, device: torch.device | str, small: bool = False) -> None:
+        """`folder` is empty; the configuration is written there, the weights never are. `small` as in `load_prior`."""
+        self.shape = SHAPES[name]
         index: dict[str, Any] = {"_class_name": "DiffusionPipeline"}
         classes = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "scheduler": "DDPMScheduler"}
-        for part, config in SHAPES[name].items():
+        if small and "vae" in self.shape:
+            classes["vae"] = "AutoencoderTiny"
+            self.shape = {**self.shape, "vae": {}}  # diffusers' defaults are TAESD's shape
+        for part, config in self.shape.items():
             (folder / part).mkdir()
             file = "scheduler_config.json" if part == "scheduler" else "config.json"
             (folder / part / file).write_text(json.dumps(config))
@@ -89,12 +92,12 @@ class RandomPrior(DiffusersPrior):
         device = torch.device(device)
         super().__init__(folder, f"random weights in the shape of {name}", device, default_dtype(device))
 
-    def _component(self, part: str, cls: str, dtype: torch.dtype) -> Any:
+    def _component(self, folder: Path, cls: str, dtype: torch.dtype) -> Any:
         import diffusers
 
         # Made where they are used: random numbers for billions of weights take minutes on a CPU.
         with torch.device(self.device):
-            model = getattr(diffusers, cls)(**SHAPES[self.shape][part])
+            model = getattr(diffusers, cls)(**self.shape[folder.name])
         return model.to(dtype).eval().requires_grad_(False)
 
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:

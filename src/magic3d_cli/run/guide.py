@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance import compiled
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
@@ -16,7 +18,10 @@ from magic3d_cli.guidance.sources import (
     INSTALLED,
     NAMES,
     OPEN_VOCABULARY,
+    fits_small_encoder,
+    has_vae,
     locate,
+    small_encoder,
     state_of,
     vocabulary_of,
     weights_sha256,
@@ -55,12 +60,12 @@ class PriorGuide:
     ) -> None:
         """Find the weights of both stages and check the prompt, before any work starts.
 
-        `tell` is told before a download.
+        `tell` is told before a download, and of options that these priors have no use for.
 
         Raises EnvironmentFault when there is no such prior, UsageError for words that it does not know.
         """
         self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
-        self.prompt, self.seed, self.device = prompt, seed, device
+        self.prompt, self.seed, self.device, self._tell = prompt, seed, device, tell
         self._folders = {stage: locate(name, stage, tell) for stage, name in self._names.items()}
         self._loaded: DiffusersPrior | None = None
         self._words = {stage: vocabulary_of(folder) for stage, folder in self._folders.items()}
@@ -73,9 +78,30 @@ class PriorGuide:
         return self._names[stage]
 
     def suited(self, settings: Settings) -> Settings:
-        """The settings with each stage guided as its prior needs."""
+        """The settings with each stage guided as its prior needs; a small encoder that they want is fetched.
+
+        Raises UsageError where it does not fit, EnvironmentFault where it cannot be fetched.
+        """
         opened = {f"open_{stage}": words is None for stage, words in self._words.items()}
-        return guided_by(settings, **opened)
+        suited = guided_by(settings, **opened)
+        if settings.fine.guidance.perp_neg and not any(opened.values()):
+            self._tell("--perp-neg is not used: the built-in prior is told where the camera is.")
+        if settings.fine.guidance.small_encoder:
+            self._fetch_small_encoder()
+        return suited
+
+    def _fetch_small_encoder(self) -> None:
+        latent = {stage: folder for stage, folder in self._folders.items() if has_vae(folder)}
+        if not latent:
+            self._tell("--small-encoder is not used: these priors work on pixels, without an encoder.")
+            return
+        for stage, folder in latent.items():
+            if not fits_small_encoder(folder):
+                raise UsageError(
+                    f"The small encoder makes the latents of Stable Diffusion 1 and 2; {self.name(stage)} has others.",
+                    "Leave out --small-encoder, or use --prior sd15.",
+                )
+        small_encoder(self._tell)
 
     def sha256(self, stage: str) -> str:
         """Hash of the stage's weights."""
@@ -83,9 +109,13 @@ class PriorGuide:
 
     def objective(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
         """Load the stage's prior, unless the stage before used the same one, and encode the prompt."""
-        if self._loaded is None or self._loaded.folder != self._folders[stage]:
+        folder = self._folders[stage]
+        small = settings.small_encoder and has_vae(folder)
+        if self._loaded is None or (self._loaded.folder, self._loaded.encoder is not None) != (folder, small):
             self._loaded = None  # freed before the next one is loaded
-            self._loaded = load_prior(self._names[stage], self.device, stage=stage)
+            self._loaded = load_prior(self._names[stage], self.device, stage=stage, small=small)
+        if compiled.pays(settings, self._loaded.device):
+            self._loaded.compile(self._tell)
         words = read_prompt(self._loaded, self.prompt, self.seed)
         return ScoreDistillation(self._loaded, condition(self._loaded, words), settings)
 

@@ -1,0 +1,186 @@
+"""What a person may choose for priors of open vocabulary, and the built-in one has no use for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import huggingface_hub.constants
+import pytest
+import torch
+from tiny_priors import save_builtin, save_sd, save_small_encoder
+from tiny_run import tiny_settings
+
+from magic3d_cli import bench, settings
+from magic3d_cli.cli import main
+from magic3d_cli.guidance import compiled
+from magic3d_cli.run import checkpoint
+from magic3d_cli.run.guide import PriorGuide
+from magic3d_cli.views import turntable
+
+
+def magic3d(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with two priors, tiny presets and an empty hub cache."""
+    save_builtin(tmp_path / "closed")
+    save_sd(tmp_path / "open", scaling=(0.18215, None))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(settings.PRESETS, "draft", tiny_settings())
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A hub with a small encoder; what was asked of it."""
+    encoder, asked = save_small_encoder(folder / "taesd"), []
+
+    def download(repository: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, revision))
+        return str(encoder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return asked
+
+
+def guidance(run: str, stage: str = "fine") -> dict:
+    return checkpoint.read_header(Path(f"{run}.run") / "fine.ckpt")["settings"][stage]["guidance"]
+
+
+def test_choices_are_kept_in_the_run_and_by_refine(folder, hub, capsys) -> None:
+    command = ("generate", "a red car", "--prior", "open", "--perp-neg", "--small-encoder", "-o", "car.glb")
+    assert magic3d(*command) == 0
+    told = capsys.readouterr().err
+    assert "10 MB" in told and "licence MIT" in told  # before it is fetched
+    assert hub[0][0] == "madebyollin/taesd" and len(hub[0][1]) == 40
+    for stage in ("coarse", "fine"):
+        used = guidance("car", stage)
+        assert used["perp_neg"] == 1 and used["small_encoder"] is True
+    assert magic3d(*command) == 0
+    assert "finished already" in capsys.readouterr().err
+    assert magic3d("refine", "car.run/coarse.ckpt", "-o", "same.glb", "--preset", "draft") == 0
+    assert guidance("same") == guidance("car")
+    assert magic3d("refine", "car.run/coarse.ckpt", "-o", "other.glb", "--no-perp-neg", "--no-small-encoder") == 0
+    assert guidance("other") == {**guidance("car"), "perp_neg": 0, "small_encoder": False}
+
+
+def test_another_choice_is_another_run(folder, hub, capsys) -> None:
+    assert magic3d("generate", "a red car", "--prior", "open", "-o", "car.glb") == 0
+    assert guidance("car")["perp_neg"] == 0 and guidance("car")["small_encoder"] is False and not hub
+    assert magic3d("generate", "a red car", "--prior", "open", "-o", "car.glb", "--perp-neg") == 0
+    assert "An earlier run was kept" in capsys.readouterr().err and guidance("car")["perp_neg"] == 1
+
+
+def test_the_built_in_prior_has_no_use_for_them_and_says_so(folder, hub, capsys) -> None:
+    options = ("--perp-neg", "--small-encoder", "-o", "car.glb")
+    assert magic3d("generate", "a red car", "--prior", "closed", *options) == 0
+    told = capsys.readouterr().err
+    assert "--perp-neg is not used" in told and "--small-encoder is not used" in told
+    assert guidance("car")["perp_neg"] == 0 and guidance("car")["small_encoder"] is False and not hub
+
+
+def test_the_small_encoder_that_cannot_be_fetched_is_explained_before_any_work(folder, monkeypatch, capsys) -> None:
+    real = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: real(*a, **k, local_files_only=True))
+    assert magic3d("generate", "a car", "--prior", "open", "--small-encoder", "-o", "car.glb") == 3
+    told = capsys.readouterr().err
+    assert "madebyollin/taesd is not in the cache" in told and "leave out --small-encoder" in told
+    assert not Path("car.run").exists()
+
+
+def test_the_small_encoder_is_refused_where_the_latents_are_others(folder, hub, capsys) -> None:
+    save_sd(folder / "xl", scaling=(0.13025, None))
+    assert magic3d("generate", "a car", "--prior", "xl", "--small-encoder", "-o", "car.glb") == 2
+    assert "latents of Stable Diffusion 1 and 2" in capsys.readouterr().err and not hub
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is told by a prior that is compiled on this CPU, by a compiler that changes nothing."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "pays", lambda settings, device: settings.compile)
+    torch._dynamo.reset()
+    return []
+
+
+def objective(folder: Path, told: list[str], preset: str = "paper"):
+    guide = PriorGuide(str(folder), str(folder), "a red car", 0, "cpu", told.append)
+    return guide.objective("fine", guide.suited(settings.PRESETS[preset]).fine.guidance)
+
+
+def distil(objective, seed: int = 0, views: int = 2) -> torch.Tensor:
+    images = torch.rand(views, 16, 16, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
+    objective(images, turntable(views), 0.5, torch.Generator().manual_seed(seed))[0].backward()
+    return images.grad
+
+
+def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told) -> None:
+    plain, fast = objective(folder / "open", told, "draft"), objective(folder / "open", told)
+    assert not told and not plain.settings.compile and fast.settings.compile
+    for seed in (0, 1):
+        torch.testing.assert_close(distil(fast, seed), distil(plain, seed))
+    for model in (fast.prior.network, fast.prior.vae.encoder):
+        assert model._compiled_call_impl is not None and not model._forward_pre_hooks
+    assert plain.prior.network._compiled_call_impl is None
+    assert [text.partition(" in ")[0] for text in told] == [
+        "Compiled the image encoder",
+        "Compiled the prior's network",
+    ]
+
+
+def test_what_fails_to_compile_runs_as_it_is_and_the_reason_is_told(folder, told, monkeypatch) -> None:
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease set CC")
+
+    monkeypatch.setattr(compiled, "BACKEND", broken)
+    fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
+    torch.testing.assert_close(distil(fast), distil(plain))
+    assert fast.prior.network._compiled_call_impl is None
+    assert len(told) == 2 and all("uncompiled" in text and "C compiler" in text for text in told)
+    distil(fast)
+    assert len(told) == 2
+
+
+def test_too_little_memory_while_compiling_is_left_to_smaller_batches(folder, told, monkeypatch) -> None:
+    fast, run, sizes = objective(folder / "open", told), compiled._run, []
+
+    def short_of_memory(network, args, kwargs) -> None:
+        sizes.append(len(args[0]))
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("full")
+        run(network, args, kwargs)
+
+    monkeypatch.setattr(compiled, "_run", short_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        distil(fast, views=3)
+    assert not told and fast.prior.vae.encoder._compiled_call_impl is None
+    distil(fast, views=1)
+    assert sizes == [3, 1, 2] and len(told) == 2
+
+
+def test_only_long_presets_of_open_priors_are_compiled_and_only_on_a_gpu(folder) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for preset in ("draft", "standard", "paper"):
+        for name, is_open in (("open", True), ("closed", False)):
+            guide = PriorGuide(name, name, "a red car", 0, "cpu")
+            chosen = guide.suited(replace(settings.PRESETS["paper"], preset=preset))
+            for guidance in (chosen.coarse.guidance, chosen.fine.guidance):
+                assert compiled.pays(guidance, cuda) == (is_open and preset != "draft")
+                assert not compiled.pays(guidance, cpu)
+
+
+def test_bench_compiles_a_prior_and_still_counts_its_work(folder, told) -> None:
+    operations = []
+    for preset in ("draft", "paper"):
+        found = objective(folder / "open", told, preset)
+        timed = bench.TimedPrior(found.prior)
+        distil(replace(found, prior=timed))
+        operations.append(timed.operations)
+    assert len(told) == 2 and operations[0] == operations[1] > 0
