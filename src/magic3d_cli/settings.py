@@ -209,8 +209,7 @@ PRESETS: dict[str, Settings] = {
 }
 """Guided for the built-in prior; see `guided_by`."""
 COMPILED = ("paper",)
-"""Presets in which an open-vocabulary prior works long enough on a GPU to be compiled first: 256 000 image samples, while
-standard's 4600 take less time than compiling does."""
+"""Presets in which an open-vocabulary prior works long enough on a GPU to be compiled first."""
 
 
 def preset(name: str) -> Settings:

@@ -120,8 +120,8 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1.3 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-        # Their sigmoid and their shares start in the middle.
-        nn.init.zeros_(self.painter.layers[-1].get_parameter("weight"))
+        with torch.no_grad():  # else its sigmoid may start, and stay, at one end
+            self.painter.layers[-1].get_parameter("weight").mul_(0.2)
         nn.init.zeros_(self.keep.get_parameter("weight"))
         self.keep.get_parameter("bias").data[1] = 0.9
         self.voxel.get_parameter("2.bias").data[0] = -2.0  # nearly transparent
