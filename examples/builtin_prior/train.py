@@ -62,11 +62,11 @@ class Stage:
 
 STAGES = {
     "volume": Stage(25, 3e-3, 8),
-    "shapes": Stage(12, 1e-3, 6, 3),
+    "shapes": Stage(11, 1e-3, 6, 3),
     "captions": Stage(4, 2e-3, 512),
     "paint": Stage(4, 2e-3, 256),
-    "coarse": Stage(16, 1e-3, 8, 4),
-    "fine": Stage(13, 7e-4, 8, 4, 128, (0.0, 0.8)),  # the program asks it for no more
+    "coarse": Stage(22, 1e-3, 8, 4),
+    "fine": Stage(9, 7e-4, 4, 8, 128, (0.0, 0.8)),  # the program asks it for no more
 }
 _DECODING = ("planes", "voxel")
 LEARNT = {

@@ -69,7 +69,7 @@ def denoising(
     for _ in range(batches):
         drawn: list[str] = []
         data.draw = _recorded(ViewBatches.draw.__get__(data), captions, data, drawn)  # type: ignore[method-assign]
-        (images, _, features), _ = data.make()
+        (images, features), _ = data.make()
         text = prior.encode_prompt(drawn)
         noise = torch.randn(images.shape, generator=generator)
         for i, time in enumerate(TIMES):
