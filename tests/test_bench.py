@@ -121,7 +121,7 @@ def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: 
     assert (code, err) == (0, "") and "speed only" in found["prior"]
     assert found["presets"]["tiny"]["parts"]["fine"]["seconds"]["encoder"] > 0
     _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
-    assert "tiny: about 0:0" in out and "prior: random weights" in out and "peak memory" in out
+    assert "tiny: about " in out and "prior: random weights" in out and "peak memory" in out
 
 
 @pytest.mark.parametrize(
