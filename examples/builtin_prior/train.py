@@ -286,11 +286,11 @@ class Training:
         """Against voxels, and against views if there are any; see `VoxelBatches` and `ShapeBatches`."""
         latents = self.model["latents"](indices)
         latents = (latents + LATENT_NOISE * torch.randn_like(latents)).view(-1, *self.unet.latent_shape)
-        shell, inside, images, features = views or (places.new_empty(0), solid, solid, solid)
-        found = self.unet.decode(latents, torch.cat([places.flatten(), shell])).float()
+        found = self.unet.decode(latents, torch.cat([places.flatten(), *views[:1]])).float()
         loss, parts = voxel_loss(found[: places.numel()].view(*places.shape, -1), solid, looks)
         if not views:
             return loss, parts
+        shell, inside, images, features = views
         # Far from the surface nothing is seen to change: there the volume is what the voxels say.
         volume = found.new_zeros(*inside.shape, found.shape[-1])
         volume[..., 0] = torch.where(inside > 0, 10.0, -10.0)

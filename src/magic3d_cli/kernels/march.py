@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels import NUMBA_LOCK, lattice_points
 from magic3d_cli.kernels.cuda import kernels_on, operations
 
 
@@ -61,9 +61,8 @@ def march(
 
 def _march_cpu(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, jitter: Tensor) -> Samples:
     o, d, cells, shift = (x.detach().contiguous().numpy() for x in (origins, directions, occupancy, jitter))
-    longest = int(2 * 3**0.5 / step) + 2  # lattice points on the box's diagonal
     counts = np.empty(len(origins), dtype=np.int64)
-    lattice = np.empty((len(origins), longest), dtype=np.int32)
+    lattice = np.empty((len(origins), lattice_points(step)), dtype=np.int32)
     with NUMBA_LOCK:
         _march_find(o, d, cells, shift, _occupied_box(cells), np.float32(step), counts, lattice)
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])

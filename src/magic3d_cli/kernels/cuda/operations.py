@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from magic3d_cli.kernels import lattice_points
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 
 
@@ -31,8 +32,7 @@ def march(
     """Points, rays, distances and offsets of `kernels.march.march`."""
     origins, directions, jitter = (x.detach().float().contiguous() for x in (origins, directions, jitter))
     rays = len(origins)
-    most = int(2 * 3**0.5 / step) + 2  # lattice points on the box's diagonal
-    rest = (rays, len(occupancy), most, float(step))
+    rest = (rays, len(occupancy), lattice_points(step), float(step))
     counts = torch.empty(rays, dtype=torch.int64, device=origins.device)
     lines = (origins, directions, occupancy.contiguous(), jitter)
     kernels.launch("march_count", (rays, 1), *lines, *rest, counts)
