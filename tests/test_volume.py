@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from magic3d_cli.guidance.caption_volume import FULL, CaptionVolume, words
 from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.kernels.volume import composite_volume, composite_volume_reference
 from magic3d_cli.views import FEATURES, ViewSampling, sample_views, turntable
@@ -43,10 +44,18 @@ def test_each_caption_is_seen_by_its_own_views() -> None:
     assert (opacity[:2] > 0.9).all() and (opacity[2:] == 0).all()
 
 
-def _network() -> VolumeUNet:
+def _volume() -> CaptionVolume:
+    """Two models' latents, and captions that mean something."""
     torch.manual_seed(0)
-    narrow = {"latent_size": 8, "plane_widths": (16, 8), "voxel_width": 8}
-    return VolumeUNet(8, cross_attention_dim=16, widths=(8, 8, 16), **narrow)
+    volume = CaptionVolume(cross_attention_dim=16, latent_size=8, width=16, voxel_width=8, samples=24, embedding=32)
+    volume.factorise(3 * torch.randn(40, len(volume.mean)))
+    volume.caption[-1].get_parameter("bias").data[-1] = 9.0  # every caption names something
+    return volume.eval()
+
+
+def _network(embedding: int = 32) -> VolumeUNet:
+    torch.manual_seed(0)
+    return VolumeUNet(8, widths=(8, 8, 16), embedding=embedding)
 
 
 @pytest.mark.parametrize("axis, azimuth, row, column", [("y", 0, 0, None), ("x", 0, None, 1), ("z", 90, None, 0)])
@@ -55,7 +64,7 @@ def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, co
     high = [slice(None)] * 3
     high["yxz".index(axis)] = slice(8, None)
     volume[0, high[0], high[1], high[2]] = 9.0
-    image = _network().render(volume, turntable(1, elevation=0, start=azimuth), 8)[0, 0]
+    image = _volume().render(volume, turntable(1, elevation=0, start=azimuth), 8)[0, 0]
     image = image if column is None else image.T
     halves = torch.stack([image[:4].mean(), image[4:].mean()])
     full = row if column is None else column
@@ -63,66 +72,97 @@ def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, co
 
 
 def test_the_caption_the_camera_and_the_noise_level_reach_the_picture() -> None:
-    network = _network()
+    volume, network = _volume(), _network()
     noisy, text = torch.randn(4, 12, 8, 8), torch.randn(1, 3, 16)
     features, time = turntable(4).features(), torch.full((4,), 500)
-    base = network(noisy, time, text, features).sample
+
+    def denoised(text, time, features) -> torch.Tensor:
+        with torch.inference_mode():
+            return network(noisy, time, features, volume(text, features, 16)).sample
+
+    base = denoised(text, time, features)
     assert base.shape == noisy.shape and features.shape[1] == FEATURES
     other = {
-        "caption": network(noisy, time, text + 1, features),
-        "camera": network(noisy, time, text, features.flip(0)),
-        "time": network(noisy, time - 400, text, features),
+        "caption": denoised(text + 1, time, features),
+        "camera": denoised(text, time, features.flip(0)),
+        "time": denoised(text, time - 400, features),
     }
     for name, output in other.items():
-        assert (output.sample - base).abs().mean() > 1e-2 * base.abs().mean(), name
+        assert (output - base).abs().mean() > 1e-2 * base.abs().mean(), name
 
 
 def test_one_caption_for_all_views_equals_one_for_each() -> None:
-    network = _network()
-    noisy, text = torch.randn(4, 12, 8, 8), torch.randn(2, 3, 16)
-    inputs = noisy, torch.full((4,), 500)
-    features = turntable(4).features()
-    shared = network(*inputs, text, features).sample
-    single = network(*inputs, text.repeat_interleave(2, 0), features).sample
-    torch.testing.assert_close(shared, single, rtol=1e-4, atol=1e-4)
+    volume, text, features = _volume(), torch.randn(2, 3, 16), turntable(4).features()
+    with torch.inference_mode():
+        shared, single = (volume(t, features, 16) for t in (text, text.repeat_interleave(2, 0)))
+    assert shared.maps[:, 0].max() > 0.5
+    for name in ("maps", "shown", "wording"):
+        torch.testing.assert_close(getattr(shared, name), getattr(single, name), rtol=1e-3, atol=1e-3)
 
 
 def test_another_caption_is_imagined_anew() -> None:
-    network = _network().eval()
-    noisy, time, features = torch.randn(2, 12, 8, 8), torch.full((2,), 500), turntable(2).features()
+    volume, features = _volume(), turntable(2).features()
     one, two = torch.randn(1, 3, 16), torch.randn(1, 3, 16)
     with torch.inference_mode():
-        first, other, again = (network(noisy, time, text, features).sample for text in (one, two, one))
+        first, other, again = (volume(text, features, 16).shown for text in (one, two, one))
     assert torch.equal(first, again) and not torch.allclose(first, other)
 
 
+def test_a_caption_that_names_nothing_has_an_empty_volume() -> None:
+    volume, text, features = _volume(), torch.randn(2, 3, 16), turntable(2).features()
+    with torch.inference_mode():
+        said = volume.caption(words(text))[:, -1]
+        volume.caption[-1].get_parameter("bias")[-1] -= said.mean()  # between the two
+        opacity = volume(text, features, 16).maps[:, 0].amax((1, 2))
+    assert (opacity > 0.5).tolist() == (said > said.mean()).tolist() and opacity.min() == 0
+
+
 def test_the_feature_image_ends_in_the_place_of_what_it_shows() -> None:
-    network = _network()
+    volume = _volume()
     slab = torch.full((1, 16, 16, 16, 7), -20.0)
     slab[:, :, :, 8:] = 12.0  # solid where z > 0: seen from the front, at z = extent
-    maps = network.render(slab, turntable(1, elevation=0), 9)
+    maps = volume.render(slab, turntable(1, elevation=0), 9)
     centre = maps[0, -3:, 4, 4] / maps[0, 0, 4, 4]
     torch.testing.assert_close(centre[:2], torch.zeros(2), rtol=0, atol=1e-4)
-    assert 0.6 * network.extent < centre[2] < network.extent
+    assert 0.6 * volume.extent < centre[2] < volume.extent
 
 
 def test_the_painter_follows_the_caption_and_not_the_neighbours() -> None:
-    network = _network()
-    maps, wording = torch.rand(2, 10, 8, 8), torch.randn(2, 256)
+    painter = _volume().painter
+    maps, wording = torch.rand(2, 10, 8, 8), torch.randn(2, 32)
     maps[:, 0] = 1  # opaque
-    painted = network.painter(maps, wording)
+    painted = painter(maps, wording)
     assert painted.min() > 0 and painted.max() < 1
-    assert not torch.allclose(network.painter(maps, wording.flip(0)), painted, atol=1e-3)
+    assert not torch.allclose(painter(maps, wording.flip(0)), painted, atol=1e-3)
     maps[:, 1:, :4] = torch.rand(2, 9, 4, 8)
-    torch.testing.assert_close(network.painter(maps, wording)[:, :, 4:], painted[:, :, 4:])
+    torch.testing.assert_close(painter(maps, wording)[:, :, 4:], painted[:, :, 4:])
 
 
-def test_a_place_of_the_volume_is_what_the_whole_volume_has_there() -> None:
-    network = _network()
-    latent = torch.randn(2, *network.latent_shape)
-    whole = network.decode(latent)
-    assert whole.shape == (2, 16, 16, 16, 7)
-    places = torch.randint(2 * 16**3, (100,), generator=torch.Generator().manual_seed(0))
-    some = network.decode(latent, places)
-    torch.testing.assert_close(some, whole.flatten(0, 3)[places])
-    assert some.std(0).min() > 1e-3  # places differ
+def test_principal_components_of_eight_bits_give_the_latents_back() -> None:
+    volume = _volume()
+    latents = torch.randn(40, 8) @ torch.randn(8, len(volume.mean)) + torch.randn(len(volume.mean))
+    codes = volume.factorise(latents)
+    assert 0.1 < codes[:, :8].std() < 10 and codes[:, 8:].abs().max() < 1e-3
+    error = (volume.latent(codes).flatten(1) - latents).std() / latents.std()
+    assert error < 0.02
+
+
+def test_the_whole_volume_has_the_voxels_of_near_cells_where_they_belong() -> None:
+    volume = _volume()
+    latent = torch.randn(2, *volume.latent_shape)
+    with torch.inference_mode():
+        planes = volume.refine(latent)
+        whole, cells = volume.decode(latent), volume.cells(planes)
+        assert whole.shape == (2, 16, 16, 16, 7) and cells.shape == (2, 8, 8, 8, 2)
+        places = torch.arange(2 * 16**3)
+        caption, j, i, k = torch.unravel_index(places, (2, 16, 16, 16))
+        near, inside = cells[caption, j // 2, i // 2, k // 2].unbind(-1)
+        assert 0.1 < (near > 0).float().mean() < 0.9
+        read = volume.voxels(planes, places)
+        torch.testing.assert_close(whole.flatten(0, 3)[near > 0], read[near > 0])
+        far = whole.flatten(0, 3)[near <= 0]
+        assert torch.equal(far[:, 0], torch.where(inside > 0, FULL, -FULL)[near <= 0]) and (far[:, 1:] == 0).all()
+        # A place is read from the pixels of its own row and column in each plane.
+        picked = torch.tensor([5 * 64 + 3 * 8 + 6, 512 + 77])
+        torch.testing.assert_close(volume.cells(planes, picked), cells.flatten(0, 3)[picked])
+    assert read.std(0).min() > 1e-3  # places differ

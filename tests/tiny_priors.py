@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from diffusers import (
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from magic3d_cli.guidance.caption_volume import CaptionVolume
 from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.views import FEATURES
 
@@ -115,16 +117,28 @@ def save_builtin(root: Path, features: int = FEATURES) -> Path:
         words += [name.replace(" ", "_"), *entry["styles"]]
     for seed, (stage, size) in enumerate((("coarse", 16), ("fine", 32))):
         torch.manual_seed(3 + seed)
+        channels = 3 * (size // 8) ** 2
         unet = VolumeUNet(
-            sample_size=8, in_channels=3 * (size // 8) ** 2, out_channels=3 * (size // 8) ** 2, cross_attention_dim=16,
-            projection_class_embeddings_input_dim=features, widths=(8, 8, 16), latent_size=4,
-            latent_channels=4, plane_widths=(16, 8), voxel_width=8, samples=8, embedding=16, shape_embedding=16,
+            sample_size=8, in_channels=channels, out_channels=channels, projection_class_embeddings_input_dim=features,
+            widths=(8, 8, 16), embedding=16,
         )  # fmt: skip
         scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-        parts = {"unet": unet, "text_encoder": tiny_clip(40, 16), "scheduler": scheduler}
-        _save(root / stage, parts, tokenizer=tiny_tokenizer(words, 8))
+        parts = {"unet": unet, "volume": tiny_volume(), "text_encoder": tiny_clip(40, 16), "scheduler": scheduler}
+        folder = _save(root / stage, parts, tokenizer=tiny_tokenizer(words, 8))
+        for part in ("volume", "text_encoder", "tokenizer", "scheduler"):  # both stages' own
+            (folder / part).rename(root / part) if stage == "coarse" else shutil.rmtree(folder / part)
     (root / "vocabulary.json").write_text(json.dumps(VOCABULARY))
     return root
+
+
+def tiny_volume() -> CaptionVolume:
+    """A volume of 8^3 voxels whose principal components are noise."""
+    volume = CaptionVolume(
+        cross_attention_dim=16, latent_size=4, latent_channels=4, width=16, voxel_width=8, samples=8, embedding=16,
+        shape_embedding=16,
+    )  # fmt: skip
+    volume.factorise(torch.randn(15, len(volume.mean)))
+    return volume
 
 
 def tiny_clip(vocabulary: int, width: int) -> CLIPTextModel:

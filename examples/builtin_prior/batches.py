@@ -13,14 +13,17 @@ import torch
 from gbuffer import halve, premultiplied
 from manifest import NOUNS, file_stem
 from paint import COLOURS, MATERIALS, dress, paint_points
+from render import SIZE
 from torch import Tensor
 from voxels import EXTENT, SOLID
 
-from magic3d_cli.guidance.volume_unet import PLACE, SURFACE
+from magic3d_cli.guidance.caption_volume import CHILDREN, PLACE, SURFACE
 from magic3d_cli.views import Views, ViewSampling, sample_views
 
-PLACES, POINTS = 2048, 64
-"""Surface voxels of each model that are compared, and that are painted."""
+PLACES, CELL_PLACES, POINTS = 2048, 1024, 64
+"""Surface voxels of each model that are compared, its cells that are, and its surface voxels that are painted."""
+NONE = 0.1
+"""Share of captions that say nothing."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -53,7 +56,7 @@ def find_styles(pool: Path) -> list[Style]:
 
 def load_views(style: Style, size: int) -> Rendered:
     """A style's geometry buffers at `size` pixels, in memory if they had to be reduced."""
-    buffers = np.load(f"{style.path}.npy", mmap_mode="r")
+    buffers = np.load(f"{style.path}{'.large' if size > SIZE else ''}.npy", mmap_mode="r")
     while buffers.shape[1] > size:
         buffers = halve(np.asarray(buffers))
     some = np.asarray(buffers[:32]).astype(np.float32)
@@ -71,21 +74,32 @@ def load_voxels(style: Style) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Batches:
     """Random captions, drawn in balance by noun, and what belongs to them, made by a background thread."""
 
-    def __init__(self, styles: list[Style], seed: int) -> None:
+    def __init__(self, styles: list[Style], captions: int, seed: int) -> None:
+        self.captions = captions
         self.nouns: dict[str, list[int]] = {}
         for index, style in enumerate(styles):
             self.nouns.setdefault(style.noun, []).append(index)
         self.styles, self.names = styles, list(self.nouns)
         self.random = np.random.default_rng(seed)
-        self.queue: queue.Queue[tuple[list[Tensor], list[str]]] = queue.Queue(4)
+        self.queue: queue.Queue[tuple[list[Tensor], list[str]] | Exception] = queue.Queue(4)
 
     def start(self) -> Batches:
         threading.Thread(target=self._fill, daemon=True).start()
         return self
 
     def _fill(self) -> None:
-        while True:
-            self.queue.put(self.make())
+        try:
+            while True:
+                self.queue.put(self.make())
+        except Exception as error:
+            self.queue.put(error)  # or the main thread would wait for ever
+
+    def next(self) -> tuple[list[Tensor], list[str]]:
+        """The next batch."""
+        batch = self.queue.get()
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
 
     def make(self) -> tuple[list[Tensor], list[str]]:
         raise NotImplementedError
@@ -106,22 +120,39 @@ class Batches:
 class CaptionBatches(Batches):
     """Captions alone."""
 
-    def __init__(self, styles: list[Style], captions: int, seed: int) -> None:
-        super().__init__(styles, seed)
-        self.captions = captions
-
     def make(self) -> tuple[list[Tensor], list[str]]:
-        """Indices of the styles, int64 [C]; captions."""
+        """Indices of the styles, int64 [C], -1 for a caption that names none; captions."""
         draws = [self.draw() for _ in range(self.captions)]
-        return [torch.tensor([index for index, *_ in draws])], [caption for *_, caption in draws]
+        named = self.random.random(self.captions) > NONE
+        captions = [caption if name else "" for name, (*_, caption) in zip(named, draws, strict=True)]
+        return [torch.tensor([draw[0] if name else -1 for name, draw in zip(named, draws, strict=True)])], captions
 
 
-class VoxelBatches(CaptionBatches):
-    """Captions and places in their models' voxels."""
+class VoxelBatches(Batches):
+    """Captions and places in their models' voxels and cells."""
 
     def make(self) -> tuple[list[Tensor], list[str]]:
-        (indices,), captions = super().make()
-        return [indices, *self.voxels_of(indices.tolist())], captions
+        indices = [self.draw()[0] for _ in range(self.captions)]
+        return [torch.tensor(indices), *self.voxels_of(indices), *self.cells_of(indices)], []
+
+    def cells_of(self, indices: list[int]) -> list[Tensor]:
+        """Places in the models' cells, int64 [2, C, CELL_PLACES], flat indices into all of them: not far from surface,
+
+        anywhere; whether they are near a surface and whether inside, uint8 [2, 2, C, CELL_PLACES].
+        """
+        side = SOLID // CHILDREN
+        places = np.empty((2, len(indices), CELL_PLACES), np.int64)
+        known = np.empty((2, *places.shape), np.uint8)
+        for i, index in enumerate(indices):
+            near, inside = load_cells(self.styles[index])
+            chosen = np.unravel_index(self.random.choice(load_voxels(self.styles[index])[1], CELL_PLACES), (SOLID,) * 3)
+            around = np.stack(chosen) // CHILDREN + self.random.integers(-4, 5, (3, CELL_PLACES))
+            here = np.ravel_multi_index(tuple(around), (side,) * 3, mode="clip")
+            here = np.stack([here, self.random.integers(side**3, size=CELL_PLACES)])
+            places[:, i] = here + i * side**3
+            for k, packed in enumerate((near, inside)):
+                known[k, :, i] = _bits(packed, here)
+        return [torch.from_numpy(places), torch.from_numpy(known)]
 
     def voxels_of(self, indices: list[int]) -> list[Tensor]:
         """Places in the models' voxels, int64 [3, C, PLACES], flat indices into all of them: with surface, within two
@@ -142,28 +173,43 @@ class VoxelBatches(CaptionBatches):
             near = np.ravel_multi_index(tuple(shifted), (SOLID,) * 3, mode="clip")
             here = np.stack([surface[first], near, random.integers(SOLID**3, size=PLACES)])
             places[:, i], looks[i] = here + i * SOLID**3, seen[first]
-            solid[:, i] = packed[here >> 3] >> (7 - (here & 7)).astype(np.uint8) & 1
+            solid[:, i] = _bits(packed, here)
         return [torch.from_numpy(array) for array in (places, solid, looks)]
+
+
+def _bits(packed: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Some bits of many, by their flat indices."""
+    return packed[places >> 3] >> (7 - (places & 7)).astype(np.uint8) & 1
+
+
+@cache
+def load_cells(style: Style) -> tuple[np.ndarray, np.ndarray]:
+    """A style's cells [h, h, h] in packed bits: those with surface in or next to them, and those inside."""
+    packed, places, _ = load_voxels(style)
+    near = np.zeros((SOLID,) * 3, bool)
+    near.flat[places] = True
+    for axis in range(3):
+        moved, grown = np.moveaxis(near, axis, 0), np.moveaxis(near.copy(), axis, 0)
+        grown[1:] |= moved[:-1]
+        grown[:-1] |= moved[1:]
+        near = np.moveaxis(grown, 0, axis)
+    solid = np.unpackbits(packed).reshape(near.shape)
+    return tuple(np.packbits(_by_cell(voxels).any((1, 3, 5))) for voxels in (near, solid))
+
+
+def _by_cell(voxels: np.ndarray) -> np.ndarray:
+    """Voxels [J, I, K] as [h, 2, h, 2, h, 2]."""
+    return voxels.reshape([n for side in voxels.shape for n in (side // CHILDREN, CHILDREN)])
 
 
 @cache
 def load_shell(style: Style) -> np.ndarray:
-    """Flat indices of the voxels within two of a style's surface."""
-    near = np.zeros(SOLID**3, bool)
-    near[load_voxels(style)[1]] = True
-    near = near.reshape(SOLID, SOLID, SOLID)
-    for axis in range(3):
-        moved = np.moveaxis(near, axis, 0)
-        for _ in range(2):
-            grown = moved.copy()
-            grown[1:] |= moved[:-1]
-            grown[:-1] |= moved[1:]
-            moved = grown
-        near = np.moveaxis(moved, 0, axis)
-    return np.flatnonzero(near)
+    """Flat indices of the voxels in cells near a style's surface, int32."""
+    near = np.unpackbits(load_cells(style)[0]).reshape((SOLID // CHILDREN,) * 3)
+    return np.flatnonzero(np.kron(near, np.ones((CHILDREN,) * 3, np.uint8))).astype(np.int32)
 
 
-class PaintBatches(CaptionBatches):
+class PaintBatches(Batches):
     """Captions, and surface points of their models before and after painting."""
 
     def make(self) -> tuple[list[Tensor], list[str]]:
@@ -212,7 +258,7 @@ class ViewBatches(VoxelBatches):
         views = sample_views(batch, ViewSampling(), self.generator, stratified=False)
         images = np.empty((batch, 3, self.size, self.size), np.float32)
         draws = [self.draw() for _ in range(self.captions)]
-        captions = ["" if random.random() < 0.1 else caption for *_, caption in draws]
+        captions = ["" if random.random() < NONE else caption for *_, caption in draws]
         # The views' cameras come from the pool; their lights are drawn about those cameras.
         picks, cameras = self.pick([index for index, *_ in draws])
         views = turned(views, cameras)
@@ -244,21 +290,22 @@ class ShapeBatches(ViewBatches):
     """Models by their voxels and by several views."""
 
     def make(self) -> tuple[list[Tensor], list[str]]:
-        """Indices [C]; what `voxels_of` gives; the voxels near the surfaces, int64, flat indices into all; which are
+        """Indices [C]; what `voxels_of` and `cells_of` give; the voxels in cells near surfaces, int64, flat indices into
 
-        solid, uint8 [C, 64, 64, 64]; feature images [B, 7, size, size], view features [B, 23].
+        all; which cells are inside, bool [C, h, h, h]; feature images [B, 7, size, size], view features [B, 23].
         """
         indices = [self.draw()[0] for _ in range(self.captions)]
-        shells = [load_shell(self.styles[index]) + i * SOLID**3 for i, index in enumerate(indices)]
-        solid = np.stack([np.unpackbits(load_voxels(self.styles[index])[0]) for index in indices])
+        shells = [load_shell(self.styles[index]).astype(np.int64) + i * SOLID**3 for i, index in enumerate(indices)]
+        inside = np.stack([np.unpackbits(load_cells(self.styles[index])[1]) for index in indices]).astype(bool)
         views = sample_views(self.captions * self.views, ViewSampling(), self.generator, stratified=False)
         picks, cameras = self.pick(indices)
         maps = np.empty((len(picks), 1 + SURFACE, self.size, self.size), np.float32)
         for b, (_, buffer) in enumerate(picks):
             premultiplied(buffer, maps[b])
-        arrays = np.concatenate(shells), solid.reshape(-1, SOLID, SOLID, SOLID), maps
+        arrays = np.concatenate(shells), inside.reshape(-1, *(SOLID // CHILDREN,) * 3), maps
         tensors = [torch.from_numpy(array) for array in arrays]
-        return [torch.tensor(indices), *self.voxels_of(indices), *tensors, turned(views, cameras).features()], []
+        known = [*self.voxels_of(indices), *self.cells_of(indices)]
+        return [torch.tensor(indices), *known, *tensors, turned(views, cameras).features()], []
 
 
 def turned(views: Views, cameras: Tensor) -> Views:

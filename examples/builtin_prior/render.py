@@ -2,8 +2,9 @@
 
 DATA holds three unpacked Debian packages, side by side (`apt-get download NAME; dpkg-deb -x NAME*.deb DATA`):
 sweethome3d-furniture, megaglest-data, 0ad-data. OUT receives per model `<name>.npy`, uint8 [views, 128, 128, 10]
-geometry buffers (see gbuffer.py), and `<name>.cameras.npy`, float32 [views, 4]: azimuth, elevation, fov, frame.
-About 480 models x 192 views: 15 GB, ten minutes on two cores. Finished models are kept, so it can be interrupted.
+geometry buffers (see gbuffer.py), `<name>.large.npy`, the first 40 of them at 256 pixels, and `<name>.cameras.npy`,
+float32 [views, 4]: azimuth, elevation, fov, frame. 467 models x 192 views: 27 GB, eleven minutes on two cores.
+Finished models are kept, so it can be interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sources import Model, catalogue, read_actor, read_g3d, read_sh3f
 
 from magic3d_cli.views import ViewSampling, sample_views
 
-SIZE = 128
+SIZE, LARGE_VIEWS = 128, 40
 EXTENT, RADIUS = 0.75, 0.92
 """A model is scaled until its longest half-side is EXTENT or its half-diagonal RADIUS, whichever comes first."""
 
@@ -68,14 +69,17 @@ def normalise(model: Model, yaw: float) -> Model:
     return model
 
 
-def brighten(buffers: np.ndarray) -> float:
-    """Apply WHITE and MOST to geometry buffers in place; the factor."""
+def dimness(buffers: np.ndarray) -> np.float32:
+    """The factor by which WHITE and MOST brighten a model with these geometry buffers."""
     some = buffers[:: max(1, len(buffers) // 64)]
     luma = (some[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32))[some[..., 9] > 250] / 255
-    factor = float(np.clip(WHITE / max(np.percentile(luma, 95), 1e-3), 1, MOST)) if len(luma) else 1.0
+    return np.float32(np.clip(WHITE / max(np.percentile(luma, 95), 1e-3), 1, MOST) if len(luma) else 1.0)
+
+
+def brighten(buffers: np.ndarray, factor: np.float32) -> None:
+    """Brighten geometry buffers in place."""
     covered = buffers[..., 9:]  # colour is stored times coverage
-    buffers[..., :3] = np.minimum(buffers[..., :3] * np.float32(factor) + 0.5, covered).astype(np.uint8)
-    return factor
+    buffers[..., :3] = np.minimum(buffers[..., :3] * factor + 0.5, covered).astype(np.uint8)
 
 
 def render(data: Path, out: Path, source: str, yaw: float, views: int, seed: int) -> None:
@@ -89,7 +93,11 @@ def render(data: Path, out: Path, source: str, yaw: float, views: int, seed: int
     cameras = sample_views(views, ViewSampling(), generator, stratified=False)
     clip = cameras.world_to_clip().numpy()
     buffers = np.stack([draw(*arrays, clip[i], SIZE, 2) for i in range(views)])
-    brighten(buffers)
+    large = np.stack([draw(*arrays, clip[i], 2 * SIZE, 2) for i in range(min(views, LARGE_VIEWS))])
+    factor = dimness(buffers)
+    brighten(buffers, factor)
+    brighten(large, factor)
+    np.save(out / f"{stem}.large.npy", large)
     numbers = torch.stack([cameras.azimuth, cameras.elevation, cameras.fov, cameras.frame], -1)
     np.save(out / f"{stem}.cameras.npy", numbers.numpy().astype(np.float32))
     with open(target.with_suffix(".part"), "wb") as file:

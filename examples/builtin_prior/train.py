@@ -4,14 +4,16 @@ Six stages, each from what the last one learned, each for the minutes it is give
 elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage> and a checkpoint is written every
 few minutes, and the same command resumes. On a CUDA GPU the same script runs in bf16 with larger batches.
 
-The network is `magic3d_cli.guidance.volume_unet.VolumeUNet` on space-to-depth pixels: the caption becomes a
-volume that is composited along the asked camera's rays, and a UNet denoises beside that feature image.
+The caption becomes a volume that is composited along the asked camera's rays
+(`magic3d_cli.guidance.caption_volume.CaptionVolume`), and a UNet (`volume_unet.VolumeUNet`) on space-to-depth pixels
+denoises beside that picture. Both priors share the volume.
 
 - volume: a latent of every model, and the decoder that makes its voxels (voxels.py) of it (an auto-decoder: DeepSDF,
   Park et al. 2019). Some thousand places of a model are compared, and no view has to be looked at.
 - shapes: both together, against voxels and views: coverage, normals and own colour of several views of a model. Voxels
   make thin parts a voxel thick; views know better.
-- captions: from a caption to its model's latent, as coefficients of the latents' principal components.
+- captions: from a caption to its model's latent, as coefficients of the latents' principal components, and to whether
+  it names anything.
 - paint: from a point's own colour, normal and position and a caption to the colour that the caption asks for.
 - coarse, fine: the denoiser beside pictures that no longer change, at the image sizes of the two priors. Loss:
   v-weighted error of the clean image (Salimans and Ho 2022) with the weight clipped.
@@ -27,6 +29,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +43,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from magic3d_cli.guidance.volume_unet import SURFACE, VolumeUNet, words
+from magic3d_cli.guidance.caption_volume import SURFACE, CaptionVolume, fill, words
+from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.views import views_from_features
 
 CELLS = 32
@@ -62,29 +66,35 @@ class Stage:
 
 STAGES = {
     "volume": Stage(25, 3e-3, 8),
-    "shapes": Stage(11, 1e-3, 6, 3),
+    "shapes": Stage(25, 1e-3, 4, 3, 128),
     "captions": Stage(4, 2e-3, 512),
     "paint": Stage(4, 2e-3, 256),
     "coarse": Stage(22, 1e-3, 8, 4),
-    "fine": Stage(9, 7e-4, 4, 8, 128, (0.0, 0.8)),  # the program asks it for no more
+    "fine": Stage(12, 7e-4, 4, 6, 256, (0.0, 0.8)),  # the program asks it for no more
 }
-_DECODING = ("planes", "voxel")
+_DECODING = ("volume.planes", "volume.voxel", "volume.cell")
 LEARNT = {
     "volume": _DECODING,
     "shapes": _DECODING,
-    "captions": ("caption", "root"),
-    "paint": ("painter", "wording"),
+    "captions": ("volume.caption",),
+    "paint": ("volume.painter", "volume.wording"),
+    "coarse": ("unet",),
+    "fine": ("unet",),
 }
-"""Parts of the network that a stage learns; coarse and fine learn what is left."""
+"""Parts of the networks that a stage learns."""
 SIGMA2_FLOOR = 0.15
 ENTROPY_WEIGHT = 1.0
 """Of the voxels' cross-entropy beside the error of their normals and colours."""
+CELL_WEIGHT = 0.3
+"""Of the cells' cross-entropies beside the voxels' loss."""
 VOXEL_WEIGHT = 0.01
 """Of the voxels' loss beside the error of the feature image."""
 LATENT_NOISE = 0.05
 """Added to latents, which start at twice as much and grow, so that a caption need not hit them exactly."""
-LATENT_PACE = 10.0
+LATENT_PACE = 50.0
 """Learning rate of latents beside the decoder's: each is seen once in some sixty steps."""
+NEAR_WEIGHT = 4.0
+"""Of cells near surfaces beside others: a surface left out is worse than some voxels read in vain."""
 EMA = 0.999
 
 
@@ -103,8 +113,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
-    """The denoiser, and word embeddings in the form of a CLIP text model without layers."""
+def make_models(vocabulary: int, styles: int, size: int) -> nn.ModuleDict:
+    """The volume, the denoiser, and word embeddings in the form of a CLIP text model without layers."""
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=vocabulary, hidden_size=TEXT_WIDTH, intermediate_size=TEXT_WIDTH, num_hidden_layers=0,
@@ -117,13 +127,26 @@ def make_models(vocabulary: int, size: int) -> tuple[VolumeUNet, CLIPTextModel]:
     # Fixed, and so all different: shapes alone would teach the names of colours to mean the same.
     text.requires_grad_(False)
     channels = 3 * (size // CELLS) ** 2
-    unet = VolumeUNet(sample_size=CELLS, in_channels=channels, out_channels=channels, rays=size // CELLS)
-    return unet, text
+    unet = VolumeUNet(sample_size=CELLS, in_channels=channels, out_channels=channels)
+    volume = CaptionVolume(cross_attention_dim=TEXT_WIDTH, shape_embedding=styles + 1)
+    return nn.ModuleDict({"volume": volume, "unet": unet, "text": text})
 
 
 def known_latents(checkpoint: Path) -> Float[Tensor, "S N"]:
     """The latents that a stage has learned."""
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]["latents.weight"]
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["latents"]["weight"]
+
+
+def cell_loss(
+    cells: Float[Tensor, "2 C P 2"], known: Int[Tensor, "2 2 C P"]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of which cells are near a surface, and of which of the others are inside."""
+    near, inside = known.float()
+    weight = torch.tensor(NEAR_WEIGHT, device=cells.device)
+    loss = F.binary_cross_entropy_with_logits(cells[..., 0], near, pos_weight=weight)
+    loss = loss + F.binary_cross_entropy_with_logits(cells[..., 1], inside, weight=1 - near)
+    missed = ((cells[..., 0] < 0) * near).sum() / near.sum()
+    return loss, {"cells": loss, "missed": missed}
 
 
 def voxel_loss(
@@ -139,17 +162,25 @@ def voxel_loss(
     return ENTROPY_WEIGHT * entropy + 0.5 * normal_error + 10 * colour_error, parts
 
 
-@torch.no_grad()
-def factorise(latents: Float[Tensor, "S N"], root: nn.Linear) -> Float[Tensor, "S E"]:
-    """Give `root` the latents' principal components; what it has to be told to give each latent back."""
-    mean = latents.mean(0)
-    left, sizes, right = torch.linalg.svd(latents - mean, full_matrices=False)
-    scale = sizes.square().mean().sqrt() / math.sqrt(len(latents))
-    width = min(root.in_features, len(sizes))
-    root.weight.zero_()
-    root.weight[:, :width] = right[:width].T * scale
-    root.bias.copy_(mean)
-    return F.pad(left * sizes / scale, (0, root.in_features - width))[:, : root.in_features]
+def take_over(model: nn.Module, folder: Path) -> None:
+    """Load exported weights, those of another image size too."""
+    own = model.state_dict()
+    for path in folder.glob("*.safetensors"):
+        taken = {name: repatched(name, weight, own[name].shape) for name, weight in load_file(path).items()}
+        model.load_state_dict({name: weight.to(own[name].dtype) for name, weight in taken.items()})
+
+
+def repatched(name: str, weight: Tensor, shape: torch.Size) -> Tensor:
+    """The first or the last layer for finer pixels: it reads their mean, and tells all of them the same."""
+    axis = {"enter.weight": 1, "leave.weight": 0, "leave.bias": 0}.get(name)
+    if axis is None or weight.shape == shape:
+        return weight
+    images = 16 if axis else 3  # the noisy, the shown, and the feature image's; the clean one
+    old, new = (math.isqrt(s[axis] // images) for s in (weight.shape, shape))
+    weight = weight.movedim(axis, 0).unflatten(0, (images, old, old))
+    weight = weight.repeat_interleave(new // old, 1).repeat_interleave(new // old, 2)
+    weight = weight / (new // old) ** 2 if axis else weight
+    return weight.flatten(0, 2).movedim(0, axis)
 
 
 def denoising_loss(output: Tensor, clean: Tensor, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -159,7 +190,7 @@ def denoising_loss(output: Tensor, clean: Tensor, alpha: Tensor) -> tuple[Tensor
 
 
 def denoise(
-    unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"], features: Float[Tensor, "B 23"],
+    volume: CaptionVolume, unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"], features: Float[Tensor, "B 23"],
     alphas: Float[Tensor, "T"], times: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The network's output at random noise levels, the clean space-to-depth image, and alpha [B, 1, 1, 1]."""
@@ -170,68 +201,72 @@ def denoise(
     t = ((times[0] + (times[1] - times[0]) * u) * 1000).long().clamp(0, 999)
     alpha = alphas[t].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
-    size = CELLS * unet.rays
-    jitter = torch.rand(len(clean), size, size, device=clean.device)
-    output = unet(noisy.contiguous(memory_format=torch.channels_last), t, states, features, jitter)
+    size = images.shape[-1]
+    with torch.no_grad():  # volumes learn from the models alone: a young denoiser's gradients would blur them
+        look = volume(states, features, size, torch.rand(len(clean), size, size, device=clean.device))
+    output = unet(noisy.contiguous(memory_format=torch.channels_last), t, features, look)
     return output.sample, clean, alpha
 
 
-def export(folder: Path, unet: VolumeUNet, text: CLIPTextModel, scheduler: DDPMScheduler,
+def export(run: Path, name: str, models: nn.ModuleDict, scheduler: DDPMScheduler,
            tokenizer: PreTrainedTokenizerFast) -> None:  # fmt: skip
-    """Write the diffusers layout in fp16."""
-    copy.deepcopy(unet).half().save_pretrained(folder / "unet")
-    copy.deepcopy(text).half().save_pretrained(folder / "text_encoder")
-    scheduler.save_pretrained(folder / "scheduler")
-    tokenizer.save_pretrained(folder / "tokenizer")
+    """Write RUN/<name> in diffusers layout, in fp16, and beside it what the stages share."""
+    parts: dict[str, Any] = {"text_encoder": models["text"], "volume": models["volume"]}
+    if name in ("coarse", "fine"):
+        parts[f"{name}/unet"] = models["unet"]
+    for folder, model in parts.items():
+        copy.deepcopy(model).half().save_pretrained(run / folder)
+    scheduler.save_pretrained(run / "scheduler")
+    tokenizer.save_pretrained(run / "tokenizer")
     index = {
         "_class_name": "DiffusionPipeline",
         "unet": ["magic3d", "VolumeUNet"],
+        "volume": ["magic3d", "CaptionVolume"],
         "scheduler": ["diffusers", "DDPMScheduler"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
+    if name in ("coarse", "fine"):
+        (run / name / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
     vocabulary = {
         "nouns": {n.name: {"words": list(n.words), "styles": n.styles} for n in NOUNS},
         "colours": {name: list(words) for name, (words, _) in COLOURS.items()},
         "materials": {name: list(words) for name, words in MATERIALS.items()},
     }
-    (folder.parent / "vocabulary.json").write_text(json.dumps(vocabulary, indent=1) + "\n")
+    (run / "vocabulary.json").write_text(json.dumps(vocabulary, indent=1) + "\n")
 
 
 class Training:
     """One stage on the way."""
 
-    def __init__(self, name: str, stage: Stage, pool: Path, run: Path, start: Path | None, device: str) -> None:
+    def __init__(self, name: str, stage: Stage, pool: Path, run: Path, start: Path, device: str) -> None:
         self.name, self.stage, self.run, self.device = name, stage, run, torch.device(device)
         torch.manual_seed(0)
         self.tokenizer = make_tokenizer()
-        self.unet, self.text = make_models(len(self.tokenizer), stage.size)
-        if start:
-            started = load_file(start / "unet" / "diffusion_pytorch_model.safetensors")
-            own = self.unet.state_dict()  # another image size has other first and last layers
-            fitting = {k: v.float() for k, v in started.items() if k in own and own[k].shape == v.shape}
-            self.unet.load_state_dict(own | fitting)
-            self.text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
-        self.model = nn.ModuleDict({"unet": self.unet, "text": self.text})
-        if name in ("volume", "shapes"):
-            self.model["latents"] = nn.Embedding(len(find_styles(pool)), self.unet.root.out_features)
-            nn.init.normal_(self.model["latents"].get_parameter("weight"), std=2 * LATENT_NOISE)
-        if name == "shapes":
-            self.model["latents"].load_state_dict({"weight": known_latents(run / "volume.pt")})
+        self.styles = find_styles(pool)
+        self.model = make_models(len(self.tokenizer), len(self.styles), stage.size)
+        for part, folder in {"volume": "volume", "text": "text_encoder", "unet": f"{name}/unet"}.items():
+            take_over(self.model[part], start / folder)
+        if name == "fine" and not (start / "fine").exists():
+            take_over(self.model["unet"], start / "coarse" / "unet")
         self.model.to(self.device, memory_format=torch.channels_last)
+        self.volume, self.unet, self.text = self.model.values()
+        if name == "captions":
+            self.targets = self.volume.factorise(known_latents(run / "shapes.pt").to(self.device))
         self.ema = copy.deepcopy(self.model)
         self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
         self.learnt = self._learnt()
         pairs = zip(self.model.parameters(), self.ema.parameters(), strict=True)
         self.averages = [average for parameter, average in pairs if parameter.requires_grad]
-        groups = [{"params": self.learnt, "pace": 1.0}]
-        if "latents" in self.model:
-            latents = list(self.model["latents"].parameters())
-            groups = [{"params": [p for p in self.learnt if p is not latents[0]], "pace": 1.0}]
-            groups += [{"params": latents, "pace": LATENT_PACE}]
-        self.optimiser = torch.optim.AdamW(groups, stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+        self.optimiser = torch.optim.AdamW(self.learnt, stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+        if name in ("volume", "shapes"):
+            # Only the latents of a step's models have a gradient: nine in ten would be moved by none.
+            self.latents = nn.Embedding(len(self.styles), len(self.volume.mean), sparse=True).to(self.device)
+            nn.init.normal_(self.latents.weight, std=2 * LATENT_NOISE)
+            self.latent_optimiser = torch.optim.SparseAdam(self.latents.parameters(), betas=(0.9, 0.99))
+        if name == "shapes":
+            self.latents.load_state_dict({"weight": known_latents(run / "volume.pt")})
         self.step, self.spent = 0, 0.0
         self.checkpoint = run / f"{name}.pt"
         if self.checkpoint.exists():
@@ -239,16 +274,12 @@ class Training:
             for key, part in self._parts().items():
                 part.load_state_dict(state[key])
             self.step, self.spent = state["step"], state["spent"]
-        self.styles = find_styles(pool)
-        if name == "captions":
-            self.targets = factorise(known_latents(run / "shapes.pt").to(self.device), self.unet.root)
-            self.ema["unet"].root.load_state_dict(self.unet.root.state_dict())
 
     def _learnt(self) -> list[nn.Parameter]:
         """What this stage learns; the rest is frozen."""
-        before = [part for parts in LEARNT.values() for part in parts]
-        for part, module in self.unet.named_children():
-            module.requires_grad_(part in LEARNT[self.name] if self.name in LEARNT else part not in before)
+        self.model.requires_grad_(False)
+        for part in LEARNT[self.name]:
+            self.model.get_submodule(part).requires_grad_(True)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @cached_property
@@ -262,7 +293,10 @@ class Training:
         return kind(styles, stage.size, stage.captions, stage.views, seed).start()
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {"model": self.model, "ema": self.ema, "optimiser": self.optimiser}
+        parts = {"model": self.model, "ema": self.ema, "optimiser": self.optimiser}
+        if self.name in ("volume", "shapes"):
+            parts |= {"latents": self.latents, "latent_optimiser": self.latent_optimiser}
+        return parts
 
     def loss(self, data: list[Tensor], captions: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """The stage's loss and what it is made of."""
@@ -271,47 +305,60 @@ class Training:
         ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
         states = self.text(ids.input_ids.to(self.device)).last_hidden_state
         if self.name == "captions":
-            error = (self.unet.caption(words(states)).float() - self.targets[data[0]]).square().sum(1).mean()
-            return error, {"error": error / self.targets.square().sum(1).mean()}
+            return self._caption_loss(states, *data)
         if self.name == "paint":
             maps, albedos = data
-            error = (self.unet.painter(maps, self.unet.wording(words(states))) - albedos).square().mean()
+            error = (self.volume.painter(maps, self.volume.wording(words(states))) - albedos).square().mean()
             return error, {"error": error}
         images, features = data
-        return denoising_loss(*denoise(self.unet, states, images, features, self.alphas, self.stage.times))
+        return denoising_loss(*denoise(self.volume, self.unet, states, images, features, self.alphas, self.stage.times))
+
+    def _caption_loss(self, states: Tensor, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of the latents' codes; the last number tells a caption from none, which has index -1."""
+        codes = self.volume.caption(words(states)).float()
+        named = indices >= 0
+        error = (codes[named, :-1] - self.targets[indices[named]]).square().sum(1).mean()
+        presence = (codes[:, -1] - named.float() * 2 + 1).square().mean()
+        return error + presence, {"error": error / self.targets.square().sum(1).mean(), "presence": presence}
 
     def _volume_loss(
-        self, indices: Tensor, places: Tensor, solid: Tensor, looks: Tensor, *views: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Against voxels, and against views if there are any; see `VoxelBatches` and `ShapeBatches`."""
-        latents = self.model["latents"](indices)
-        latents = (latents + LATENT_NOISE * torch.randn_like(latents)).view(-1, *self.unet.latent_shape)
-        found = self.unet.decode(latents, torch.cat([places.flatten(), *views[:1]])).float()
+        self, indices: Tensor, places: Tensor, solid: Tensor, looks: Tensor, cell_places: Tensor, cells: Tensor,
+        *views: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        """Against voxels and cells, and against views if there are any; see `VoxelBatches` and `ShapeBatches`."""
+        latents = self.latents(indices)
+        latents = (latents + LATENT_NOISE * torch.randn_like(latents)).view(-1, *self.volume.latent_shape)
+        planes = self.volume.refine(latents)
+        found = self.volume.voxels(planes, torch.cat([places.flatten(), *views[:1]])).float()
         loss, parts = voxel_loss(found[: places.numel()].view(*places.shape, -1), solid, looks)
+        found_cells = self.volume.cells(planes, cell_places.flatten()).float()
+        more, other = cell_loss(found_cells.view(*cell_places.shape, -1), cells)
+        loss, parts = loss + CELL_WEIGHT * more, parts | other
         if not views:
             return loss, parts
         shell, inside, images, features = views
         # Far from the surface nothing is seen to change: there the volume is what the voxels say.
-        volume = found.new_zeros(*inside.shape, found.shape[-1])
-        volume[..., 0] = torch.where(inside > 0, 10.0, -10.0)
-        volume = volume.flatten(0, 3).index_copy(0, shell, found[places.numel() :]).view(volume.shape)
+        volume = fill(inside, shell, found[places.numel() :])
         size = images.shape[-1]
         jitter = torch.rand(len(features), size, size, device=self.device)
-        maps = self.unet.render(volume, views_from_features(features), size, jitter)[:, : 1 + SURFACE]
+        maps = self.volume.render(volume, views_from_features(features), size, jitter)[:, : 1 + SURFACE]
         error = (maps - images).square().mean()
         return error + VOXEL_WEIGHT * loss, {"maps": error, **parts}
 
     def update(self, rate: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimiser at this learning rate; the loss and its parts."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["pace"]
-        data, captions = self.batches.queue.get()
+        self.optimiser.param_groups[0]["lr"] = rate
+        data, captions = self.batches.next()
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, parts = self.loss([tensor.to(self.device) for tensor in data], captions)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.learnt, 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
+        if self.name in ("volume", "shapes"):
+            self.latent_optimiser.param_groups[0]["lr"] = rate * LATENT_PACE
+            self.latent_optimiser.step()
+            self.latent_optimiser.zero_grad()
         self.step += 1
         decay = min(EMA, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -345,7 +392,7 @@ class Training:
         state = {key: part.state_dict() for key, part in self._parts().items()}
         torch.save({**state, "step": self.step, "spent": spent}, self.checkpoint.with_suffix(".part"))
         self.checkpoint.with_suffix(".part").rename(self.checkpoint)
-        export(self.run / self.name, self.ema["unet"], self.ema["text"], self.scheduler, self.tokenizer)
+        export(self.run, self.name, self.ema, self.scheduler, self.tokenizer)
 
 
 def main() -> None:
@@ -353,7 +400,7 @@ def main() -> None:
     parser.add_argument("pool", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--stage", choices=STAGES, help="only this one")
-    parser.add_argument("--start", type=Path, help="exported weights to start from instead of the stage before's")
+    parser.add_argument("--start", type=Path, help="another run or prior to start from instead of RUN")
     for name in ("minutes", "lr"):
         parser.add_argument(f"--{name}", type=float, help="instead of the stage's own")
     for name in ("captions", "views"):
@@ -362,12 +409,10 @@ def main() -> None:
     args = parser.parse_args()
     given = {name: value for name in ("minutes", "lr", "captions", "views") if (value := getattr(args, name))}
     args.run.mkdir(parents=True, exist_ok=True)
-    before = None
     for name, stage in STAGES.items():
         if args.stage in (None, name):
-            start = args.start or (args.run / before if before and (args.run / before).is_dir() else None)
+            start = args.start or args.run
             Training(name, replace(stage, **given), args.pool, args.run, start, args.device).train()
-        before = name
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from manifest import NOUNS, file_stem
 
 from magic3d_cli.views import turntable
 
-SOLID = 64
+SOLID = 128
 """Voxels along a side."""
 EXTENT = 0.95
 """Half-side of the voxels' cube: the network's."""

@@ -18,7 +18,7 @@ from batches import LUMA, indexed
 from gbuffer import draw, pack
 from manifest import NOUNS
 from paint import dress
-from render import brighten, load, normalise
+from render import brighten, dimness, load, normalise
 from sample import ddim
 
 from magic3d_cli.asset.preview import render_glb
@@ -55,7 +55,7 @@ def _drawn(data: Path, source: str, yaw: float, side: int) -> tuple[Int[np.ndarr
     """Geometry buffers of a model at twice the side, and its mean luminance."""
     arrays = pack(normalise(load(data, source), yaw))
     buffers = np.stack([draw(*arrays, matrix, 2 * side, 2) for matrix in views(True).world_to_clip().numpy()])
-    brighten(buffers)
+    brighten(buffers, dimness(buffers))
     lit = buffers[..., :3].astype(np.float32) @ LUMA
     return buffers, max(float(lit.sum() / buffers[..., 9].sum()), 0.04)
 

@@ -25,6 +25,7 @@ from magic3d_cli.guidance.diffusion import PREDICTIONS, alpha_sigma, as_clean_an
 from magic3d_cli.guidance.prompts import Vocabulary
 from magic3d_cli.guidance.sources import (
     locate,
+    part_of,
     read_json,
     small_encoder,
     vocabulary_of,
@@ -51,7 +52,8 @@ class DiffusersPrior:
         self.index = read_json(folder / "model_index.json")
         part = next((p for p in ("unet", "transformer") if p in self.index), "unet")
         cls = self._class_of(part, tuple(DENOISERS))
-        self.network = self._component(folder / part, cls, dtype)
+        self.network = self._component(part_of(folder, part), cls, dtype)
+        self.volume = self._load_volume() if "volume" in self.index else None
         self.alphas_cumprod, self.prediction = _read_schedule(folder, self.index)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
         self.vae = self._load_vae() if "vae" in self.index else None
@@ -81,8 +83,12 @@ class DiffusersPrior:
             )
         return name
 
+    def _load_volume(self) -> Any:
+        """The built-in prior's knowledge of things; it makes a volume for each caption it is given."""
+        return self._component(part_of(self.folder, "volume"), self._class_of("volume", ("CaptionVolume",)), self.dtype)
+
     def _load_vae(self) -> Any:
-        folder, cls = self.folder / "vae", self._class_of("vae", AUTOENCODERS)
+        folder, cls = part_of(self.folder, "vae"), self._class_of("vae", AUTOENCODERS)
         if self.encoder is not None:
             folder, cls = self.encoder, "AutoencoderTiny"
         # Only where the file itself says so: diffusers' default is true, also for VAEs that are safe in fp16.
@@ -137,11 +143,6 @@ class DiffusersPrior:
         """PixArt ignores padding; UNets of Stable Diffusion and IF were trained to see it."""
         return type(self.network).__name__ == "PixArtTransformer2DModel"
 
-    @property
-    def imagines(self) -> bool:
-        """The built-in network makes a volume for each caption it is given, so it is given each only once."""
-        return type(self.network).__name__ == "VolumeUNet"
-
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it."""
@@ -151,8 +152,8 @@ class DiffusersPrior:
             cls = self._class_of("text_encoder", TEXT_ENCODERS)
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if cls.startswith("T5") else torch.float32
-            encoder = self._component(self.folder / "text_encoder", cls, dtype)
-            tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
+            encoder = self._component(part_of(self.folder, "text_encoder"), cls, dtype)
+            tokenizer = AutoTokenizer.from_pretrained(part_of(self.folder, "tokenizer"), local_files_only=True)
             self._text_encoder = encoder, tokenizer
         encoder, tokenizer = self._text_encoder
         length = min(tokenizer.model_max_length, _LONGEST[type(self.network).__name__])
@@ -211,26 +212,23 @@ class DiffusersPrior:
 
     def _network(self, noisy: Tensor, timestep: Tensor, text: Tensor, features: Tensor | None) -> Tensor:
         """The raw output, in the space of `noisy`."""
-        extra: dict[str, Any] = {}
+        text, extra = text.to(self.device, self.dtype), {}
         if self.takes_views:
             if features is None or features.shape != (len(noisy), FEATURES):
                 shape = None if features is None else tuple(features.shape)
                 raise ValueError(f"view features are {shape}, expected {(len(noisy), FEATURES)}")
-            extra["class_labels"] = features.to(self.device, torch.float32 if self.imagines else self.dtype)
+            features = features.to(self.device)
+            extra["class_labels"] = features.to(self.dtype)
         if self.masks_text:
             extra["encoder_attention_mask"] = (text != 0).any(-1).to(self.dtype)
             extra["added_cond_kwargs"] = self._resolution(len(noisy))
-        if self.imagines:
-            text = _distinct(text)
+        if self.volume is not None:
+            extra["look"] = self.volume(_distinct(text), features, self.image_size)
+        else:
+            extra["encoder_hidden_states"] = text
         packed = F.pixel_unshuffle(noisy, self.patch).to(self.device, self.dtype)
         packed = packed.contiguous(memory_format=torch.channels_last)
-        output = self.network(
-            packed,
-            timestep=timestep.to(self.device),
-            encoder_hidden_states=text.to(self.device, self.dtype),
-            return_dict=False,
-            **extra,
-        )[0]
+        output = self.network(packed, timestep=timestep.to(self.device), return_dict=False, **extra)[0]
         # A second half of the channels is a learned variance (IF, PixArt), which distillation does not use.
         return F.pixel_shuffle(output[:, : self.network.config.in_channels], self.patch)
 
@@ -295,7 +293,7 @@ def _read_schedule(folder: Path, index: dict[str, Any]) -> tuple[Float[Tensor, "
     """Noise schedule and prediction type, whatever sampler the scheduler's file was written for."""
     from diffusers import DDPMScheduler
 
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    config = read_json(part_of(folder, "scheduler") / "scheduler_config.json")
     name = str(config.get("_class_name", (index.get("scheduler") or [None, ""])[1]))
     prediction = config.get("prediction_type", "epsilon")
     if "Flow" in name or prediction not in PREDICTIONS:
@@ -313,10 +311,12 @@ def _load(folder: Path, cls: str, dtype: torch.dtype, device: torch.device) -> A
     import diffusers
     import transformers
 
+    from magic3d_cli.guidance.caption_volume import CaptionVolume
     from magic3d_cli.guidance.volume_unet import VolumeUNet
 
+    own = {"VolumeUNet": VolumeUNet, "CaptionVolume": CaptionVolume}
     library = transformers if cls in TEXT_ENCODERS else diffusers
-    model_class = VolumeUNet if cls == "VolumeUNet" else getattr(library, cls)
+    model_class = own.get(cls) or getattr(library, cls)
     variant = weight_variant(folder)
     naming = {"dtype" if cls in TEXT_ENCODERS else "torch_dtype": dtype}
     try:

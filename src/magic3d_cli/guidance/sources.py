@@ -17,9 +17,9 @@ from typing import Any
 from magic3d_cli.errors import EnvironmentFault
 
 BUILTIN = Path(__file__).resolve().parents[1] / "prior"
-"""Holds coarse/, fine/ and vocabulary.json."""
+"""Holds coarse/ and fine/, and beside them what both use: volume/, text_encoder/ and more."""
 
-WEIGHTED = ("unet", "transformer", "text_encoder", "vae")
+WEIGHTED = ("unet", "transformer", "text_encoder", "vae", "volume")
 """Components of a pipeline that this program loads; the rest (safety checker, ...) is left alone."""
 
 
@@ -137,9 +137,16 @@ def fits_small_encoder(folder: Path) -> bool:
     return found == (4, 0.18215, 0)
 
 
+def part_of(folder: Path, name: str) -> Path:
+    """Where a pipeline keeps one of its parts: in its own folder, or in the one above if it is both stages'."""
+    own, above = folder / name, folder.parent / name
+    return above if above.exists() and not own.exists() else own
+
+
 def vocabulary_of(folder: Path) -> Path | None:
-    """The word list of a prior with a closed vocabulary, which may keep one for both stages."""
-    return next((p / "vocabulary.json" for p in (folder, folder.parent) if (p / "vocabulary.json").is_file()), None)
+    """The word list of a prior with a closed vocabulary."""
+    path = part_of(folder, "vocabulary.json")
+    return path if path.is_file() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -185,8 +192,9 @@ def weights_sha256(folder: Path) -> str:
     Raises EnvironmentFault when a file cannot be read.
     """
     total = hashlib.sha256()
-    files = [p for part in WEIGHTED for p in sorted((folder / part).glob("*.safetensors"))]
-    for path in [*files, folder / "scheduler" / "scheduler_config.json"]:
+    parts = [part_of(folder, name) for name in WEIGHTED if name in read_json(folder / "model_index.json")]
+    files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
+    for path in [*files, part_of(folder, "scheduler") / "scheduler_config.json"]:
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -194,7 +202,7 @@ def weights_sha256(folder: Path) -> str:
             raise EnvironmentFault(
                 f"{path} cannot be read: {error}.", "The prior is incomplete; fetch it again."
             ) from error
-        total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
+        total.update(f"{path.parent.name}/{path.name} {digest}\n".encode())
     return total.hexdigest()
 
 

@@ -17,7 +17,7 @@ from magic3d_cli.kernels import NUMBA_LOCK
 
 EMPTY = -6.0
 """Raw densities below this count as nothing, without gradient."""
-SHARPNESS = 8.0
+SHARPNESS = 16.0
 """Optical thickness of a world unit where softplus(raw) is 1."""
 
 
