@@ -17,9 +17,9 @@ import train
 import voxels
 from manifest import Noun
 
+from magic3d_cli.guidance.caption_volume import CaptionVolume, Look, words
 from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.caption_volume import CaptionVolume, Look, words
 from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.views import turntable
 
@@ -65,7 +65,7 @@ def test_voxels_then_views_then_captions_teach_which_caption_has_a_hole(run: Pat
         return train.Training(name, train.STAGES[name], pool, tmp_path, tmp_path, "cpu")
 
     volume = stage("volume")
-    for _ in range(250):
+    for _ in range(500):
         _, parts = volume.update(3e-3)
     assert parts["wrong"] < 0.2
     volume.save(0)

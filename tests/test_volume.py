@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magic3d_cli.guidance.caption_volume import FULL, CaptionVolume, words
+from magic3d_cli.guidance.caption_volume import FULL, NEAR, CaptionVolume, words
 from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.kernels.volume import composite_volume, composite_volume_reference
 from magic3d_cli.views import FEATURES, ViewSampling, sample_views, turntable
@@ -157,11 +157,11 @@ def test_the_whole_volume_has_the_voxels_of_near_cells_where_they_belong() -> No
         places = torch.arange(2 * 16**3)
         caption, j, i, k = torch.unravel_index(places, (2, 16, 16, 16))
         near, inside = cells[caption, j // 2, i // 2, k // 2].unbind(-1)
-        assert 0.1 < (near > 0).float().mean() < 0.9
+        assert 0.1 < (near > NEAR).float().mean() < 0.9
         read = volume.voxels(planes, places)
-        torch.testing.assert_close(whole.flatten(0, 3)[near > 0], read[near > 0])
-        far = whole.flatten(0, 3)[near <= 0]
-        assert torch.equal(far[:, 0], torch.where(inside > 0, FULL, -FULL)[near <= 0]) and (far[:, 1:] == 0).all()
+        torch.testing.assert_close(whole.flatten(0, 3)[near > NEAR], read[near > NEAR])
+        far = whole.flatten(0, 3)[near <= NEAR]
+        assert torch.equal(far[:, 0], torch.where(inside > 0, FULL, -FULL)[near <= NEAR]) and (far[:, 1:] == 0).all()
         # A place is read from the pixels of its own row and column in each plane.
         picked = torch.tensor([5 * 64 + 3 * 8 + 6, 512 + 77])
         torch.testing.assert_close(volume.cells(planes, picked), cells.flatten(0, 3)[picked])

@@ -290,9 +290,9 @@ class ShapeBatches(ViewBatches):
     """Models by their voxels and by several views."""
 
     def make(self) -> tuple[list[Tensor], list[str]]:
-        """Indices [C]; what `voxels_of` and `cells_of` give; the voxels in cells near surfaces, int64, flat indices into
+        """Indices [C]; what `voxels_of` and `cells_of` give; the voxels in cells near surfaces, flat indices into all;
 
-        all; which cells are inside, bool [C, h, h, h]; feature images [B, 7, size, size], view features [B, 23].
+        which cells are inside, bool [C, h, h, h]; feature images [B, 7, size, size], view features [B, 23].
         """
         indices = [self.draw()[0] for _ in range(self.captions)]
         shells = [load_shell(self.styles[index]).astype(np.int64) + i * SOLID**3 for i, index in enumerate(indices)]

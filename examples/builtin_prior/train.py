@@ -137,9 +137,7 @@ def known_latents(checkpoint: Path) -> Float[Tensor, "S N"]:
     return torch.load(checkpoint, map_location="cpu", weights_only=True)["latents"]["weight"]
 
 
-def cell_loss(
-    cells: Float[Tensor, "2 C P 2"], known: Int[Tensor, "2 2 C P"]
-) -> tuple[Tensor, dict[str, Tensor]]:
+def cell_loss(cells: Float[Tensor, "2 C P 2"], known: Int[Tensor, "2 2 C P"]) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of which cells are near a surface, and of which of the others are inside."""
     near, inside = known.float()
     weight = torch.tensor(NEAR_WEIGHT, device=cells.device)
@@ -190,8 +188,8 @@ def denoising_loss(output: Tensor, clean: Tensor, alpha: Tensor) -> tuple[Tensor
 
 
 def denoise(
-    volume: CaptionVolume, unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"], features: Float[Tensor, "B 23"],
-    alphas: Float[Tensor, "T"], times: tuple[float, float],
+    volume: CaptionVolume, unet: VolumeUNet, states: Tensor, images: Float[Tensor, "B 3 S S"],
+    features: Float[Tensor, "B 23"], alphas: Float[Tensor, "T"], times: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The network's output at random noise levels, the clean space-to-depth image, and alpha [B, 1, 1, 1]."""
     clean = F.pixel_unshuffle(images, images.shape[-1] // CELLS)

@@ -27,6 +27,8 @@ CHILDREN = 2
 """Voxels along the side of a cell."""
 FULL = 10.0
 """Raw density of voxels inside things, far from their surface; minus this outside."""
+NEAR = -2.0
+"""Logit above which a cell's voxels are read: a surface left out is a black spot, and costs more than it saves."""
 WAVES = (2.0, 4.0, 8.0)
 """Frequencies at which the painter is told a point's position, half-waves per world unit: grain and veins need them."""
 
@@ -92,7 +94,8 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(numbers))
         self.cell_width = voxel_width // 2
         self.planes = nn.Sequential(
-            nn.Conv2d(latent_channels, width, 1), Residual(width, width, norm=False), Residual(width, width, norm=False),
+            nn.Conv2d(latent_channels, width, 1),
+            Residual(width, width, norm=False), Residual(width, width, norm=False),
             nn.SiLU(), nn.Conv2d(width, self.cell_width + CHILDREN**2 * voxel_width, 1),
         )  # fmt: skip
         self.voxel, self.cell = (
@@ -173,7 +176,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         """The volume of each latent, float32: voxels of cells near surfaces, the rest full or empty."""
         planes = self.refine(latent)
         near, inside = self.cells(planes).float().unbind(-1)
-        places = children(near > 0).flatten().nonzero()[:, 0]
+        places = children(near > NEAR).flatten().nonzero()[:, 0]
         return fill(inside > 0, places, self.voxels(planes, places))
 
     def _recall(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C J I K 7"]:
@@ -235,7 +238,7 @@ def children(cells: Tensor) -> Tensor:
 
 
 def fill(inside: Tensor, places: Int[Tensor, "P"], found: Float[Tensor, "P 7"]) -> Float[Tensor, "C J I K 7"]:
-    """Volumes with the voxels `found` at some places, flat indices; the rest full or empty by their cell [C, h, h, h]."""
+    """Volumes with the voxels `found` at some places, flat indices; the rest are full or empty as cells [C, h, h, h]."""
     inside = children(inside)
     volume = found.new_zeros((*inside.shape, found.shape[-1]), dtype=torch.float32)
     volume[..., 0] = torch.where(inside, FULL, -FULL)

@@ -212,7 +212,8 @@ class DiffusersPrior:
 
     def _network(self, noisy: Tensor, timestep: Tensor, text: Tensor, features: Tensor | None) -> Tensor:
         """The raw output, in the space of `noisy`."""
-        text, extra = text.to(self.device, self.dtype), {}
+        extra: dict[str, Any] = {}
+        text = text.to(self.device, self.dtype)
         if self.takes_views:
             if features is None or features.shape != (len(noisy), FEATURES):
                 shape = None if features is None else tuple(features.shape)
@@ -329,4 +330,6 @@ def _load(folder: Path, cls: str, dtype: torch.dtype, device: torch.device) -> A
             f"{folder} cannot be loaded: {reason[:300]}",
             "The prior is incomplete or damaged; fetch it again.",
         ) from error
+    if cls in own:  # diffusers leaves a model with 8-bit numbers as its file has it
+        model.to(dtype)
     return model.to(device).eval().requires_grad_(False)
