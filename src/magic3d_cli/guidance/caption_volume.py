@@ -238,7 +238,7 @@ def children(cells: Tensor) -> Tensor:
 
 
 def fill(inside: Tensor, places: Int[Tensor, "P"], found: Float[Tensor, "P 7"]) -> Float[Tensor, "C J I K 7"]:
-    """Volumes with the voxels `found` at some places, flat indices; the rest are full or empty as cells [C, h, h, h]."""
+    """Volumes with the voxels `found` at some places, flat indices; the rest full or empty as cells [C, h, h, h]."""
     inside = children(inside)
     volume = found.new_zeros((*inside.shape, found.shape[-1]), dtype=torch.float32)
     volume[..., 0] = torch.where(inside, FULL, -FULL)
