@@ -345,11 +345,12 @@ def test_pinned_commits_are_whole_hashes():
     }
 
 
-def test_the_hash_covers_every_weight(folder, tmp_path):
-    target = shutil.copytree(folder / "sd", tmp_path / "sd")
+@pytest.mark.parametrize(("name", "part"), [("sd", "text_encoder"), ("builtin", "volume"), ("builtin", "coarse/unet")])
+def test_the_hash_covers_every_weight(folder, tmp_path, name, part):
+    target = shutil.copytree(folder / name, tmp_path / name)
     before = load(target).sha256
-    assert before == load(folder / "sd").sha256
-    (weights,) = (target / "text_encoder").glob("*.safetensors")
+    assert before == load(folder / name).sha256
+    (weights,) = (target / part).glob("*.safetensors")
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
