@@ -25,7 +25,7 @@ def test_kernel_equals_the_reference_in_values_and_gradients(density: str) -> No
     generator = torch.Generator().manual_seed(2)
     volume = torch.randn(2, 16, 20, 24, 7, generator=generator)  # two captions, two views each
     raw = volume[..., 0]
-    volume[..., 0] = {"thin": raw - 3, "solid": raw + 4, "mixed": raw * 5}[density]
+    volume[..., 0] = {"thin": raw - 3, "solid": raw + 3, "mixed": raw * 5}[density]
     volume.requires_grad_()
     fast = composite_volume(volume, *_rays())
     slow = composite_volume_reference(volume, *_rays())
@@ -152,6 +152,7 @@ def test_the_whole_volume_has_the_voxels_of_near_cells_where_they_belong() -> No
     latent = torch.randn(2, *volume.latent_shape)
     with torch.inference_mode():
         planes = volume.refine(latent)
+        volume.cell[-1].get_parameter("bias")[0] += NEAR - volume.cells(planes)[..., 0].median()  # half of them
         whole, cells = volume.decode(latent), volume.cells(planes)
         assert whole.shape == (2, 16, 16, 16, 7) and cells.shape == (2, 8, 8, 8, 2)
         places = torch.arange(2 * 16**3)

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from magic3d_cli.guidance.layers import Residual, unit_gain
-from magic3d_cli.kernels.volume import composite_volume
+from magic3d_cli.kernels.volume import composite_volume, occupied_blocks
 from magic3d_cli.views import Views, shade, views_from_features
 
 SURFACE, PLACE = 6, 3
@@ -107,7 +107,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         with torch.no_grad():  # else its sigmoid may start, and stay, at one end
             self.painter.layers[-1].get_parameter("weight").mul_(0.2)
             self.voxel.get_parameter("3.bias")[0] = -2.0  # nearly transparent
-        self._imagined: tuple[Tensor, Tensor] | None = None
+        self._imagined: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(
         self,
@@ -118,7 +118,8 @@ class CaptionVolume(ModelMixin, ConfigMixin):
     ) -> Look:
         """What N captions look like from B / N consecutive views each, at `size` pixels; `jitter` as for `render`."""
         views = views_from_features(features.float())
-        maps = self.render(self._recall(text), views, size, jitter)
+        volume, blocks = self._recall(text)
+        maps = self.render(volume, views, size, jitter, blocks)
         wording = self.wording(words(text)).repeat_interleave(len(features) // len(text), 0)
         albedo = self.painter(maps.to(wording.dtype), wording).float()
         return Look(maps, picture(maps[:, :1], maps[:, 1:4], albedo, views), wording)
@@ -179,24 +180,34 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         places = children(near > NEAR).flatten().nonzero()[:, 0]
         return fill(inside > 0, places, self.voxels(planes, places))
 
-    def _recall(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C J I K 7"]:
-        """`imagine`, but not again for the text of the last call: a run asks for one caption at every step."""
+    def _recall(self, text: Float[Tensor, "C L D"]) -> tuple[Tensor, Tensor]:
+        """`imagine`, but not again for the text of the last call: a run asks for one caption at every step.
+
+        The volume and its occupied blocks.
+        """
         if self._imagined is None or not torch.equal(self._imagined[0], text):
-            self._imagined = text.clone(), self.imagine(text)
-        return self._imagined[1]
+            volume = self.imagine(text)
+            self._imagined = text.clone(), volume, occupied_blocks(volume)
+        return self._imagined[1:]
 
     def render(
-        self, volume: Float[Tensor, "C J I K 7"], views: Views, size: int, jitter: Float[Tensor, "B S S"] | None = None
+        self,
+        volume: Float[Tensor, "C J I K 7"],
+        views: Views,
+        size: int,
+        jitter: Float[Tensor, "B S S"] | None = None,
+        blocks: Bool[Tensor, "C j i k"] | None = None,
     ) -> Float[Tensor, "B 10 S S"]:
         """The volumes' feature image, opacity first, for views that come in C groups of equal size.
 
-        `jitter`, in [0, 1), places each ray's points within their steps; None puts them in the middle.
+        `jitter`, in [0, 1), places each ray's points within their steps, None in the middle; `blocks` are the volume's
+        `occupied_blocks`, if they are known.
         """
         origins, directions = views.rays(size)
         jitter = torch.full(directions.shape[:3], 0.5, device=directions.device) if jitter is None else jitter
         maps = composite_volume(
             volume, origins[:, 0, 0], directions.flatten(1, 2), views.distance - self.extent, jitter.flatten(1),
-            self.samples, self.extent,
+            self.samples, self.extent, blocks,
         )  # fmt: skip
         return maps.unflatten(-1, (size, size))
 

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
@@ -29,6 +29,7 @@ def composite_volume(
     jitter: Float[Tensor, "B R"],
     samples: int,
     extent: float,
+    blocks: Bool[Tensor, "C j i k"] | None = None,
 ) -> Float[Tensor, "B F+4 R"]:
     """Opacity, then features and position composited along rays; B / C consecutive views look at each volume.
 
@@ -38,10 +39,12 @@ def composite_volume(
         origins, directions: world space, unit directions.
         start: distance at which sampling starts; it goes on for 2 extent.
         jitter: place of the points within their step, in [0, 1].
+        blocks: `occupied_blocks(volume)`, for a volume that is looked at again and again.
     """
     if volume.device.type != "cpu":
         return composite_volume_reference(volume.float(), origins, directions, start, jitter, samples, extent)
-    return _CompositeVolume.apply(volume.float(), origins, directions, start, jitter, samples, extent)
+    blocks = occupied_blocks(volume) if blocks is None else blocks
+    return _CompositeVolume.apply(volume.float(), origins, directions, start, jitter, blocks, samples, extent)
 
 
 def composite_volume_reference(
@@ -74,9 +77,8 @@ def composite_volume_reference(
 
 class _CompositeVolume(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, volume, origins, directions, start, jitter, samples, extent):
-        inputs = tuple(x.detach().contiguous() for x in (volume, origins, directions, start, jitter))
-        inputs = _occupied(inputs[0][..., 0]), *inputs
+    def forward(ctx, volume, origins, directions, start, jitter, blocks, samples, extent):
+        inputs = tuple(x.detach().contiguous() for x in (blocks, volume, origins, directions, start, jitter))
         out = torch.empty(len(origins), directions.shape[1], volume.shape[-1] + 3)
         with NUMBA_LOCK:
             _forward(*(x.numpy() for x in (*inputs, out)), samples, np.float32(extent))  # type: ignore[call-arg]
@@ -92,7 +94,7 @@ class _CompositeVolume(torch.autograd.Function):
         with NUMBA_LOCK:
             arrays = (x.numpy() for x in (*inputs, grad_out, grad))
             _backward(*arrays, ctx.samples, np.float32(ctx.extent))  # type: ignore[call-arg]
-        return grad, None, None, None, None, None, None
+        return grad, None, None, None, None, None, None, None
 
 
 @numba.njit(inline="always")
@@ -120,8 +122,9 @@ BLOCK = 4
 """Voxels along the side of a block that rays skip when it is empty."""
 
 
-def _occupied(density: Float[Tensor, "C J I K"]) -> Tensor:
-    """Blocks with a voxel above EMPTY inside or next to them, bool, a last incomplete one included."""
+def occupied_blocks(volume: Float[Tensor, "C J I K F+1"]) -> Bool[Tensor, "C j i k"]:
+    """Blocks with a voxel above EMPTY inside or next to them, a last incomplete one included."""
+    density = volume[..., 0].detach().float()
     return F.max_pool3d(density[:, None], BLOCK + 2, BLOCK, padding=1, ceil_mode=True)[:, 0] > EMPTY
 
 
