@@ -61,7 +61,8 @@ def load_views(style: Style, size: int) -> Rendered:
         buffers = halve(np.asarray(buffers))
     some = np.asarray(buffers[:32]).astype(np.float32)
     luma = (some[..., :3] @ LUMA).sum() / some[..., 9].sum()
-    return Rendered(style, buffers, np.load(f"{style.path}.cameras.npy"), max(float(luma), 0.04))
+    cameras = np.load(f"{style.path}.cameras.npy")[: len(buffers)]
+    return Rendered(style, buffers, cameras, max(float(luma), 0.04))
 
 
 @cache
