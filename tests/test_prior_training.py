@@ -34,7 +34,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in (batches, train):
         patch.setattr(module, "NOUNS", NOUNS)
     patch.setattr(train, "VolumeUNet", lambda **shape: VolumeUNet(**shape, widths=(8, 8, 16)))
-    patch.setattr(train, "CaptionVolume", lambda **shape: CaptionVolume(**shape, width=16, voxel_width=16))
+    narrow = {"width": 16, "voxel_width": 16, "shape_embedding": 32}
+    patch.setattr(train, "CaptionVolume", lambda **shape: CaptionVolume(**(shape | narrow)))
     for name, stage in train.STAGES.items():
         small = replace(stage, minutes=0.02, captions=2, views=min(stage.views, 2))
         patch.setitem(train.STAGES, name, small)
@@ -65,7 +66,7 @@ def test_voxels_then_views_then_captions_teach_which_caption_has_a_hole(run: Pat
         return train.Training(name, train.STAGES[name], pool, tmp_path, tmp_path, "cpu")
 
     volume = stage("volume")
-    for _ in range(500):
+    for _ in range(250):
         _, parts = volume.update(3e-3)
     assert parts["wrong"] < 0.2
     volume.save(0)
