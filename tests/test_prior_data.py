@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "builtin_prior")
 
 from gbuffer import draw, pack
 from manifest import NOUNS, file_stem
-from paint import COLOURS, MATERIALS, dress
+from paint import COLOURS, MATERIALS, dress, find_tones, paint_points, tones_seen
 from render import normalise
 from shapes import make_shape
 from voxels import EXTENT, carve, surface
@@ -118,7 +118,7 @@ def _dressed(colour: str | None = None, material: str | None = None) -> np.ndarr
     tint = np.array(COLOURS[colour][1] if colour else (-1, -1, -1), np.float32)
     index = list(MATERIALS).index(material) if material else -1
     white = np.ones((4, 3), np.float32)
-    dress(buffer, 64, 0.75, tint, index, np.array([0, 1, 0], np.float32), 0.5, 0, white, 1.0, out)
+    dress(buffer, 64, tones_seen(buffer[None]), tint, index, np.array([0, 1, 0], np.float32), 0.5, 0, white, 1.0, out)
     return (out[:, buffer[..., 9] == 255].mean(1) + 1) / 2
 
 
@@ -127,6 +127,35 @@ def test_a_painted_ball_has_the_colour_it_was_painted(colour: str) -> None:
     shown = _dressed(colour)
     nearest = min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name][1]) - shown).sum())
     assert nearest == colour
+
+
+def _painted(colours: np.ndarray, colour: str) -> np.ndarray:
+    """Points of these colours after a colour was asked for, [N, 3]."""
+    painted, up = np.empty_like(colours), np.zeros_like(colours)
+    up[:, 1] = 1
+    paint_points(colours, up, up, find_tones(colours), np.array(COLOURS[colour][1], np.float32), -1, painted)
+    return painted
+
+
+def test_a_colour_goes_onto_the_body_and_leaves_the_rest() -> None:
+    body, glass, tyre = (0.8, 0.1, 0.1), (0.6, 0.6, 0.7), (0.05, 0.05, 0.05)
+    own = np.repeat(np.array([body, glass, tyre], np.float32), [500, 300, 200], 0)
+    painted = _painted(own, "blue")
+    np.testing.assert_allclose(painted[:500], np.tile(COLOURS["blue"][1], (500, 1)), atol=0.02)
+    np.testing.assert_array_equal(painted[500:], own[500:])
+
+
+def test_all_of_a_texture_without_distinct_colours_is_painted() -> None:
+    random = np.random.default_rng(0)
+    own = random.uniform(0.1, 0.9, (1000, 1)).astype(np.float32) * np.array([0.9, 0.6, 0.3], np.float32)
+    painted = _painted(own, "blue")
+    assert (painted[:, 2] > painted[:, :2].max(1)).all()
+
+
+@pytest.mark.parametrize("colour", ["red", "blue", "white"])
+def test_black_things_are_painted_as_bright_as_others(colour: str) -> None:
+    painted = _painted(np.zeros((100, 3), np.float32), colour)
+    np.testing.assert_allclose(painted, np.tile(COLOURS[colour][1], (100, 1)), atol=0.02)
 
 
 def test_materials_look_different_from_each_other() -> None:

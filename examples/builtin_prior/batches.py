@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from gbuffer import halve, premultiplied
 from manifest import NOUNS, file_stem
-from paint import COLOURS, MATERIALS, dress, paint_points
+from paint import COLOURS, MATERIALS, Tones, dress, paint_points, tones_seen
 from render import SIZE
 from torch import Tensor
 from voxels import EXTENT, SOLID
@@ -24,7 +24,6 @@ PLACES, CELL_PLACES, POINTS = 2048, 1024, 64
 """Surface voxels of each model that are compared, its cells that are, and its surface voxels that are painted."""
 NONE = 0.1
 """Share of captions that say nothing."""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Rendered:
     style: Style
     buffers: np.ndarray  # uint8 [views, S, S, 10], memory-mapped
     cameras: np.ndarray  # [views, 4]
-    mean: float  # mean luminance of the model
+    tones: Tones
 
 
 def find_styles(pool: Path) -> list[Style]:
@@ -59,10 +58,14 @@ def load_views(style: Style, size: int) -> Rendered:
     buffers = np.load(f"{style.path}{'.large' if size > SIZE else ''}.npy", mmap_mode="r")
     while buffers.shape[1] > size:
         buffers = halve(np.asarray(buffers))
-    some = np.asarray(buffers[:32]).astype(np.float32)
-    luma = (some[..., :3] @ LUMA).sum() / some[..., 9].sum()
     cameras = np.load(f"{style.path}.cameras.npy")[: len(buffers)]
-    return Rendered(style, buffers, cameras, max(float(luma), 0.04))
+    return Rendered(style, buffers, cameras, load_tones(style))
+
+
+@cache
+def load_tones(style: Style) -> Tones:
+    """What paint asks about a style's own colours, from some of its views."""
+    return tones_seen(np.load(f"{style.path}.npy", mmap_mode="r")[:32:2, ::2, ::2])
 
 
 @cache
@@ -227,15 +230,9 @@ class PaintBatches(Batches):
             position = (((np.stack([x, y, z], 1) + 0.5) / SOLID * 2 - 1) * EXTENT).astype(np.float32)
             normal = (surface[chosen, :3].astype(np.float32) - 128) / 127
             own = surface[chosen, 3:].astype(np.float32) / 255
-            paint_points(own, normal, position, luminance(self.styles[index]), *indexed(colour, material), albedos[i])
+            paint_points(own, normal, position, load_tones(self.styles[index]), *indexed(colour, material), albedos[i])
             maps[i, 1:] = np.concatenate([normal, own, position], 1).T
         return [torch.from_numpy(maps)[..., None], torch.from_numpy(albedos).mT[..., None]], captions
-
-
-@cache
-def luminance(style: Style) -> float:
-    """Mean luminance of a style's surface, in (0, 1]: what paint calls the model's own brightness."""
-    return max(float(load_voxels(style)[2][:, 3:].mean(0) @ LUMA) / 255, 0.04)
 
 
 def indexed(colour: str | None, material: str | None) -> tuple[np.ndarray, int]:
@@ -269,7 +266,7 @@ class ViewBatches(VoxelBatches):
             if not views.plain[b]:
                 backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
             dress(
-                buffer, self.size, model.mean,
+                buffer, self.size, model.tones,
                 *indexed(colour, material),
                 views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
                 backdrop.astype(np.float32), float(views.plain[b]), images[b],

@@ -1,13 +1,17 @@
 """Dress geometry buffers for training: colours, materials, light and backdrop, composed anew for every image.
 
 Materials are painted as they would be baked (sheen depends on the surface normal, not on the camera), because
-distillation moves them into a texture. Shading is `magic3d_cli.views.shade`, the renderers' own.
+distillation moves them into a texture. A colour without a material goes onto the body of a thing alone, as in a paint
+shop: windows, tyres, handles and faces keep their own. Shading is `magic3d_cli.views.shade`, the renderers' own.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
+from jaxtyping import Float, UInt8
 
 COLOURS: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
     "red": (("red", "crimson", "scarlet"), (0.85, 0.08, 0.08)),
@@ -40,6 +44,61 @@ MATERIALS: dict[str, tuple[str, ...]] = {
     "jade": ("jade", "emerald"),
 }
 
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+class Tones(NamedTuple):
+    """A model's own colours: their mean luminance, and which of them are its body's.
+
+    `light`, `red` and `blue` are the middle of the body's colours: half the luminance, and red and blue above the
+    luminance. Colours up to `near` away are painted wholly, those from `far` not at all.
+    """
+
+    mean: float
+    light: float
+    red: float
+    blue: float
+    near: float
+    far: float
+
+
+SPREAD, REACH = 0.08, 0.4
+"""Colours as close as SPREAD are one; the body has none further away than REACH, unless all of it is painted."""
+BODY, EDGE = 0.22, 0.09
+"""Least share of the surface that is a body, and largest share that may lie at the edge between body and other parts."""
+
+
+def find_tones(colours: Float[np.ndarray, "N 3"], seed: int = 0) -> Tones:
+    """The tones of a model from the colours of many points that are seen of it.
+
+    The body is the most common colour, with some preference for vivid and light ones, and all that is closer to it than
+    the first gap. Where no gap is found, as in most textures, everything is body.
+    """
+    chosen = colours[np.random.default_rng(seed).integers(len(colours), size=4000)]
+    light = chosen @ LUMA
+    space = np.stack([light / 2, chosen[:, 0] - light, chosen[:, 2] - light], 1)
+    tried = space[:250]
+    apart = np.linalg.norm(space - tried[:, None], axis=-1)
+    taste = 0.3 + tried[:, 0] + 1.5 * np.linalg.norm(tried[:, 1:], axis=1)
+    best = (np.exp(-((apart / SPREAD) ** 2)).mean(1) * taste).argmax()
+    body = space[apart[best] < SPREAD].mean(0)
+    apart = np.sort(np.linalg.norm(space - body, axis=1))
+    near = far = 10.0
+    for start in np.arange(SPREAD, REACH, 0.01):
+        inside, edge = np.searchsorted(apart, (start, start + 0.1)) / len(apart)
+        if inside > BODY and edge - inside < EDGE:
+            end = apart[min(int((inside + EDGE) * len(apart)), len(apart) - 1)]
+            far = min(max(end, start + 0.1), start + 0.35)
+            near = (start + far) / 2  # what is mixed at an edge, by pixels or by blur, is rather painted
+            break
+    return Tones(max(float(light.mean()), 0.04), *body.tolist(), float(near), float(far))
+
+
+def tones_seen(buffers: UInt8[np.ndarray, "V S S 10"]) -> Tones:
+    """The tones of a model from its geometry buffers; see gbuffer.draw."""
+    pixels = buffers[buffers[..., 9] > 127].astype(np.float32)
+    return find_tones(np.minimum(pixels[:, :3] / pixels[:, 9:], 1))
+
 
 @numba.njit(inline="always")
 def _hash(x, y, z):
@@ -71,16 +130,16 @@ def _mix(a, b, t):
 
 
 @numba.njit(cache=True, nogil=True)
-def paint(albedo, n, p, mean, colour, material):
+def paint(albedo, n, p, tones, colour, material):
     """Albedo of a point after repainting.
 
     Args:
         albedo, n, p: [3] colour, unit normal and position of the point.
-        mean: mean luminance of the model, so that light and dark parts stay apart after tinting.
+        tones: the model's, so that light and dark parts stay apart after tinting, and parts off the body unpainted.
         colour: [3], negative for none. material: index into MATERIALS, -1 for none.
     """
     luma = 0.299 * albedo[0] + 0.587 * albedo[1] + 0.114 * albedo[2]
-    ratio = min(luma / mean, 1.5)
+    ratio = min(luma / tones.mean, 1.5)
     out = albedo.copy()
     if material == 0 or material == 1 or material == 6:  # polished: bright sky, dark ground, a sharp band between
         s = 0.5 + 0.5 * n[1]
@@ -125,27 +184,33 @@ def paint(albedo, n, p, mean, colour, material):
         v = (0.25 + 0.6 * _noise(p, 4.0)) * (0.6 + 0.4 * ratio) + gleam
         out[0], out[1], out[2] = 0.02 + 0.62 * v, 0.22 + 0.72 * v, 0.12 + 0.62 * v
     if colour[0] >= 0:
-        value = ratio
+        share = 1.0
         if material >= 0:
             value = (0.299 * out[0] + 0.587 * out[1] + 0.114 * out[2]) / 0.5
+        else:
+            value = min((luma + 0.02) / (2 * tones.light + 0.02), 1.5)
+            red, blue = albedo[0] - luma - tones.red, albedo[2] - luma - tones.blue
+            apart = np.sqrt((luma / 2 - tones.light) ** 2 + red**2 + blue**2)
+            share = min(max((tones.far - apart) / (tones.far - tones.near + 1e-6), 0.0), 1.0)
         for c in range(3):
-            out[c] = colour[c] * (0.08 + 0.92 * value)
+            tinted = colour[c] * (0.08 + 0.92 * value)
             if value > 1.15:  # highlights run to white
-                out[c] += (value - 1.15) * 0.5
+                tinted += (value - 1.15) * 0.5
+            out[c] = _mix(out[c], min(tinted, 1.0), share)
     for c in range(3):
         out[c] = min(max(out[c], 0.0), 1.0)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def paint_points(albedo, n, p, mean, colour, material, out):
+def paint_points(albedo, n, p, tones, colour, material, out):
     """`paint` for points: albedo, n, p and out are float32 [N, 3]."""
     for i in range(len(albedo)):
-        out[i] = paint(albedo[i], n[i], p[i], mean, colour, material)
+        out[i] = paint(albedo[i], n[i], p[i], tones, colour, material)
 
 
 @numba.njit(cache=True, nogil=True)
-def dress(buffer, size, mean, colour, material, light, ambient, shading, backdrop, plain, out):
+def dress(buffer, size, tones, colour, material, light, ambient, shading, backdrop, plain, out):
     """One training image from a geometry buffer.
 
     Args:
@@ -178,7 +243,7 @@ def dress(buffer, size, mean, colour, material, light, ambient, shading, backdro
                     albedo[c] = total[c] / total[9]
                     n[c] = total[3 + c] / length
                     p[c] = total[6 + c] / (total[9] * 127)
-                albedo = paint(albedo, n, p, mean, colour, material)
+                albedo = paint(albedo, n, p, tones, colour, material)
                 if shading > 0:
                     lambert = max(n[0] * light[0] + n[1] * light[1] + n[2] * light[2], 0.0)
                     lit = ambient + (1 - ambient) * lambert

@@ -14,10 +14,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builtin_prior"))
 
-from batches import LUMA, indexed
+from batches import indexed
 from gbuffer import draw, pack
 from manifest import NOUNS
-from paint import dress
+from paint import Tones, dress, tones_seen
 from render import brighten, dimness, load, normalise
 from sample import ddim
 
@@ -51,27 +51,26 @@ def views(textured: bool) -> Views:
 
 
 @cache
-def _drawn(data: Path, source: str, yaw: float, side: int) -> tuple[Int[np.ndarray, "8 s s 10"], float]:
-    """Geometry buffers of a model at twice the side, and its mean luminance."""
+def _drawn(data: Path, source: str, yaw: float, side: int) -> tuple[Int[np.ndarray, "8 s s 10"], Tones]:
+    """Geometry buffers of a model at twice the side, and its tones."""
     arrays = pack(normalise(load(data, source), yaw))
     buffers = np.stack([draw(*arrays, matrix, 2 * side, 2) for matrix in views(True).world_to_clip().numpy()])
     brighten(buffers, dimness(buffers))
-    lit = buffers[..., :3].astype(np.float32) @ LUMA
-    return buffers, max(float(lit.sum() / buffers[..., 9].sum()), 0.04)
+    return buffers, tones_seen(buffers)
 
 
 def of_model(data: Path, caption: Caption, textured: bool, side: int = SIDE) -> tuple[Images, Tensor]:
     """The real model behind a caption's style, painted as the caption says; pictures and coverage [8, S, S]."""
     noun = next(noun for noun in NOUNS if noun.name == caption.noun)
     source, yaw = noun.models[noun.styles.index(caption.style) if caption.style else 0]
-    buffers, mean = _drawn(data, source, yaw, side)
+    buffers, tones = _drawn(data, source, yaw, side)
     seen = views(textured)
     tint, material = indexed(caption.colour, caption.material)
     out = np.empty((COUNT, 3, side, side), np.float32)
     for k in range(COUNT):
         backdrop = np.full((4, 3), BACKDROP, np.float32)
         light, shading = seen.light[k].numpy(), int(seen.shading[k])
-        dress(buffers[k], side, mean, tint, material, light, 0.5, shading, backdrop, 1.0, out[k])
+        dress(buffers[k], side, tones, tint, material, light, 0.5, shading, backdrop, 1.0, out[k])
     covered = buffers[..., 9].reshape(COUNT, side, 2, side, 2).mean((2, 4)) / 255
     return torch.from_numpy(out / 2 + 0.5), torch.from_numpy(covered)
 

@@ -138,7 +138,7 @@ class Pictures:
             grey = random.uniform(0.5, 1.0) + random.normal(0, 0.05, 3)  # the evaluation's pictures are on grey
             backdrop = np.tile(np.clip(grey, 0, 1), (4, 1)).astype(np.float32)
             dress(
-                model.buffers[index], DRAWN, model.mean, np.array(colour, np.float32), material,
+                model.buffers[index], DRAWN, model.tones, np.array(colour, np.float32), material,
                 views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]), backdrop, 1.0, images[b],
             )  # fmt: skip
         azimuth = torch.from_numpy(azimuths)
