@@ -220,20 +220,24 @@ class Painter(nn.Module):
 
     def __init__(self, inputs: int, width: int, embedding: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Conv2d(i, o, 1) for i, o in ((inputs, width), (width, width), (width, 4)))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in ((inputs, width), (width, width), (width, 4)))
         self.film = nn.ModuleList(nn.Linear(embedding, 2 * width) for _ in range(2))
 
     def forward(self, maps: Float[Tensor, "B 10 H W"], wording: Float[Tensor, "B E"]) -> Float[Tensor, "B 3 H W"]:
-        """Albedo in [0, 1], not multiplied by opacity."""
-        x = maps[:, 1:] / maps[:, :1].clamp(min=0.05)
+        """Albedo in [0, 1], not multiplied by opacity; 0 where there is nothing, which is most of a picture."""
+        view, row, column = (maps[:, 0] > 0).nonzero(as_tuple=True)
+        points = maps.movedim(1, -1)[view, row, column]
+        x = points[:, 1:] / points[:, :1].clamp(min=0.05)
         own = x[:, 3:6]
         angles = torch.cat([x[:, -3:] * (math.pi * wave) for wave in WAVES], 1)
         x = torch.cat([x, angles.sin(), angles.cos()], 1)
         for layer, film in zip(self.layers, self.film, strict=False):
-            scale, shift = film(F.silu(wording))[:, :, None, None].chunk(2, 1)
+            scale, shift = film(F.silu(wording))[view].chunk(2, 1)
             x = F.silu(layer(x) * (1 + scale) + shift)
         colour, share = self.layers[-1](x).sigmoid().split([3, 1], 1)
-        return own + share * (colour - own)
+        painted = maps.new_zeros((len(maps), *maps.shape[2:], 3))
+        painted[view, row, column] = (own + share * (colour - own)).to(painted.dtype)
+        return painted.movedim(-1, 1)
 
 
 def words(text: Float[Tensor, "C L D"]) -> Float[Tensor, "C D"]:

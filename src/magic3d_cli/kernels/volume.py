@@ -78,7 +78,8 @@ def composite_volume_reference(
 class _CompositeVolume(torch.autograd.Function):
     @staticmethod
     def forward(ctx, volume, origins, directions, start, jitter, blocks, samples, extent):
-        inputs = tuple(x.detach().contiguous() for x in (blocks, volume, origins, directions, start, jitter))
+        inputs = _boxes(blocks, volume.shape), blocks, volume, origins, directions, start, jitter
+        inputs = tuple(x.detach().contiguous() for x in inputs)
         out = torch.empty(len(origins), directions.shape[1], volume.shape[-1] + 3)
         with NUMBA_LOCK:
             _forward(*(x.numpy() for x in (*inputs, out)), samples, np.float32(extent))  # type: ignore[call-arg]
@@ -89,7 +90,7 @@ class _CompositeVolume(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_out):
         inputs = ctx.saved_tensors
-        grad = torch.zeros_like(inputs[1])
+        grad = torch.zeros_like(inputs[2])
         grad_out = grad_out.transpose(1, 2).contiguous().float()
         with NUMBA_LOCK:
             arrays = (x.numpy() for x in (*inputs, grad_out, grad))
@@ -120,6 +121,8 @@ def _density(grid, px, py, pz):
 
 BLOCK = 4
 """Voxels along the side of a block that rays skip when it is empty."""
+CHUNK = 64
+"""Rays that a thread takes at once."""
 
 
 def occupied_blocks(volume: Float[Tensor, "C J I K F+1"]) -> Bool[Tensor, "C j i k"]:
@@ -136,26 +139,55 @@ def _skipped(blocks, shape, px, py, pz):
     return not blocks[y, x, int((pz + 1) * half * shape[2]) // BLOCK]
 
 
+def _boxes(occupied: Bool[Tensor, "C j i k"], shape: torch.Size) -> Float[Tensor, "C 2 3"]:
+    """Lower and upper corner of the box around occupied blocks, in x, y, z of [-1, 1]; the wrong way round if none is."""
+    corners = []
+    for axis in (2, 1, 3):
+        hit = occupied.movedim(axis, 1).flatten(2).any(2)
+        block = torch.arange(hit.shape[1])
+        ends = torch.stack([torch.where(hit, block, len(block)).amin(1), torch.where(hit, block + 1, 0).amax(1)], 1)
+        corners.append(ends * (2 * BLOCK / shape[axis]) - 1)
+    return torch.stack(corners, -1).float()
+
+
+@numba.njit(inline="always")
+def _span(box, ox, oy, oz, dx, dy, dz, start, jitter, step, samples):
+    """The samples of a ray that may lie in a box: the first one, and the one after the last."""
+    if box[0, 0] > box[1, 0]:
+        return 0, 0
+    near, far = start, start + step * samples
+    for axis, o, d in ((0, ox, dx), (1, oy, dy), (2, oz, dz)):
+        inverse = 1 / (d if abs(d) > 1e-9 else np.float32(1e-9))
+        a, b = (box[0, axis] - o) * inverse, (box[1, axis] - o) * inverse
+        near, far = max(near, min(a, b)), min(far, max(a, b))
+    if near > far:
+        return 0, 0
+    return max(int((near - start) / step - jitter), 0), min(int((far - start) / step - jitter) + 2, samples)
+
+
 @numba.njit(inline="always")
 def _softplus(x):
     return x if x > 15 else np.log1p(np.exp(x))
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _forward(occupied, volume, origins, directions, start, jitter, out, samples, extent):
+def _forward(boxes, occupied, volume, origins, directions, start, jitter, out, samples, extent):
     views, rays = out.shape[:2]
     features = volume.shape[-1] - 1
     step = 2 * extent / samples
     group = views // len(volume)
-    for b in numba.prange(views):
+    # Each thread has some rays of every view: half of the views may look at nothing.
+    for task in numba.prange(views * ((rays + CHUNK - 1) // CHUNK)):
+        b, begin = task % views, task // views * CHUNK
         field, blocks = volume[b // group], occupied[b // group]
-        for r in range(rays):
+        for r in range(begin, min(begin + CHUNK, rays)):
             total = out[b, r]
             total[:] = 0
             left = np.float32(1)
             ox, oy, oz = origins[b, 0] / extent, origins[b, 1] / extent, origins[b, 2] / extent
             dx, dy, dz = directions[b, r, 0] / extent, directions[b, r, 1] / extent, directions[b, r, 2] / extent
-            for s in range(samples):
+            first, end = _span(boxes[b // group], ox, oy, oz, dx, dy, dz, start[b], jitter[b, r], step, samples)
+            for s in range(first, end):
                 t = start[b] + (s + jitter[b, r]) * step
                 px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
                 if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, field.shape, px, py, pz):
@@ -181,7 +213,7 @@ def _forward(occupied, volume, origins, directions, start, jitter, out, samples,
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
-def _backward(occupied, volume, origins, directions, start, jitter, grad_out, grad, samples, extent):
+def _backward(boxes, occupied, volume, origins, directions, start, jitter, grad_out, grad, samples, extent):
     """With w_i the weight of sample i and q_i the loss's derivative by it,
 
     d loss / d thickness_i = T_{i+1} q_i - sum_{j > i} w_j q_j.
@@ -201,7 +233,8 @@ def _backward(occupied, volume, origins, directions, start, jitter, grad_out, gr
                 dx, dy, dz = directions[b, r, 0] / extent, directions[b, r, 1] / extent, directions[b, r, 2] / extent
                 used = 0
                 lefts[0] = 1
-                for s in range(samples):
+                first, end = _span(boxes[n], ox, oy, oz, dx, dy, dz, start[b], jitter[b, r], step, samples)
+                for s in range(first, end):
                     t = start[b] + (s + jitter[b, r]) * step
                     px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
                     if max(abs(px), abs(py), abs(pz)) >= 1 or _skipped(blocks, field.shape, px, py, pz):
