@@ -20,12 +20,14 @@ def _rays(count: int = 4, size: int = 8):
     return origins[:, 0, 0], directions.flatten(1, 2), views.distance - EXTENT, jitter, 24, EXTENT
 
 
-@pytest.mark.parametrize("density", ["thin", "solid", "mixed"])
+@pytest.mark.parametrize("density", ["thin", "solid", "mixed", "corner"])
 def test_kernel_equals_the_reference_in_values_and_gradients(density: str) -> None:
     generator = torch.Generator().manual_seed(2)
     volume = torch.randn(2, 16, 20, 24, 7, generator=generator)  # two captions, two views each
     raw = volume[..., 0]
-    volume[..., 0] = {"thin": raw - 3, "solid": raw + 3, "mixed": raw * 5}[density]
+    volume[..., 0] = {"thin": raw - 3, "solid": raw + 3, "mixed": raw * 5, "corner": raw * 5}[density]
+    if density == "corner":  # rays need only look there, and nowhere in the second volume
+        volume[0, 5:, ..., 0] = volume[0, :, 9:, :, 0] = volume[0, :, :, 4:, 0] = volume[1, ..., 0] = -20
     volume.requires_grad_()
     fast = composite_volume(volume, *_rays())
     slow = composite_volume_reference(volume, *_rays())
@@ -136,6 +138,8 @@ def test_the_painter_follows_the_caption_and_not_the_neighbours() -> None:
     assert not torch.allclose(painter(maps, wording.flip(0)), painted, atol=1e-3)
     maps[:, 1:, :4] = torch.rand(2, 9, 4, 8)
     torch.testing.assert_close(painter(maps, wording)[:, :, 4:], painted[:, :, 4:])
+    maps[0, :, 5] = 0
+    assert (painter(maps, wording)[0, :, 5] == 0).all()
 
 
 def test_principal_components_of_eight_bits_give_the_latents_back() -> None:

@@ -65,7 +65,7 @@ class Tones(NamedTuple):
 SPREAD, REACH = 0.08, 0.4
 """Colours as close as SPREAD are one; the body has none further away than REACH, unless all of it is painted."""
 BODY, EDGE = 0.22, 0.09
-"""Least share of the surface that is a body, and largest share that may lie at the edge between body and other parts."""
+"""Least share of what is seen that is a body, and largest share that may lie at the edge of its colours."""
 
 
 def find_tones(colours: Float[np.ndarray, "N 3"], seed: int = 0) -> Tones:

@@ -140,7 +140,7 @@ def _skipped(blocks, shape, px, py, pz):
 
 
 def _boxes(occupied: Bool[Tensor, "C j i k"], shape: torch.Size) -> Float[Tensor, "C 2 3"]:
-    """Lower and upper corner of the box around occupied blocks, in x, y, z of [-1, 1]; the wrong way round if none is."""
+    """Lower and upper corner (x, y, z in [-1, 1]) of the box around occupied blocks, swapped if there is none."""
     corners = []
     for axis in (2, 1, 3):
         hit = occupied.movedim(axis, 1).flatten(2).any(2)
