@@ -78,8 +78,8 @@ def composite_volume_reference(
 class _CompositeVolume(torch.autograd.Function):
     @staticmethod
     def forward(ctx, volume, origins, directions, start, jitter, blocks, samples, extent):
-        inputs = _boxes(blocks, volume.shape), blocks, volume, origins, directions, start, jitter
-        inputs = tuple(x.detach().contiguous() for x in inputs)
+        given = _boxes(blocks, volume.shape), blocks, volume, origins, directions, start, jitter
+        inputs = tuple(x.detach().contiguous() for x in given)
         out = torch.empty(len(origins), directions.shape[1], volume.shape[-1] + 3)
         with NUMBA_LOCK:
             _forward(*(x.numpy() for x in (*inputs, out)), samples, np.float32(extent))  # type: ignore[call-arg]
