@@ -66,9 +66,9 @@ class Stage:
 
 STAGES = {
     "volume": Stage(25, 3e-3, 8),
-    "shapes": Stage(25, 1e-3, 4, 3, 128),
+    "shapes": Stage(57, 1e-3, 4, 3, 128),
     "captions": Stage(4, 2e-3, 512),
-    "paint": Stage(4, 2e-3, 256),
+    "paint": Stage(6, 2e-3, 256),
     "coarse": Stage(22, 1e-3, 8, 4),
     "fine": Stage(12, 7e-4, 4, 6, 256, (0.0, 0.8)),  # the program asks it for no more
 }

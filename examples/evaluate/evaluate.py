@@ -11,7 +11,8 @@ GLB a prompt (generate.py). Measured, as a table and in the JSON file:
   together, of real models (the ceiling), of the prior's samples and of the meshes, with and without texture;
 - azimuth: median error of the recogniser's azimuth, and double faces: objects with two of three back views taken for
   the front, over nouns whose real model has a front that it can tell;
-- composition: colour and material, by Lab distance to the real model painted in every colour and material.
+- composition: colour and material, by Lab distance to the real model painted in every colour and material;
+- likeness, of meshes: overlap of silhouettes with the real, painted model and error of colours where both are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import pictures
 import torch
+import torch.nn.functional as F
 from batches import Style, ViewBatches, find_styles
 from jaxtyping import Float
 from manifest import file_stem, read_manifest
@@ -186,6 +188,28 @@ def composition(source: Source, captions: dict[str, Caption], data: Path) -> dic
     return out
 
 
+def likeness(source: Source, captions: dict[str, Caption], data: Path) -> dict[str, float]:
+    """Overlap of silhouettes (IoU) with the real, painted models, and error of colours in [0, 1] where both are.
+
+    The mean over prompts of eight views each.
+    """
+    overlaps, errors = [], []
+    for prompt, caption in captions.items():
+        real, mine = (cut_out(*seen) for seen in (pictures.of_model(data, caption, True), source(prompt, True)))
+        inside, either = (real[:, 3] > 0.5) & (mine[:, 3] > 0.5), (real[:, 3] > 0.5) | (mine[:, 3] > 0.5)
+        overlaps.append(float(inside.sum() / either.sum()))
+        errors.append(float((real - mine)[:, :3].movedim(1, -1)[inside].square().mean().sqrt()))
+    return {"silhouettes": float(np.mean(overlaps)), "colour error": float(np.mean(errors))}
+
+
+def cut_out(images: Float[Tensor, "8 3 S S"], covered: Float[Tensor, "8 S S"]) -> Float[Tensor, "8 4 S S"]:
+    """Pictures and coverage, scaled to the thing's extents in all views: its size in a file says nothing."""
+    both = torch.cat([images, covered[:, None].float()], 1)
+    rows, columns = ((covered > 0.5).any(0).any(axis).nonzero()[:, 0] for axis in (1, 0))
+    both = both[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return F.interpolate(both, size=images.shape[-2:], mode="bilinear", antialias=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -230,6 +254,8 @@ def main() -> None:
         result[name] = summary(found[name], found["real models"])
         result[name] |= composition(source, captions, args.data)
         result[name]["found"] = found[name]
+    if args.meshes:
+        result["likeness"] = likeness(sources["meshes"], captions, args.data)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     report(result, list(sources))
 
@@ -248,6 +274,8 @@ def report(result: dict[str, Any], sources: list[str]) -> None:
             f"{p} ({e['textured']['taken_for']})" for p, e in result[name]["found"].items() if e["textured"]["rank"]
         ]
         print(f"{name}: taken for something else:", "; ".join(wrong) or "nothing")
+    for name, value in result.get("likeness", {}).items():
+        print(f"meshes, likeness to the real models: {name} {value:.3f}")
 
 
 if __name__ == "__main__":
