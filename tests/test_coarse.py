@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magic3d_cli.coarse.field import HashField
+from magic3d_cli.coarse.field import LEAST_SLOPE, HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity, surface_samples
 from magic3d_cli.coarse.render import render, step_length
@@ -165,6 +165,22 @@ def test_an_emptied_volume_is_a_collapse() -> None:
     assert stage.occupancy.fraction() > 0  # nothing was left to prune, yet it can come back
 
 
+def test_what_has_faded_away_comes_back() -> None:
+    """A prior may fade the initial ball wholly before it says where a thin thing is; the lamp still has to appear."""
+
+    def fade_then_show(images: Tensor, views: Views, progress: float, generator: torch.Generator):
+        if progress >= 0.05:
+            return _show_ball(images, views, progress, generator)
+        behind = views.backdrop[:, None, None]
+        return 0.1 * ((images - behind) ** 2 * views.plain[:, None, None, None]).sum(), {}
+
+    opacity: list[float] = []
+    stage = CoarseStage(_settings(steps=1900), seed=0)
+    stage.run(fade_then_show, until=142, on_step=lambda report: opacity.append(report.metrics["opacity"]))
+    assert opacity[99] < 0.001
+    assert opacity[-1] > 0.03  # 0.001 if faint samples were dropped as ever
+
+
 def test_the_field_starts_as_a_soft_ball() -> None:
     field = HashField(_settings().coarse.field, torch.Generator().manual_seed(0))
     points = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.9, 0.0]])
@@ -177,14 +193,25 @@ def test_the_field_starts_as_a_soft_ball() -> None:
     assert (field.density_normal(0.4 * outward) * outward).sum() > 0.99
 
 
+def test_empty_space_still_feels_a_pull() -> None:
+    field = HashField(_settings().coarse.field, torch.Generator().manual_seed(0))
+    corner = torch.full((1, 3), 0.99)
+    density, _ = field.matter(corner, field.features(corner))
+    density.sum().backward()
+    assert density.item() < 1e-3
+    assert field.surface.bias_out.grad[0] > 0.9 * LEAST_SLOPE * field.settings.density_gain
+
+
 def _keep_every_sample(monkeypatch) -> None:
     monkeypatch.setattr("magic3d_cli.coarse.render.HIDDEN", 0.0)
     monkeypatch.setattr("magic3d_cli.coarse.render.FAINT", -1.0)
 
 
 def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
-    """Through both heads, compositing, shading and background; not through which samples are dropped."""
+    """Through both heads, compositing, shading and background; not through which samples are dropped, and without
+    the slope that is added to the density's."""
     _keep_every_sample(monkeypatch)
+    monkeypatch.setattr("magic3d_cli.coarse.field.LEAST_SLOPE", 0.0)
     stage = CoarseStage(_settings(), seed=1)
     views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]), plain=torch.tensor([1.0, 0.0]))
     cotangent = torch.randn(2, 12, 12, 3, generator=torch.Generator().manual_seed(0))

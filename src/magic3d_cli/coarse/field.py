@@ -15,6 +15,10 @@ from magic3d_cli.settings import FieldSettings
 
 _ROWS = 16384  # rows of a matrix product at a time: its hidden layer then stays in the processor's cache
 
+LEAST_SLOPE = 0.01
+"""Added to the derivative of the density's softplus, which vanishes where there is nothing: what has faded there could
+not come back."""
+
 
 @dataclass(frozen=True)
 class FieldSample:
@@ -69,7 +73,9 @@ class HashField(nn.Module):
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
         """Density and albedo from features already encoded."""
         raw = self.surface(features)
-        return F.softplus(self._logit(raw, points)), torch.sigmoid(raw[:, 1:])
+        logit = self._logit(raw, points)
+        density = F.softplus(logit) + LEAST_SLOPE * (logit - logit.detach())
+        return density, torch.sigmoid(raw[:, 1:])
 
     def normals(self, features: Float[Tensor, "N E"]) -> Float[Tensor, "N 3"]:
         """Predicted unit normals from features already encoded."""

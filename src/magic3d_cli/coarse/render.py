@@ -20,6 +20,10 @@ HIDDEN, FAINT = 1e-3, 3e-3
 """Samples that less than this share of the light reaches, or that stop less than this share of it, are
 dropped: each is under one 8-bit level."""
 
+SEEN = 0.1
+"""Samples a ray, on average, below which the faint ones stay: of a scene that has faded they are all there is to
+pull on."""
+
 
 @dataclass(frozen=True)
 class Render:
@@ -103,7 +107,9 @@ def _visible(field: HashField, samples: Samples) -> tuple[Samples, Float[Tensor,
     features = field.features(samples.points)
     density = F.softplus(field.density_logit(samples.points, features))
     keep = transmittance(density, samples.delta, samples.offsets) > HIDDEN
-    keep &= -torch.expm1(-density * samples.delta) > FAINT
+    seen = keep & (-torch.expm1(-density * samples.delta) > FAINT)
+    if int(seen.sum()) >= SEEN * (len(samples.offsets) - 1):
+        keep = seen
     return samples.select(keep), features[keep]
 
 
