@@ -24,6 +24,7 @@ from magic3d_cli.run.observer import Observer
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
 MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
+TERAFLOPS["minisd"], MILLIONS["minisd"] = TERAFLOPS["sd15"], MILLIONS["sd15"]
 """Of one 64 x 64 forward pass of each network, and its parameters, as published or measured on the real ones."""
 
 
@@ -103,6 +104,20 @@ def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
         prior.denoise(noisy, torch.full((12,), 500), text, torch.zeros(12, 23))
     assert parts["coarse"]["prior_flops"] == pytest.approx(counter.get_total_flops(), rel=0.2)
     assert parts["coarse"]["rays_per_second"] > 0 and parts["fine"]["triangles_per_second"] > 0
+
+
+def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:
+    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
+    told = condition(prior, prior.vocabulary.parse("a car"))
+    chosen = tiny_settings()
+    chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.4))
+    done: list[int] = []
+    work = bench._work
+    monkeypatch.setattr(
+        bench, "_work", lambda stage, reports, views: done.append(len(reports)) or work(stage, reports, views)
+    )
+    bench.run([chosen], lambda stage, guidance: ScoreDistillation(prior, told, guidance), "cpu", 50, 2, Observer())
+    assert done == [4 - bench.WARM_UP, 6 - bench.WARM_UP, 6 - bench.WARM_UP]
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -81,6 +81,13 @@ def test_refine_refuses_a_fine_checkpoint_and_names_export(folder: Path, capsys:
     assert "magic3d export red-ball.run/fine.ckpt" in capsys.readouterr().err
 
 
+def test_refine_fresh_keeps_the_checkpoint_it_was_given(folder: Path) -> None:
+    """However it is spelt: the default output is written relative to the current folder."""
+    assert magic3d("refine", folder / "red-ball.run" / "coarse.ckpt", "--fresh") == 0
+    assert (folder / "red-ball.run" / "coarse.ckpt").is_file()
+    assert (folder / "red-ball.run.1" / "fine.ckpt").is_file()
+
+
 def test_refine_writes_beside_its_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = (folder / "red-ball.glb").read_bytes()
     (folder / "red-ball.glb").unlink()
@@ -153,6 +160,24 @@ def test_the_stages_can_have_different_priors_and_refine_remembers_the_fine_one(
     assert magic3d("refine", "car.run/coarse.ckpt", "-o", "again.glb") == 0
     again = checkpoint.read_header(tmp_path / "again.run" / "fine.ckpt")
     assert again["prior"] == headers[1]["prior"]
+
+
+def test_a_fine_prior_without_usable_weights_is_refused_before_the_coarse_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_builtin(tmp_path / "one")
+    save_sd(tmp_path / "two")
+    (weights,) = (tmp_path / "two" / "unet").glob("*.safetensors")
+    weights.rename(weights.with_suffix(".bin"))
+    monkeypatch.chdir(tmp_path)
+    assert magic3d("generate", "a red car", "--coarse-prior", "one", "--fine-prior", "two", "-o", "car.glb") == 3
+    assert "pickled" in capsys.readouterr().err and not Path("car.run").exists()
+
+
+def test_a_simple_atlas_is_told(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr("magic3d_cli.asset.unwrap._run_xatlas", lambda *arguments: "xatlas took longer than 20 s")
+    assert magic3d("export", "red-ball.run/fine.ckpt") == 0
+    assert "simple atlas: xatlas took longer than 20 s" in capsys.readouterr().err
 
 
 def test_each_stage_is_guided_as_its_prior_needs(

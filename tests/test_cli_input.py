@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,27 @@ def test_help_and_version_do_not_import_torch() -> None:
     assert done.stdout.strip() == f"magic3d {__version__}"
 
 
+def test_waiting_threads_sleep() -> None:
+    """Spinning ones take the cores from whatever else runs; OpenMP looks only once, when torch is loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import magic3d_cli.pipeline"],
+        env={k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+    if not found:
+        pytest.skip("another OpenMP than GNU's")
+    assert set(found) == {"0"}
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    command = f"{shlex.quote(sys.executable)} -m magic3d_cli priors --words | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1
+
+
 def test_python_m_is_the_same_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "magic3d_cli", "generate", ""], capture_output=True, text=True, check=False
@@ -76,6 +99,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["generate", "a car", "-o", "car.fbx"], "car.glb"),
         (["generate", "a car", "-o", "car"], "car.glb"),
         (["generate", "a car", "-o", "absent/car.glb"], "mkdir -p absent"),
+        (["generate", "a car", "-o", "~nobody-of-that-name/car.glb"], "home folder"),
         (["refine", "absent.ckpt"], "no checkpoint"),
         (["refine", "absent.ckpt", "-o", "x.stl"], "suffix"),
         (["export"], "magic3d generate"),

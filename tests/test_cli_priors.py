@@ -58,6 +58,9 @@ def test_a_download_that_stopped_halfway_is_told_from_a_whole_one(capsys, cache:
     (folder / "vae" / weights).write_bytes(b"")
     states = {row["name"]: row["state"] for row in json.loads(printed(capsys, "--json"))}
     assert states["sd15"] == "installed"
+    (folder / "vae" / weights).rename(folder / "vae" / "diffusion_pytorch_model.fp16.safetensors")
+    states = {row["name"]: row["state"] for row in json.loads(printed(capsys, "--json"))}
+    assert states["sd15"] == "downloaded in part"  # other programs' half precision is not what is fetched here
 
 
 def test_the_vocabulary_is_told_in_full(capsys) -> None:

@@ -17,7 +17,7 @@ from magic3d_cli.fine.marching_tetrahedra import marching_tetrahedra
 from magic3d_cli.fine.render import render_mesh
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.fine.tetrahedra import Lattice
-from magic3d_cli.fine.topology import largest_pieces, mesh_edges, roughness, vertex_normals
+from magic3d_cli.fine.topology import mesh_edges, roughness, vertex_normals
 from magic3d_cli.settings import Settings, preset
 from magic3d_cli.stage_report import StepReport
 from magic3d_cli.views import DIFFUSE, Views, turntable
@@ -277,10 +277,3 @@ def test_the_grid_grows_before_the_surface_reaches_its_walls() -> None:
     after.sum().backward()
     optimizer.step()  # the optimiser knows the new parameters
     assert not geometry.grow_around(after.detach() * 0.5, optimizer)
-
-
-def test_small_pieces_can_be_left_out_of_the_mesh() -> None:
-    large, faces = ball(0.6)
-    small, more = ball(0.15)
-    kept, left = largest_pieces(torch.cat([small, large]), torch.cat([more, faces + len(small)]), 0.1)
-    assert torch.equal(kept, large) and torch.equal(left, faces)

@@ -75,6 +75,9 @@ def test_unknown_words_are_refused_with_the_nearest_known_ones(vocabulary, promp
         ("a red blue car", "more than one colour"),
         ("gold metal car", "more than one material"),
         ("a huge car", "huge"),
+        ("a café car", "'café'"),
+        ("a red car 龙", "'龙'"),
+        ("дракон", "'дракон'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(vocabulary, prompt, complaint):

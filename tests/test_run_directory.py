@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -39,6 +40,15 @@ def test_a_lock_file_left_by_a_killed_process_does_not_block(tmp_path: Path) -> 
     (run.path / "lock").write_text("1\n")  # process 1 lives, but does not hold the lock
     with run:
         assert (run.path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path: Path, monkeypatch) -> None:
+    def none(file: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("magic3d_cli.run.lock._lock", none)
+    with pytest.raises(UsageError, match="cannot be written: No locks"), RunDirectory(tmp_path / "x.run"):
+        pass
 
 
 def test_half_written_files_are_removed_on_opening(tmp_path: Path) -> None:

@@ -129,14 +129,15 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
     for name, first, count in (("coarse, small", 0, small), ("coarse", small, coarse.steps - small)):
         if count:
             scene.step = first
-            parts[name] = {"steps": count, **_steps(scene, objective, steps, more, peak)}
+            parts[name] = {"steps": count, **_steps(scene, objective, _timed(steps, count), more, peak)}
     begun = now(where)
     mesh = FineStage.from_coarse(few, scene)
     parts["mesh"] = {"seconds": now(where) - begun}
     begun = now(where)
     objective = load("fine", fine.guidance)
     loading += now(where) - begun
-    parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, steps, fine.views / few.fine.views, peak)}
+    more, count = fine.views / few.fine.views, _timed(steps, fine.steps)
+    parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, count, more, peak)}
     begun = now(where)
     vertices, faces = mesh.mesh()
     build_asset(vertices.numpy(), faces.numpy(), mesh.albedo, chosen.asset, device=mesh.device)
@@ -150,6 +151,11 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
         "matmul_flops_per_second": peak,
         "parts": parts,
     }
+
+
+def _timed(steps: int, total: int) -> int:
+    """Steps to time of a kind that a run has `total` of: a stage takes no more than that."""
+    return max(min(steps, total - WARM_UP), 1)
 
 
 def _steps(

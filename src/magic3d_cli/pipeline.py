@@ -188,13 +188,10 @@ def _build(
     """Unwrap, bake, write."""
     vertices, faces = fine.mesh()
     asset = build_asset(
-        vertices.detach().cpu().numpy(),
-        faces.cpu().numpy(),
-        fine.albedo,
-        settings,
-        on_stage=observer.phase,
-        device=vertices.device,
+        vertices.numpy(), faces.numpy(), fine.albedo, settings, on_stage=observer.phase, device=fine.device
     )
+    if reason := asset.report.get("atlas_reason"):
+        observer.note(f"Unwrapped by the simple atlas: {reason}.")
     observer.phase("write")
     return write(asset, output, prompt), asset.report
 

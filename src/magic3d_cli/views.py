@@ -7,6 +7,7 @@ on +Z (it sees the front), azimuth 90 degrees on +X; elevation 90 looks straight
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -142,6 +143,17 @@ def shade(albedo: Float[Tensor, "B *d 3"], normal: Float[Tensor, "B *d 3"], view
     mode = views.shading.view(*shape, 1)
     base = torch.where(mode == TEXTURELESS, torch.full_like(albedo, TEXTURELESS_ALBEDO), albedo)
     return torch.where(mode == ALBEDO, albedo, base * lit)
+
+
+def backdrop(
+    background: Callable[[Tensor], Tensor], directions: Float[Tensor, "B H W 3"], views: Views
+) -> Float[Tensor, "B H W 3"]:
+    """What is behind the object: each view's plain colour, or `background` of the directions where it has none."""
+    colour = views.backdrop[:, None, None, :].expand_as(directions)
+    open_sky = (views.plain < 0.5).nonzero()[:, 0]
+    if len(open_sky) == 0:
+        return colour
+    return colour.index_copy(0, open_sky, background(directions[open_sky]))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import re
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from PIL import Image
 
 from magic3d_cli import __version__
 from magic3d_cli.errors import Magic3DError, UsageError
+from magic3d_cli.run.atomic import write_atomically
 
 SUFFIXES = (".glb", ".obj")
 ROUGHNESS = 0.8
@@ -69,26 +68,18 @@ def write(asset: Asset, path: Path | str, name: str) -> list[Path]:
     files = {path: glb_bytes(asset, name)} if suffix == ".glb" else obj_files(asset, path, name)
     # The main file goes last: when it is there, what it refers to is there.
     for target in reversed(files):
-        write_atomically(target, files[target])
+        _write(target, files[target])
     return list(files)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file in the same directory, flush it to disk, rename it. Raises Magic3DError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _write(path: Path, data: bytes) -> None:
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomically(path, data)
     except OSError as error:
         next_step = f"Choose another place with -o, for instance -o ~/{path.name}."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             next_step = f"Free {len(data) / 1e6:.1f} MB there and run the same command again, or use -o elsewhere."
         raise Magic3DError(f"Could not write {path}: {error.strerror or error}.", next_step) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def png_bytes(texture: UInt8[np.ndarray, "S S 3"]) -> bytes:

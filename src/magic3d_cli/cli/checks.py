@@ -56,7 +56,10 @@ def check_output(output: Path) -> Path:
 
     A missing folder is an error rather than made: it is more often a typing mistake than a wish.
     """
-    output = output.expanduser()
+    try:
+        output = output.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{output} begins with nobody's home folder.", "Write the folder in full.") from error
     if output.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(
             f"{output} has no known suffix: the suffix says which format to write.",

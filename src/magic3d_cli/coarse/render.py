@@ -14,7 +14,7 @@ from magic3d_cli.coarse.background import Background
 from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.kernels.march import Samples, composite, march, transmittance
-from magic3d_cli.views import ALBEDO, Views, shade
+from magic3d_cli.views import ALBEDO, Views, backdrop, shade
 
 HIDDEN, FAINT = 1e-3, 3e-3
 """Samples that less than this share of the light reaches, or that stop less than this share of it, are
@@ -88,9 +88,9 @@ def render(
     normal = (normal / torch.sqrt((normal**2).sum(-1, keepdim=True) + 1e-6)).view(*shape, 3)
     opacity = opacity.view(shape)
     surface = shade(albedo, normal, views)
-    behind = _behind(background, directions.view(*shape, 3), views)
+    far = backdrop(background, directions.view(*shape, 3), views)
     return VolumeRender(
-        rgb=opacity[..., None] * surface + (1 - opacity[..., None]) * behind,
+        rgb=opacity[..., None] * surface + (1 - opacity[..., None]) * far,
         opacity=opacity,
         depth=(out[:, 3:4] / share).view(shape),
         normal=normal,
@@ -124,12 +124,3 @@ def _evaluate(
         rows = lit.nonzero()[:, 0]
         values.append(torch.zeros_like(albedo).index_copy(0, rows, field.normals(features[rows])))
     return density, torch.cat(values, -1)
-
-
-def _behind(background: Background, directions: Float[Tensor, "B H W 3"], views: Views) -> Float[Tensor, "B H W 3"]:
-    """Each view's plain backdrop, or the learned background where it has none."""
-    colour = views.backdrop[:, None, None, :].expand_as(directions)
-    open_sky = (views.plain < 0.5).nonzero()[:, 0]
-    if len(open_sky) == 0:
-        return colour
-    return colour.index_copy(0, open_sky, background(directions[open_sky]))

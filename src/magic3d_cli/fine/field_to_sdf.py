@@ -40,7 +40,7 @@ _OUTSIDE = -30.0  # density logit of empty space: exp(-30) is nothing
 _INSIDE = 30.0
 _POINTS = 1 << 18
 _ANYWHERE = np.ones((3, 3, 3), bool)  # pieces that touch by a corner belong together
-_REMEDY = "Train the coarse stage longer, or try another --seed or a more concrete prompt."
+_REMEDY = "Try --preset standard, which takes more steps, another --seed, or a more concrete prompt."
 
 
 @dataclass(frozen=True)

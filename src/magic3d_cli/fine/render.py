@@ -13,7 +13,7 @@ from torch import Tensor
 from magic3d_cli.fine.antialias import antialias
 from magic3d_cli.fine.topology import Edges, mesh_edges, vertex_normals
 from magic3d_cli.kernels.rasterize import rasterize
-from magic3d_cli.views import Views, shade
+from magic3d_cli.views import Views, backdrop, shade
 
 _BEHIND_ALL = 2.0
 """z / w of a pixel that sees nothing; what is visible lies within [-1, 1]."""
@@ -78,8 +78,8 @@ def render_mesh(
     albedo, normal = image_of(albedo), image_of(normal)
     opacity = image_of(torch.ones_like(distance)[:, None])
     # The sky's colour follows from the pixel's own ray: positions are meaningless where nothing was hit.
-    behind = _behind(background, views.rays(size)[1], views)
-    rgb = opacity * shade(albedo, normal, views) + (1 - opacity) * behind
+    far = backdrop(background, views.rays(size)[1], views)
+    rgb = opacity * shade(albedo, normal, views) + (1 - opacity) * far
     depth = image_of(z[:, None], _BEHIND_ALL)[..., 0]
     blended = antialias(torch.cat([rgb, opacity], -1), clip, faces, edges, ids, depth)
     return MeshRender(
@@ -117,14 +117,3 @@ def _barycentrics(
     share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
     depth = (share * at[..., 2]).sum(1) / (share * at[..., 3]).sum(1).clamp(min=1e-6)
     return share, depth.detach()
-
-
-def _behind(
-    background: Callable[[Tensor], Tensor], directions: Float[Tensor, "B H W 3"], views: Views
-) -> Float[Tensor, "B H W 3"]:
-    """Each view's plain backdrop, or the learned background where it has none."""
-    colour = views.backdrop[:, None, None, :].expand_as(directions)
-    open_sky = (views.plain < 0.5).nonzero()[:, 0]
-    if len(open_sky) == 0:
-        return colour
-    return colour.index_copy(0, open_sky, background(directions[open_sky]))

@@ -19,7 +19,7 @@ from magic3d_cli.fine.field_to_sdf import SOLID, field_to_surface
 from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.render import MeshRender, render_mesh
 from magic3d_cli.fine.tetrahedra import Lattice
-from magic3d_cli.fine.topology import largest_pieces, mesh_edges, roughness
+from magic3d_cli.fine.topology import mesh_edges, roughness
 from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
 from magic3d_cli.portions import Portions
 from magic3d_cli.ranks import current
@@ -30,7 +30,7 @@ from magic3d_cli.views import Views, sample_views, turntable
 _EMPTY, _SOLID = 0.002, 0.98  # mean opacity of the renderings
 _PIXELS = 1 << 19  # rendered at a time without gradient
 _HANDOVER_SIZE = 64  # pixels of the renderings that the surface is compared with
-_REMEDY = "Try another --seed, or a lower geometry learning rate."
+_REMEDY = "Try another --seed, or a prompt that names one solid object."
 
 
 class FineStage:
@@ -196,13 +196,10 @@ class FineStage:
         return parts[0] if len(parts) == 1 else MeshRender.concatenate(parts)
 
     @torch.no_grad()
-    def mesh(self, keep: float = 0.0) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:
-        """The closed surface on the CPU: float32 vertices, int64 faces wound outward.
-
-        `keep` drops pieces with less than this share of the largest piece's area.
-        """
-        vertices, faces = (x.cpu() for x in self.geometry.surface())
-        return largest_pieces(vertices, faces, keep) if keep > 0 else (vertices, faces)
+    def mesh(self) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:
+        """The closed surface on the CPU: float32 vertices, int64 faces wound outward."""
+        vertices, faces = self.geometry.surface()
+        return vertices.cpu(), faces.cpu()
 
     @torch.no_grad()
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

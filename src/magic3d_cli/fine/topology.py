@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 
@@ -62,17 +59,3 @@ def roughness(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], edges: 
     area = doubled.detach()
     weight = torch.minimum(area[pairs[:, 0]], area[pairs[:, 1]])
     return (weight * (1 - (left * right).sum(-1))).sum() / weight.sum().clamp(min=1e-20)
-
-
-def largest_pieces(
-    vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], keep: float
-) -> tuple[Float[Tensor, "W 3"], Int[Tensor, "G 3"]]:
-    """The mesh without separate pieces of less than `keep` of the largest piece's area."""
-    ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]]]).numpy()
-    links = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(vertices),) * 2)
-    _, piece = connected_components(links, directed=False)
-    piece_of_face = piece[faces[:, 0].numpy()]
-    area = np.bincount(piece_of_face, face_normals(vertices, faces).norm(dim=-1).numpy())
-    kept = faces[torch.from_numpy(area[piece_of_face] >= keep * area.max(initial=0))]
-    used, renumbered = torch.unique(kept, return_inverse=True)
-    return vertices[used], renumbered.view(-1, 3)

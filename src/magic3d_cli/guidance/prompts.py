@@ -113,7 +113,7 @@ class Vocabulary:
         ("orange") is a modifier wherever another noun is left. Raises UsageError for an empty prompt, for
         unknown words (naming the nearest known ones) and for more than one object, colour or material.
         """
-        words = [_singular(word, self._words) for word in re.findall(r"[a-z0-9']+", prompt.lower())]
+        words = [_singular(word, self._words) for word in _split(prompt)]
         if not words:
             raise UsageError("The prompt is empty.", 'Say what to make: magic3d generate "a metal dragon".')
         matches, unknown = self._match(words)
@@ -139,7 +139,7 @@ class Vocabulary:
         for role, group in (("noun", self.nouns), ("colour", self.colours), ("material", self.materials)):
             for name, phrases in group.items():
                 for phrase in phrases:
-                    key = " ".join(re.findall(r"[a-z0-9']+", phrase.lower()))
+                    key = " ".join(_split(phrase))
                     if (role, name) not in table.get(key, ()):
                         table[key] = (*table.get(key, ()), (role, name))
         return table
@@ -206,6 +206,11 @@ class Vocabulary:
         near += difflib.get_close_matches(word, table, n=3, cutoff=0.65)
         near += [p for p in table if word in p.split() or (len(word) > 3 and word in p)]
         yield from list(dict.fromkeys(near))[:3]
+
+
+def _split(text: str) -> list[str]:
+    """Words in lower case: runs of letters and digits of any script, so that none is dropped or cut in silence."""
+    return re.findall(r"(?:[^\W_]|')+", text.lower())
 
 
 def _singular(word: str, known: set[str]) -> str:

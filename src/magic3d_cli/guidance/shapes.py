@@ -55,6 +55,7 @@ def _if_unet(width: int) -> dict[str, Any]:
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "sd15": {"unet": {"sample_size": 64, "cross_attention_dim": 768}, "vae": _SD_VAE, "scheduler": _SD_NOISE},
+    "minisd": {"unet": {"sample_size": 32, "cross_attention_dim": 768}, "vae": _SD_VAE, "scheduler": _SD_NOISE},
     "sd21": {
         "unet": {
             "sample_size": 64,

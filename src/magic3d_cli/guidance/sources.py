@@ -94,8 +94,8 @@ def locate(name: str, stage: str, tell: Callable[[str], None] = lambda text: Non
         root = BUILTIN
     elif name in HUB:
         root = _download(HUB[name], tell)
-    elif Path(name).expanduser().is_dir():
-        root = Path(name).expanduser().resolve()
+    elif (folder := directory(name)) is not None:
+        root = folder
     elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
         repository, _, revision = name.partition("@")
         root = _download(HubPrior(repository, revision or None), tell)
@@ -111,6 +111,22 @@ def locate(name: str, stage: str, tell: Callable[[str], None] = lambda text: Non
         f"{root} holds no diffusers pipeline (no model_index.json).",
         "Reinstall magic3d." if root == BUILTIN else f"Give another directory, or one of: {', '.join(NAMES)}.",
     )
+
+
+def directory(name: str) -> Path | None:
+    """The local directory that a prior's name means, in full; None if there is none."""
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:  # the home of somebody unknown
+        return None
+    return folder.resolve() if folder.is_dir() else None
+
+
+def check_weights(folder: Path) -> None:
+    """Raises EnvironmentFault where a part of a pipeline has no weights that can be loaded, without loading any."""
+    for part in WEIGHTED:
+        if part in read_json(folder / "model_index.json"):
+            weight_variant(part_of(folder, part))
 
 
 def small_encoder(tell: Callable[[str], None] = lambda text: None) -> Path:
@@ -221,7 +237,8 @@ def state_of(source: HubPrior) -> str:
     folder = Path(found).parent
     try:
         for part in set(WEIGHTED) & read_json(folder / "model_index.json").keys():
-            weight_variant(folder / part)
+            if weight_variant(folder / part) is not None:
+                return PARTIAL  # `_download` fetches the plain weights, whatever else is there
     except EnvironmentFault:
         return PARTIAL
     return INSTALLED

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-
-# A thread that waits at a barrier must sleep, not spin: where other programs use the cores too, spinning made
-# a step 10 to 200 times slower. OpenMP reads this when it is loaded, so it should be set before torch is.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 NUMBA_LOCK = threading.RLock()
 """Held around every parallel numba call: numba's portable threading layer aborts on concurrent ones."""

@@ -75,8 +75,8 @@ class RunDirectory:
         keep. Nothing is deleted.
         The lock is held throughout, which renaming the folder itself would not allow on every system.
         """
-        kept = {self._lock.path, *keep}
-        files = [p for p in (self.path.iterdir() if only is None else only) if p.exists() and p not in kept]
+        kept = {path.resolve() for path in (self._lock.path, *keep)}
+        files = [p for p in (self.path.iterdir() if only is None else only) if p.exists() and p.resolve() not in kept]
         if not any(p.suffix == ".ckpt" for p in files):
             return None  # a run that saved nothing has nothing to lose
         number = 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Protocol
 
 from magic3d_cli.errors import UsageError
@@ -18,6 +17,8 @@ from magic3d_cli.guidance.sources import (
     INSTALLED,
     NAMES,
     OPEN_VOCABULARY,
+    check_weights,
+    directory,
     fits_small_encoder,
     has_vae,
     locate,
@@ -62,7 +63,8 @@ class PriorGuide:
 
         `tell` is told before a download, and of options that these priors have no use for.
 
-        Raises EnvironmentFault when there is no such prior, UsageError for words that it does not know.
+        Raises EnvironmentFault when there is no such prior or its weights cannot be loaded, UsageError for words that
+        it does not know.
         """
         self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
         self.prompt, self.seed, self.device, self._tell = prompt, seed, device, tell
@@ -72,6 +74,8 @@ class PriorGuide:
         for words in self._words.values():
             if words is not None:
                 Vocabulary.load(words).parse(prompt, seed)
+        for folder in self._folders.values():
+            check_weights(folder)
 
     def name(self, stage: str) -> str:
         """What a checkpoint keeps: what "auto" chose, and directories in full."""
@@ -131,5 +135,5 @@ def full_name(name: str, device: str) -> str:
     if name == "auto":
         cached = (key for key in OPEN_VOCABULARY if device == "cuda" and state_of(HUB[key]) == INSTALLED)
         return next(cached, "builtin")
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name not in NAMES and folder.is_dir() else name
+    folder = None if name in NAMES else directory(name)
+    return name if folder is None else str(folder)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import IO
 
 from magic3d_cli.errors import UsageError
+
+_HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # the last two on Windows
 
 
 class Lock:
@@ -21,11 +24,14 @@ class Lock:
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises UsageError when another process holds it, OSError when it is not writable."""
+        """Take the lock. Raises UsageError when another process holds it, OSError when it cannot be had at all."""
         file = self.path.open("a+", encoding="ascii")
         try:
             _lock(file)
         except OSError as error:
+            if error.errno not in _HELD:
+                file.close()
+                raise  # a file system without locks, say
             file.seek(0)
             holder = file.read().strip()
             file.close()
