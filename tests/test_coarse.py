@@ -184,11 +184,12 @@ def test_what_has_faded_away_comes_back() -> None:
 def test_the_field_starts_as_a_soft_ball() -> None:
     field = HashField(_settings().coarse.field, torch.Generator().manual_seed(0))
     points = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.9, 0.0]])
-    sample = field(points)
-    torch.testing.assert_close(sample.density, torch.tensor([10.0, math.log(2), 0.0]), rtol=0, atol=0.05)
-    torch.testing.assert_close(sample.normal.norm(dim=-1), torch.ones(3))
-    assert torch.equal(field.density(points), sample.density) or torch.allclose(field.density(points), sample.density)
-    assert torch.equal(field.albedo(points), sample.albedo)
+    features = field.features(points)
+    density, albedo = field.matter(points, features)
+    torch.testing.assert_close(density, torch.tensor([10.0, math.log(2), 0.0]), rtol=0, atol=0.05)
+    torch.testing.assert_close(field.normals(features).norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(field.density(points), density)
+    assert torch.equal(field.albedo(points), albedo)
     outward = torch.nn.functional.normalize(torch.tensor([[0.3, 0.1, 0.2]]), dim=-1)
     assert (field.density_normal(0.4 * outward) * outward).sum() > 0.99
 

@@ -22,7 +22,7 @@ class Truth:
     """A prior that knows the clean image: `target` when told the prompt, `plain` when not."""
 
     id, kind, image_size, takes_views, vocabulary = "truth", "pixel", 8, True, None
-    alphas_cumprod, device, sha256 = ALPHAS, torch.device("cpu"), ""
+    alphas_cumprod, device = ALPHAS, torch.device("cpu")
 
     def __init__(self, prediction: str = "epsilon") -> None:
         generator = torch.Generator().manual_seed(5)
@@ -191,7 +191,7 @@ class Words:
     """A prior told the view in words: it adds up what they show, and sees half a face on the back too."""
 
     id, kind, image_size, takes_views, vocabulary = "words", "latent", 8, False, None
-    alphas_cumprod, device, sha256 = ALPHAS, torch.device("cpu"), ""
+    alphas_cumprod, device = ALPHAS, torch.device("cpu")
 
     def __init__(self) -> None:
         self.body, self.face, self.flank = torch.linalg.qr(

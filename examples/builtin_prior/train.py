@@ -1,4 +1,4 @@
-"""Train the built-in prior: `python train.py POOL RUN`; the shipped weights came from this command.
+"""Train the built-in prior: `python train.py POOL RUN`.
 
 Six stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
 elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage> and a checkpoint is written every

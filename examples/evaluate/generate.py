@@ -18,8 +18,8 @@ from pictures import mesh_path
 from prompts import REPORT, TUNING
 
 
-def make(prompt: str, out: Path, options: list[str], threads: int) -> None:
-    """One mesh, in a process of its own."""
+def make(prompt: str, out: Path, options: list[str], threads: int) -> bool:
+    """One mesh, in a process of its own; whether it was made."""
     begun = time.time()
     command = [sys.executable, "-m", "magic3d_cli", "generate", prompt, "-o", str(out), "--quiet", "--json", *options]
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
@@ -28,6 +28,7 @@ def make(prompt: str, out: Path, options: list[str], threads: int) -> None:
         print(f"{prompt}: exit {done.returncode}: {done.stderr.strip()}", flush=True)
     else:
         print(f"{prompt}: {time.time() - begun:.0f} s {json.loads(done.stdout)['seconds']}", flush=True)
+    return done.returncode == 0
 
 
 def main() -> None:
@@ -43,10 +44,10 @@ def main() -> None:
     threads = max((os.cpu_count() or 1) // args.workers, 1)
     prompts = TUNING if args.set == "tuning" else REPORT
     with ThreadPoolExecutor(args.workers) as workers:
-        for prompt in [*prompts[::2], *prompts[1::2]]:  # every second first: an unfinished set is a fair one too
-            out = mesh_path(args.folder, prompt)
-            if not out.exists():
-                workers.submit(make, prompt, out, options, threads)
+        # Every second first: an unfinished set is a fair one too.
+        missing = [p for p in [*prompts[::2], *prompts[1::2]] if not mesh_path(args.folder, p).exists()]
+        done = list(workers.map(lambda p: make(p, mesh_path(args.folder, p), options, threads), missing))
+    sys.exit(0 if all(done) else 1)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,15 +17,6 @@ _ROWS = 16384  # rows of a matrix product at a time: its hidden layer then stays
 LEAST_SLOPE = 0.01
 """Added to the derivative of the density's softplus, which vanishes where there is nothing: what has faded there could
 not come back."""
-
-
-@dataclass(frozen=True)
-class FieldSample:
-    """The scene at N points."""
-
-    density: Float[Tensor, "N"]  # per world unit of length
-    albedo: Float[Tensor, "N 3"]  # display-referred, 0..1
-    normal: Float[Tensor, "N 3"]  # unit, world, predicted by its own head
 
 
 class HashField(nn.Module):
@@ -50,12 +40,8 @@ class HashField(nn.Module):
         """The hash grid's encoding; `known`, if given, is its value and only the gradient is added."""
         return hash_encode((points + 1) / 2, self.table, self.resolutions, known)
 
-    def forward(self, points: Float[Tensor, "N 3"]) -> FieldSample:
-        features = self.features(points)
-        density, albedo = self.matter(points, features)
-        return FieldSample(density, albedo, self.normals(features))
-
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Per world unit of length."""
         return F.softplus(self.density_logit(points))
 
     def density_logit(
@@ -66,6 +52,7 @@ class HashField(nn.Module):
         return self._logit(self.surface(features, outputs=1), points)
 
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Display-referred, 0..1."""
         return self.matter(points, self.features(points))[1]
 
     def matter(

@@ -41,7 +41,7 @@ class Conditioning:
         return torch.einsum("bk,kld->bld", weights, self.states)
 
     def without(self, views: Views) -> Float[Tensor, "B L D"]:
-        """The unconditional (or negative) states, one for each view."""
+        """The unconditional states, one for each view."""
         return self.unconditional.expand(len(views), -1, -1)
 
     def negatives(self, views: Views) -> list[tuple[Float[Tensor, "B L D"], Float[Tensor, "B"]]]:
@@ -64,17 +64,11 @@ def read_prompt(prior: Prior, prompt: str, seed: int = 0) -> Caption | str:
     return prompt.strip()
 
 
-def condition(prior: Prior, prompt: Caption | str, negative: str = "") -> Conditioning:
-    """Encode a prompt, then free the prior's text encoder.
-
-    `negative` says what the object should not look like; it takes the place of the empty prompt, and is
-    refused (UsageError) by priors with a closed vocabulary, which never saw one.
-    """
-    if negative and prior.vocabulary is not None:
-        raise UsageError("The built-in prior takes no negative prompt.", "Leave it out, or use --prior sd15.")
+def condition(prior: Prior, prompt: Caption | str) -> Conditioning:
+    """Encode a prompt, then free the prior's text encoder."""
     text = prompt.text if isinstance(prompt, Caption) else prompt
     prompts = [text] if prior.takes_views else [f"{text}, {words}" for words in VIEW_WORDS]
-    states = prior.encode_prompt([*prompts, negative])
+    states = prior.encode_prompt([*prompts, ""])
     prior.release_text_encoder()
     return Conditioning(states[:-1], states[-1:])
 

@@ -28,10 +28,6 @@ class Prior(Protocol):
     alphas_cumprod: Float[Tensor, "T"]
     device: torch.device
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the weights, for checkpoint headers."""
-
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text states; the empty prompt is the unconditional one."""
 

@@ -57,10 +57,6 @@ class OraclePrior:
         betas = (1 - level[1:] / level[:-1]).clamp(max=0.999)
         self.alphas_cumprod = (1 - betas).cumprod(0).float()
 
-    @property
-    def sha256(self) -> str:
-        return ""
-
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B 1 1"]:
         """1 for any prompt, 0 for the empty one."""
         return torch.tensor([float(bool(prompt)) for prompt in prompts])[:, None, None]

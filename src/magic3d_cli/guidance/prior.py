@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from magic3d_cli.guidance.sources import (
     small_encoder,
     vocabulary_of,
     weight_variant,
-    weights_sha256,
 )
 from magic3d_cli.views import FEATURES
 
@@ -133,10 +131,6 @@ class DiffusersPrior:
                 f"{self.id}: its network needs inputs this program does not have: {foreign}.",
                 "SDXL and image-conditioned models are not supported; use for example --prior sd15.",
             )
-
-    @cached_property
-    def sha256(self) -> str:
-        return weights_sha256(self.folder)
 
     @property
     def masks_text(self) -> bool:
