@@ -1,9 +1,9 @@
 """Solid voxels of the training models, seen from outside: `python voxels.py POOL`, after render.py.
 
 Writes `<name>.voxels.npz` per model: `solid`, packed bits of bool [128, 128, 128] (y, x, z); `places` [n], which of
-them hold surface (flat indices), and `surface`, uint8 [n, 6]: world normal (128 + 127 n) and own colour. A voxel is solid
-where the views show surface, or where no view looks through (space carving, Kutulakos and Seitz 2000); so hidden
-insides count as solid, whatever the model has there, and sheets without thickness as one voxel thick.
+them hold surface (flat indices), and `surface`, uint8 [n, 6]: world normal (128 + 127 n) and own colour. A voxel is
+solid where the views show surface, or where no view looks through (space carving, Kutulakos and Seitz 2000); so
+hidden insides count as solid, whatever the model has there, and sheets without thickness as one voxel thick.
 """
 
 from __future__ import annotations
