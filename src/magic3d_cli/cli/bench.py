@@ -13,7 +13,7 @@ import typer
 from magic3d_cli.cli import checks, options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.progress import clock
-from magic3d_cli.cli.session import choose_device, session
+from magic3d_cli.cli.session import choose_device, put, session
 from magic3d_cli.errors import UsageError
 
 PROMPT = "a car"
@@ -55,7 +55,7 @@ def bench(
         chosen = [suited(settings.asked_for(settings.preset(name), **asked)) for name in preset or checks.PRESETS]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         result = {"prior": note, **bench.run(chosen, load, where, steps, most, work.observer)}
-    print(json.dumps(result) if as_json else _table(result))
+    put(json.dumps(result) if as_json else _table(result))
 
 
 def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[str], None]) -> tuple[Any, Any, str]:

@@ -16,6 +16,7 @@ import typer
 from magic3d_cli import __version__
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
+from magic3d_cli.cli.session import put
 
 PACKAGES = ("torch", "diffusers", "transformers", "numba", "xatlas", "pygltflib", "trimesh")
 NVDIFFRAST = (
@@ -36,7 +37,7 @@ def doctor(as_json: options.Json = False) -> None:
     Exits with 3 when magic3d cannot work here.
     """
     found = examine()
-    print(json.dumps(found) if as_json else _told(found))
+    put(json.dumps(found) if as_json else _told(found))
     if found["faults"]:
         raise typer.Exit(3)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import shlex
 import sys
 import tempfile
@@ -47,9 +46,6 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except typer.Exit:
             raise
-        except BrokenPipeError as error:  # `magic3d priors | head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
-            raise typer.Exit from error
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(explain(error)) from error
 

@@ -9,6 +9,7 @@ import typer
 
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
+from magic3d_cli.cli.session import put
 
 
 @reported
@@ -19,10 +20,10 @@ def priors(
     """List the priors: size, licence, what is on this machine; or the words the built-in one knows."""
     if words:
         known = _vocabulary()
-        print(json.dumps(known) if as_json else _told(known))
+        put(json.dumps(known) if as_json else _told(known))
         return
     rows = _rows()
-    print(json.dumps(rows) if as_json else _table(rows))
+    put(json.dumps(rows) if as_json else _table(rows))
 
 
 def _rows() -> list[dict[str, Any]]:

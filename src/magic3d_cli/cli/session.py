@@ -77,7 +77,15 @@ def choose_device(name: str, tell: Callable[[str], None]) -> str:
 def answer(result: dict[str, Any], as_json: bool) -> None:
     """The only thing that goes to stdout."""
     if not follows():
-        print(json.dumps(result) if as_json else result["output"])
+        put(json.dumps(result) if as_json else result["output"])
+
+
+def put(text: str) -> None:
+    """A command's answer, on stdout. A reader that has seen enough (`| head`) is no failure."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
 
 
 def _hush_libraries() -> None:

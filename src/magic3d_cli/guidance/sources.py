@@ -124,9 +124,14 @@ def directory(name: str) -> Path | None:
 
 def check_weights(folder: Path) -> None:
     """Raises EnvironmentFault where a part of a pipeline has no weights that can be loaded, without loading any."""
-    for part in WEIGHTED:
-        if part in read_json(folder / "model_index.json"):
-            weight_variant(part_of(folder, part))
+    for part in _weighted(folder):
+        weight_variant(part)
+
+
+def _weighted(folder: Path) -> list[Path]:
+    """Folders of a pipeline's parts that have weights."""
+    index = read_json(folder / "model_index.json")
+    return [part_of(folder, name) for name in WEIGHTED if name in index]
 
 
 def small_encoder(tell: Callable[[str], None] = lambda text: None) -> Path:
@@ -208,8 +213,7 @@ def weights_sha256(folder: Path) -> str:
     Raises EnvironmentFault when a file cannot be read.
     """
     total = hashlib.sha256()
-    parts = [part_of(folder, name) for name in WEIGHTED if name in read_json(folder / "model_index.json")]
-    files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
+    files = [path for part in _weighted(folder) for path in sorted(part.glob("*.safetensors"))]
     for path in [*files, part_of(folder, "scheduler") / "scheduler_config.json"]:
         try:
             with path.open("rb") as file:
@@ -236,9 +240,8 @@ def state_of(source: HubPrior) -> str:
         return ABSENT
     folder = Path(found).parent
     try:
-        for part in set(WEIGHTED) & read_json(folder / "model_index.json").keys():
-            if weight_variant(folder / part) is not None:
-                return PARTIAL  # `_download` fetches the plain weights, whatever else is there
+        if any(weight_variant(part) is not None for part in _weighted(folder)):
+            return PARTIAL  # `_download` fetches the plain weights, whatever else is there
     except EnvironmentFault:
         return PARTIAL
     return INSTALLED
