@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pictures
-from evaluate import composition, recognised, summary
+from evaluate import composition, likeness, recognised, summary
 from prompts import TUNING
 from recogniser import load_recogniser
 
@@ -112,12 +112,14 @@ def main() -> None:
             return pictures.of_mesh(pictures.mesh_path(folder, prompt), textured)
 
         entry = summary(recognised(network, nouns, source, made), real) | composition(source, made, args.data)
+        entry |= likeness(source, made, args.data)
         table.append((name, len(made), seconds[name], entry))
     keys = ["textured @1", "textured probability", "untextured @1", "untextured probability", "colour", "material"]
+    keys += ["silhouettes", "colour error", "shading error"]
     print("| variant | meshes | s each |", " | ".join(keys), "|")
     print("| --- " * (3 + len(keys)) + "|")
     for name, count, each, entry in table:
-        print(f"| {name} | {count} | {each:.0f} |", " | ".join(f"{entry[key]:.2f}" for key in keys), "|", flush=True)
+        print(f"| {name} | {count} | {each:.0f} |", " | ".join(f"{entry[key]:.3g}" for key in keys), "|", flush=True)
 
 
 def folder_of(out: Path, variant: str) -> Path:

@@ -12,7 +12,7 @@ GLB a prompt (generate.py). Measured, as a table and in the JSON file:
 - azimuth: median error of the recogniser's azimuth, and double faces: objects with two of three back views taken for
   the front, over nouns whose real model has a front that it can tell;
 - composition: colour and material, by Lab distance to the real model painted in every colour and material;
-- likeness, of meshes: overlap of silhouettes with the real, painted model and error of colours where both are.
+- likeness, of meshes: overlap of silhouettes with the real, painted model, and error of colours and of white shading.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,11 @@ def _look(images: Tensor, covered: Tensor) -> Float[np.ndarray, "6"]:
     return np.concatenate([pixels.mean(0), pixels.std(0)])
 
 
+@cache
+def _real_look(data: Path, caption: Caption) -> Float[np.ndarray, "6"]:
+    return _look(*pictures.of_model(data, caption, True))
+
+
 def composition(source: Source, captions: dict[str, Caption], data: Path) -> dict[str, Any]:
     """Share of prompts whose colour, and whose material, is the nearest one in the pictures; and the misses."""
     out: dict[str, Any] = {"misses": []}
@@ -177,8 +183,8 @@ def composition(source: Source, captions: dict[str, Caption], data: Path) -> dic
             shown = _look(images, covered)
             apart = {}
             for name in names:
-                painted = replace(caption, **{role: name})
-                apart[name] = float(np.abs(_look(*pictures.of_model(data, painted, True)) - shown)[:numbers].sum())
+                painted = _real_look(data, replace(caption, **{role: name}))
+                apart[name] = float(np.abs(painted - shown)[:numbers].sum())
             nearest = min(apart, key=lambda name: apart[name])
             right, total = right + (nearest == asked), total + 1
             if nearest != asked:
@@ -189,17 +195,20 @@ def composition(source: Source, captions: dict[str, Caption], data: Path) -> dic
 
 
 def likeness(source: Source, captions: dict[str, Caption], data: Path) -> dict[str, float]:
-    """Overlap of silhouettes (IoU) with the real, painted models, and error of colours in [0, 1] where both are.
+    """Overlap of silhouettes (IoU) with the real, painted models; error of colours, and of a white thing's shading.
 
-    The mean over prompts of eight views each.
+    Errors are in [0, 1] and where both are; shading tells dents. The mean over prompts of eight views each.
     """
-    overlaps, errors = [], []
+    found: dict[str, list[float]] = {"silhouettes": [], "colour error": [], "shading error": []}
     for prompt, caption in captions.items():
-        real, mine = (cut_out(*seen) for seen in (pictures.of_model(data, caption, True), source(prompt, True)))
-        inside, either = (real[:, 3] > 0.5) & (mine[:, 3] > 0.5), (real[:, 3] > 0.5) | (mine[:, 3] > 0.5)
-        overlaps.append(float(inside.sum() / either.sum()))
-        errors.append(float((real - mine)[:, :3].movedim(1, -1)[inside].square().mean().sqrt()))
-    return {"silhouettes": float(np.mean(overlaps)), "colour error": float(np.mean(errors))}
+        for textured, error in ((True, "colour error"), (False, "shading error")):
+            seen = pictures.of_model(data, caption, textured), source(prompt, textured)
+            real, mine = (cut_out(*of_one) for of_one in seen)
+            inside, either = (real[:, 3] > 0.5) & (mine[:, 3] > 0.5), (real[:, 3] > 0.5) | (mine[:, 3] > 0.5)
+            found[error].append(float((real - mine)[:, :3].movedim(1, -1)[inside].square().mean().sqrt()))
+            if textured:
+                found["silhouettes"].append(float(inside.sum() / either.sum()))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def cut_out(images: Float[Tensor, "8 3 S S"], covered: Float[Tensor, "8 S S"]) -> Float[Tensor, "8 4 S S"]:

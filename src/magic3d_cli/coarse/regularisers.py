@@ -9,9 +9,10 @@ from torch import Tensor
 from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.render import VolumeRender
 
-SHAPING = 0.05
-"""Share of the normal agreement by which predicted normals, hence shading, shape the density; for the rest,
-they follow it."""
+SHAPING = 0.3
+"""Share of the normal agreement by which predicted normals, hence shading, shape the density; for the rest, they follow
+it. Shading alone shows a dent in a wall of one colour: at 0.05 an armchair came out with pits that four or five of its
+cells were deep, at 0.6 or with a stronger agreement a castle's gate filled up [m]."""
 
 
 def sparsity(opacity: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
