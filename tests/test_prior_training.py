@@ -132,3 +132,17 @@ def test_a_denoiser_for_finer_pixels_starts_as_the_coarser_one_was() -> None:
     larger = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
     wanted = denoised(coarse, images).repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(denoised(fine, larger), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_tokenizerkeep_the_ids_of_the_prior_that_training_starts_from(tmp_path) -> None:
+    """Word vectors are taken over by their place: other ids would give a noun another one's."""
+    made = train.make_tokenizer()
+    ids = made.get_vocab()
+    assert train.find_tokenizer(tmp_path).get_vocab() == ids  # nothing there
+    one, other = sorted(ids)[-2:]
+    kept = ids | {one: ids[other], other: ids[one]}
+    for known, expected in ((kept, kept), ({"<unk>": 0}, ids)):  # the same words in another order; other words
+        words_known = train.Tokenizer(train.models.WordLevel(known, unk_token="<unk>"))
+        tokenizer = train.PreTrainedTokenizerFast(tokenizer_object=words_known, unk_token="<unk>")
+        tokenizer.save_pretrained(tmp_path / "tokenizer")
+        assert train.find_tokenizer(tmp_path).get_vocab() == expected

@@ -113,6 +113,15 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
+def find_tokenizer(start: Path) -> PreTrainedTokenizerFast:
+    """That of the prior started from, if it has the manifest's words: its vectors are in its order; else a new one."""
+    made, folder = make_tokenizer(), start / "tokenizer"
+    if not folder.exists():
+        return made
+    known = PreTrainedTokenizerFast.from_pretrained(folder)
+    return known if known.get_vocab().keys() == made.get_vocab().keys() else made
+
+
 def make_models(vocabulary: int, styles: int, size: int) -> nn.ModuleDict:
     """The volume, the denoiser, and word embeddings in the form of a CLIP text model without layers."""
     text = CLIPTextModel(
@@ -240,7 +249,7 @@ class Training:
     def __init__(self, name: str, stage: Stage, pool: Path, run: Path, start: Path, device: str) -> None:
         self.name, self.stage, self.run, self.device = name, stage, run, torch.device(device)
         torch.manual_seed(0)
-        self.tokenizer = make_tokenizer()
+        self.tokenizer = find_tokenizer(start)
         self.styles = find_styles(pool)
         self.model = make_models(len(self.tokenizer), len(self.styles), stage.size)
         for part, folder in {"volume": "volume", "text": "text_encoder", "unet": f"{name}/unet"}.items():
