@@ -12,7 +12,7 @@ from magic3d_cli.coarse.render import VolumeRender
 SHAPING = 0.3
 """Share of the normal agreement by which predicted normals, hence shading, shape the density; for the rest, they follow
 it. Shading alone shows a dent in a wall of one colour: at 0.05 an armchair came out with deep pits in its back, at 0.6
-or with a stronger agreement a castle's gate filled up [m]."""
+(with falling rates) or with a stronger agreement a castle's gate filled up [m]."""
 
 
 def sparsity(opacity: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
