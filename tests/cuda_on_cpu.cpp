@@ -15,6 +15,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define __device__
 #define __restrict__ __restrict
 static inline void atomicAdd(float *sum, float value) { *sum += value; }
+static inline void atomicMin(long long *least, long long value) { *least = value < *least ? value : *least; }
 
 #include "kernels.cu"
 
@@ -44,6 +45,7 @@ const std::pair<const char *, Thread> KERNELS[] = {
     {"hash_encode", thread<hash_encode>},     {"hash_encode_backward", thread<hash_encode_backward>},
     {"march_count", thread<march_count>},     {"march_fill", thread<march_fill>},
     {"composite", thread<composite>},         {"composite_backward", thread<composite_backward>},
+    {"rasterize", thread<rasterize>},
 };
 
 const int NOT_FOUND = 500;  // CUDA_ERROR_NOT_FOUND

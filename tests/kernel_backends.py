@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from magic3d_cli.kernels import hash_encode, march
+from magic3d_cli.kernels import hash_encode, march, rasterize
 from magic3d_cli.kernels.cuda import kernels_on, operations, refusal
 from magic3d_cli.kernels.cuda.nvrtc import SOURCE, Kernels
 
@@ -32,6 +32,7 @@ class Backend:
     hash_encode: Callable[..., Any]
     march: Callable[..., Any]
     composite: Callable[..., Any]
+    rasterize: Callable[..., Any]
 
 
 def backend(name: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
@@ -44,13 +45,15 @@ def backend(name: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
             return march.Samples(points, ray, t, torch.full_like(t, arguments[3]), offsets)
 
         hashed, composited = (partial(f, kernels) for f in (operations.hash_encode, operations.composite))
-        return Backend("cpu", hashed, marched, composited)
+        return Backend("cpu", hashed, marched, composited, partial(rasterize.rasterize_compiled, kernels))
     if name == "GPU":
         if not torch.cuda.is_available():
             pytest.skip("there is no GPU")
-        assert kernels_on(torch.device("cuda")) is not None, refusal(torch.device("cuda"))
-    device = "cuda" if name == "GPU" else "cpu"
-    return Backend(device, hash_encode.hash_encode, march.march, march.composite)
+        kernels = kernels_on(torch.device("cuda"))
+        assert kernels is not None, refusal(torch.device("cuda"))
+        rasterized = partial(rasterize.rasterize_compiled, kernels)  # not nvdiffrast, which may be there
+        return Backend("cuda", hash_encode.hash_encode, march.march, march.composite, rasterized)
+    return Backend("cpu", hash_encode.hash_encode, march.march, march.composite, rasterize.rasterize)
 
 
 def kernels_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Kernels:

@@ -95,8 +95,8 @@ def kernels(device: str) -> dict[str, str]:
     if device == "cpu":
         return {SCENE_KERNELS: "numba", "visible triangles": "numba"}
     reason = refusal(torch.device(device))
-    scene = "NVRTC" if reason is None else f"PyTorch ({reason})"
-    return {SCENE_KERNELS: scene, "visible triangles": "PyTorch" if nvdiffrast() is None else "nvdiffrast"}
+    ours = "NVRTC" if reason is None else f"PyTorch ({reason})"
+    return {SCENE_KERNELS: ours, "visible triangles": ours if nvdiffrast() is None else "nvdiffrast"}
 
 
 def ball(

@@ -3,7 +3,7 @@
 Coverage is decided as graphics hardware does it: vertices are snapped to 1/256 pixel, edge functions are
 exact integers, and a pixel centre on an edge belongs to the triangle that has it as a top or left edge, so
 that two triangles sharing an edge neither both cover a pixel nor both miss it. Depth is quantised to integers
-too and ties go to the lower index; hence the CPU kernel and the reference return the very same ids.
+too and ties go to the lower index; hence the CPU and CUDA kernels and the reference return the very same ids.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.cuda import kernels_on, operations
+from magic3d_cli.kernels.cuda.nvrtc import Kernels
 
 SUBPIXEL = 256
 """Vertex positions are rounded to this fraction of a pixel."""
@@ -26,6 +28,7 @@ SUBPIXEL = 256
 _REACH = 1 << 24  # subpixels; keeps products of two coordinate differences within int64
 _DEPTH_STEPS = 1 << 30
 _ID_BITS = 31
+_UNSEEN = torch.iinfo(torch.int64).max  # where depth and id are packed into one number: nothing
 _BANDS = 4  # horizontal strips of an image that threads work on independently
 _PAIRS = 1 << 22  # triangle-pixel pairs the reference holds at once
 
@@ -47,8 +50,9 @@ def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
         return torch.full((clip.shape[0], size, size), -1, dtype=torch.int32, device=clip.device)
     if clip.is_cuda and nvdiffrast() is not None and size % 8 == 0 and size <= 2048:
         return _rasterize_nvdiffrast(clip, faces, size)
-    if clip.is_cuda:
-        return rasterize_reference(clip, faces, size)
+    if clip.device.type != "cpu":
+        kernels = kernels_on(clip.device)
+        return rasterize_compiled(kernels, clip, faces, size) if kernels else rasterize_reference(clip, faces, size)
     xy, depth, usable = _screen(clip, size)
     ids = np.empty((clip.shape[0], size, size), np.int32)
     with NUMBA_LOCK:
@@ -123,6 +127,15 @@ def _owns(dx: int, dy: int) -> int:  # pragma: no cover - compiled
     return 1 if (dy < 0 or (dy == 0 and dx > 0)) else 0
 
 
+def rasterize_compiled(
+    kernels: Kernels, clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
+) -> Int[Tensor, "B H W"]:
+    """`rasterize` by the CUDA kernels, on their device."""
+    nearest = torch.full((len(clip), size, size), _UNSEEN, device=clip.device)
+    operations.rasterize(kernels, *_screen(clip.detach(), size), faces.long().contiguous(), nearest)
+    return _unpacked(nearest)
+
+
 def rasterize_reference(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int) -> Int[Tensor, "B H W"]:
     """`rasterize` in plain tensor code: tests every pixel of every triangle's bounding box.
 
@@ -147,7 +160,7 @@ def _reference_image(xy: Tensor, depth: Tensor, usable: Tensor, faces: Tensor, s
     extent = (high - low + 1).clamp(min=0)
     pixels = extent.prod(1) * (usable[faces].all(1) & (area > 0))
 
-    key = torch.full((size * size,), torch.iinfo(torch.int64).max, device=xy.device)
+    key = torch.full((size * size,), _UNSEEN, device=xy.device)
     total = pixels.cumsum(0)
     start = 0
     while start < len(faces):
@@ -173,8 +186,12 @@ def _reference_image(xy: Tensor, depth: Tensor, usable: Tensor, faces: Tensor, s
         packed = ((value[inside] + 1) * 0.5 * _DEPTH_STEPS).long() << _ID_BITS | face[inside]
         key.scatter_reduce_(0, (row * size + column)[inside], packed, "amin")
         start = stop
-    ids = torch.where(key == torch.iinfo(torch.int64).max, -1, key & ((1 << _ID_BITS) - 1))
-    return ids.int().view(size, size)
+    return _unpacked(key).view(size, size)
+
+
+def _unpacked(nearest: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """The triangle ids, int32, in numbers that hold depth and id."""
+    return torch.where(nearest == _UNSEEN, -1, nearest & ((1 << _ID_BITS) - 1)).int()
 
 
 @lru_cache(maxsize=1)

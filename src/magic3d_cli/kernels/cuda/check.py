@@ -12,6 +12,7 @@ from magic3d_cli.kernels.cuda import operations
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 from magic3d_cli.kernels.hash_encode import hash_encode_reference, level_resolutions
 from magic3d_cli.kernels.march import composite_reference, march_reference
+from magic3d_cli.kernels.rasterize import rasterize_compiled, rasterize_reference
 
 
 def verify(kernels: Kernels) -> None:
@@ -44,6 +45,13 @@ def verify(kernels: Kernels) -> None:
         (20 * random(len(t)), random(len(t), 5)),
         random,
     )
+    centre = 2.4 * random(2, 200, 1, 3) - 1.2  # some triangles reach beyond the image, some vertices behind the camera
+    corner = centre + 0.4 * (random(2, 200, 3, 3) - 0.5)
+    clip = torch.cat([corner.reshape(2, 600, 3), random(2, 600, 1) + 0.5], -1)
+    clip[:, ::50, 3] = -1
+    faces = torch.arange(600, device=kernels.device).view(200, 3)
+    if not torch.equal(rasterize_compiled(kernels, clip, faces, 64), rasterize_reference(clip, faces, 64)):
+        raise RuntimeError("the compiled rasterize draws other triangles than PyTorch")
 
 
 def _compare(

@@ -1,7 +1,7 @@
-// The coarse stage's hot operations for NVIDIA GPUs: the twins of the numba kernels in hash_encode.py and march.py.
+// The hot operations for NVIDIA GPUs: the twins of the numba kernels in hash_encode.py, march.py and rasterize.py.
 //
 // NVRTC compiles this file when it is first needed (nvrtc.py); the tests also compile it as C++ and run it on the CPU.
-// Hence no headers, and nothing of CUDA beyond thread indices and atomicAdd. Arrays are contiguous and row-major.
+// Hence no headers, and nothing of CUDA beyond thread indices and atomics. Arrays are contiguous and row-major.
 
 typedef long long i64;
 typedef unsigned int u32;
@@ -212,4 +212,66 @@ extern "C" __global__ void composite_backward(
         grad_density[n] = (grad_density[n] * by_weight - behind) * delta[n];
         behind += weights[n] * by_weight;
     }
+}
+
+// ---- visible triangles ----
+
+// As in rasterize.py.
+const i64 SUBPIXEL = 256, DEPTH_STEPS = 1 << 30, ID_BITS = 31;
+
+__device__ inline i64 at_least(i64 a, i64 b) { return a < b ? b : a; }
+__device__ inline i64 at_most(i64 a, i64 b) { return a < b ? a : b; }
+
+// First and last of `size` pixels whose centres, at (n + 1/2) SUBPIXEL, lie between the least and the greatest of three.
+__device__ inline void pixels_between(i64 a, i64 b, i64 c, i64 size, i64 &first, i64 &last)
+{
+    const i64 low = at_most(a, at_most(b, c)), high = at_least(a, at_least(b, c));
+    first = low <= SUBPIXEL / 2 ? 0 : (low + SUBPIXEL / 2 - 1) / SUBPIXEL;  // division of what is not negative: floors
+    last = high < SUBPIXEL / 2 ? -1 : at_most(size - 1, (high - SUBPIXEL / 2) / SUBPIXEL);
+}
+
+// 1 if a triangle of positive area (y down) owns the points on this edge: a top or a left edge.
+__device__ inline i64 owns(i64 dx, i64 dy) { return dy < 0 || (dy == 0 && dx > 0); }
+
+// Threads share out the rows of a triangle, so that a large one does not keep a single thread busy; images along y.
+extern "C" __global__ void rasterize(
+    const i64 *__restrict__ xy,        // images vertices 2, subpixels, y down
+    const double *__restrict__ depth,  // images vertices
+    const bool *__restrict__ usable,   // images vertices
+    const i64 *__restrict__ faces,     // count 3
+    i64 count, i64 vertices, i64 size, i64 threads_each,
+    i64 *__restrict__ nearest)  // images size size: depth and id in one number, the largest at first
+{
+    const i64 f = thread_index() / threads_each, image = blockIdx.y;
+    if (f >= count) return;
+    i64 x[3], y[3];
+    double z[3];
+    for (int corner = 0; corner < 3; ++corner) {
+        const i64 vertex = image * vertices + faces[3 * f + corner];
+        if (!usable[vertex]) return;
+        x[corner] = xy[2 * vertex];
+        y[corner] = xy[2 * vertex + 1];
+        z[corner] = depth[vertex];
+    }
+    i64 left, right, top, bottom;
+    pixels_between(x[0], x[1], x[2], size, left, right);
+    pixels_between(y[0], y[1], y[2], size, top, bottom);
+    i64 area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]);
+    if (left > right || top > bottom || area == 0) return;
+    const int second = area < 0 ? 2 : 1, third = 3 - second;  // one winding for all
+    const i64 ax = x[0], ay = y[0], bx = x[second], by = y[second], cx = x[third], cy = y[third];
+    area = area < 0 ? -area : area;
+    const i64 own_a = owns(cx - bx, cy - by), own_b = owns(ax - cx, ay - cy), own_c = owns(bx - ax, by - ay);
+    for (i64 row = top + thread_index() % threads_each; row <= bottom; row += threads_each)
+        for (i64 column = left; column <= right; ++column) {
+            const i64 px = column * SUBPIXEL + SUBPIXEL / 2, py = row * SUBPIXEL + SUBPIXEL / 2;
+            const i64 a = (cx - bx) * (py - by) - (cy - by) * (px - bx);
+            const i64 b = (ax - cx) * (py - cy) - (ay - cy) * (px - cx);
+            const i64 c = (bx - ax) * (py - ay) - (by - ay) * (px - ax);
+            if (a + own_a <= 0 || b + own_b <= 0 || c + own_c <= 0) continue;
+            const double value = ((double)a * z[0] + (double)b * z[second] + (double)c * z[third]) / (double)area;
+            if (value < -1.0 || value > 1.0) continue;
+            const i64 key = (i64)((value + 1.0) * 0.5 * (double)DEPTH_STEPS) << ID_BITS | f;
+            atomicMin(&nearest[(image * size + row) * size + column], key);
+        }
 }

@@ -1,4 +1,4 @@
-"""Hash encoding, marching and compositing by the compiled kernels: same arguments, same results as the references."""
+"""The hot operations by the compiled kernels: arguments and results as those of their references."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from torch import Tensor
 
 from magic3d_cli.kernels import lattice_points
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
+
+_THREADS_EACH = 4
+"""That share out a triangle's rows: most are a few pixels high."""
 
 
 def hash_encode(
@@ -53,6 +56,24 @@ def composite(
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R"], Float[Tensor, "N"]]:
     """`kernels.march.composite` for float32."""
     return _Composite.apply(kernels, density, values, delta, offsets)
+
+
+def rasterize(
+    kernels: Kernels,
+    xy: Int[Tensor, "B V 2"],
+    depth: Float[Tensor, "B V"],
+    usable: Bool[Tensor, "B V"],
+    faces: Int[Tensor, "F 3"],
+    nearest: Int[Tensor, "B H W"],
+) -> None:
+    """Lower `nearest`, depth and id in one number, to the nearest triangle's: the kernel of `rasterize_compiled`.
+
+    All contiguous; `xy`, `faces` and `nearest` int64, `depth` float64.
+    """
+    images, size, _ = nearest.shape
+    threads = (len(faces) * _THREADS_EACH, images)
+    rest = (len(faces), xy.shape[1], size, _THREADS_EACH)
+    kernels.launch("rasterize", threads, xy, depth, usable, faces, *rest, nearest)
 
 
 class _HashEncode(torch.autograd.Function):
