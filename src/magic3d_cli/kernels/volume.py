@@ -63,7 +63,7 @@ def composite_volume_reference(
     depth = start[:, None, None] + along * step  # B R S
     points = (origins[:, None, None] + depth[..., None] * directions[:, :, None]) / extent
     # grid_sample's x, y, z run over the last, second last and third last dimension: z, x, y of the world.
-    grid = points[..., [2, 0, 1]].reshape(count, views // count * rays, samples, 1, 3)
+    grid = points.roll(1, -1).reshape(count, views // count * rays, samples, 1, 3)
     taken = F.grid_sample(volume.movedim(-1, 1), grid, padding_mode="border", align_corners=False)
     taken = taken.view(count, -1, views // count, rays, samples).transpose(1, 2).flatten(0, 1)
     raw = taken[:, 0]
