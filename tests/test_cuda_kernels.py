@@ -108,7 +108,8 @@ def test_kernels_are_compiled_once_and_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(found, Kernels) and cuda.refusal(GPU) is None
     fails(monkeypatch, nvrtc, "compile_source", RuntimeError("compiled again"))
     assert cuda.kernels_on(torch.device("cuda")) is found
-    assert bench.kernels("cuda")[bench.SCENE_KERNELS] == "NVRTC"
+    told = bench.kernels("cuda")
+    assert told[bench.ENCODING] == told[bench.MARCHING] == "NVRTC"
 
 
 @pytest.mark.usefixtures("gpu")
@@ -128,7 +129,8 @@ def test_kernels_that_fail_are_not_used_and_the_reason_is_told(
     with pytest.warns(RuntimeWarning, match="plain PyTorch does the work"):
         assert cuda.kernels_on(GPU) is None
     assert cuda.refusal(GPU) == str(error)
-    assert bench.kernels("cuda")[bench.SCENE_KERNELS] == f"PyTorch ({error})"
+    told = bench.kernels("cuda")
+    assert told[bench.ENCODING] == told[bench.MARCHING] == f"PyTorch ({error})"
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="GPU", total_memory=8e9))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     assert str(error) in str(doctor.examine()["kernels"])

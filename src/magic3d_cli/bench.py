@@ -22,7 +22,7 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.kernels.cuda import refusal
+from magic3d_cli.kernels.cuda import refusal, tinycudann_on, tinycudann_refusal
 from magic3d_cli.kernels.rasterize import nvdiffrast
 from magic3d_cli.run.ledger import peak_memory
 from magic3d_cli.run.observer import Observer
@@ -34,7 +34,7 @@ Load = Callable[[str, GuidanceSettings], ScoreDistillation]
 """(stage, settings) -> its objective, with the prior loaded."""
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
-SCENE_KERNELS = "hash encoding, ray marching and compositing"
+ENCODING, MARCHING, TRIANGLES = "hash encoding", "ray marching and compositing", "visible triangles"
 BALL_STEPS, BALL_RADIUS = 60, 0.4
 """Steps that make the scene that is measured; half-width of what they make, of the box's half-side."""
 
@@ -93,10 +93,14 @@ def run(presets: list[Settings], load: Load, device: str, steps: int, views: int
 def kernels(device: str) -> dict[str, str]:
     """What does the hot operations on this device."""
     if device == "cpu":
-        return {SCENE_KERNELS: "numba", "visible triangles": "numba"}
-    reason = refusal(torch.device(device))
-    scene = "NVRTC" if reason is None else f"PyTorch ({reason})"
-    return {SCENE_KERNELS: scene, "visible triangles": "PyTorch" if nvdiffrast() is None else "nvdiffrast"}
+        return dict.fromkeys((ENCODING, MARCHING, TRIANGLES), "numba")
+    where = torch.device(device)
+    reason, wrong = refusal(where), tinycudann_refusal(where)
+    marching = "NVRTC" if reason is None else f"PyTorch ({reason})"
+    encoding = "tinycudann" if tinycudann_on(where) else marching
+    if wrong is not None:
+        encoding += f", not tinycudann ({wrong})"
+    return {ENCODING: encoding, MARCHING: marching, TRIANGLES: "PyTorch" if nvdiffrast() is None else "nvdiffrast"}
 
 
 def ball(
