@@ -51,8 +51,9 @@ def backend(name: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
             pytest.skip("there is no GPU")
         kernels = kernels_on(torch.device("cuda"))
         assert kernels is not None, refusal(torch.device("cuda"))
-        rasterized = partial(rasterize.rasterize_compiled, kernels)  # not nvdiffrast, which may be there
-        return Backend("cuda", hash_encode.hash_encode, march.march, march.composite, rasterized)
+        # Neither tinycudann nor nvdiffrast, which may be there: they have tests and tolerances of their own.
+        hashed, rasterized = (partial(f, kernels) for f in (operations.hash_encode, rasterize.rasterize_compiled))
+        return Backend("cuda", hashed, march.march, march.composite, rasterized)
     return Backend("cpu", hash_encode.hash_encode, march.march, march.composite, rasterize.rasterize)
 
 

@@ -101,10 +101,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(nvrtc, "compile_source", lambda _: b"")
     monkeypatch.setattr(Kernels, "__init__", lambda *_: None)
     monkeypatch.setattr(check, "verify", lambda _: None)
+    monkeypatch.setitem(sys.modules, "tinycudann", None)  # not installed: test_tinycudann.py
     monkeypatch.delenv(cuda.SWITCH, raising=False)
-    cuda._found.cache_clear()
+    for cached in (cuda._found, cuda._tinycudann):
+        cached.cache_clear()
     yield
-    cuda._found.cache_clear()
+    for cached in (cuda._found, cuda._tinycudann):
+        cached.cache_clear()
 
 
 @pytest.mark.usefixtures("gpu")

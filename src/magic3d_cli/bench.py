@@ -22,8 +22,8 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.kernels.cuda import refusal
-from magic3d_cli.kernels.rasterize import nvdiffrast
+from magic3d_cli.kernels.cuda import refusal, tinycudann_on, tinycudann_refusal
+from magic3d_cli.kernels.rasterize import nvdiffrast_on, nvdiffrast_refusal
 from magic3d_cli.run.ledger import peak_memory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.settings import GuidanceSettings, Settings
@@ -34,7 +34,7 @@ Load = Callable[[str, GuidanceSettings], ScoreDistillation]
 """(stage, settings) -> its objective, with the prior loaded."""
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
-SCENE_KERNELS = "hash encoding, ray marching and compositing"
+ENCODING, MARCHING, TRIANGLES = "hash encoding", "ray marching and compositing", "visible triangles"
 BALL_STEPS, BALL_RADIUS = 60, 0.4
 """Steps that make the scene that is measured; half-width of what they make, of the box's half-side."""
 
@@ -93,10 +93,19 @@ def run(presets: list[Settings], load: Load, device: str, steps: int, views: int
 def kernels(device: str) -> dict[str, str]:
     """What does the hot operations on this device."""
     if device == "cpu":
-        return {SCENE_KERNELS: "numba", "visible triangles": "numba"}
-    reason = refusal(torch.device(device))
+        return dict.fromkeys((ENCODING, MARCHING, TRIANGLES), "numba")
+    where = torch.device(device)
+    reason = refusal(where)
     ours = "NVRTC" if reason is None else f"PyTorch ({reason})"
-    return {SCENE_KERNELS: ours, "visible triangles": ours if nvdiffrast() is None else "nvdiffrast"}
+
+    def told(library: str, used: bool, wrong: str | None) -> str:
+        return library if used else ours if wrong is None else f"{ours}, not {library} ({wrong})"
+
+    return {
+        ENCODING: told("tinycudann", tinycudann_on(where), tinycudann_refusal(where)),
+        MARCHING: ours,
+        TRIANGLES: told("nvdiffrast", nvdiffrast_on(where), nvdiffrast_refusal(where)),
+    }
 
 
 def ball(

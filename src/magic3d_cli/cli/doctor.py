@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,19 @@ from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import put
 
 PACKAGES = ("torch", "diffusers", "transformers", "numba", "xatlas", "pygltflib", "trimesh")
-NVDIFFRAST = (
-    "nvdiffrast (licence: research and evaluation only) would find visible triangles faster; with nvcc installed: "
-    "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
-)
-TINYCUDANN = (
-    "installed, not used: its grids and networks hold other parameters than a checkpoint's, so that what is made "
-    "with it could not be opened without it"
-)
+OPTIONAL = {
+    "nvdiffrast": (
+        "nvdiffrast (licence: research and evaluation only) would find visible triangles, whether faster is not "
+        "measured; with nvcc installed: pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
+    ),
+    # Its setup.py needs pkg_resources, which newer versions of setuptools lack.
+    "tinycudann": (
+        "tinycudann (licence: BSD-3-Clause) would do the hash encoding, whether faster is not measured; with nvcc "
+        'installed: pip install "setuptools<81" && '
+        "pip install --no-build-isolation git+https://github.com/NVlabs/tiny-cuda-nn#subdirectory=bindings/torch"
+    ),
+}
+"""Packages that a GPU can do without, and what is said where they are missing."""
 ROOM = 10e9  # bytes
 
 
@@ -51,6 +57,9 @@ def examine() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             faults.append(f"{package} is missing; next: pip install --force-reinstall magic3d")
+    for package in OPTIONAL:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     found: dict[str, Any] = {"system": f"{platform.system()} {platform.machine()}", "versions": versions}
     advice: list[str] = []
     if not faults:
@@ -73,8 +82,6 @@ def _machine(advice: list[str]) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(0)
         told["gpu"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
         told["gpus"] = torch.cuda.device_count()
-        if importlib.util.find_spec("tinycudann") is not None:
-            told["tinycudann"] = TINYCUDANN
     elif torch.version.cuda is None:
         told["gpu"] = "none that PyTorch can use: this is its CPU build"
         if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
@@ -83,8 +90,9 @@ def _machine(advice: list[str]) -> dict[str, Any]:
         told["gpu"] = "none that PyTorch can use"
     told["kernels"] = kernels(device)
     told["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
-    if device == "cuda" and told["kernels"]["visible triangles"] != "nvdiffrast":
-        advice.append(NVDIFFRAST)
+    for package, line in OPTIONAL.items() if device == "cuda" else ():
+        if importlib.util.find_spec(package) is None:
+            advice.append(line)
     return told
 
 

@@ -55,10 +55,11 @@ def follows() -> bool:
 
 
 def choose_device(name: str, tell: Callable[[str], None]) -> str:
-    """ "cpu" or "cuda"; tells what makes it slower. Raises EnvironmentFault when there is no GPU for what was asked."""
+    """ "cpu" or "cuda"; tells what is not used. Raises EnvironmentFault when there is no GPU for what was asked."""
     import torch
 
-    from magic3d_cli.kernels.cuda import refusal
+    from magic3d_cli.kernels.cuda import refusal, tinycudann_refusal
+    from magic3d_cli.kernels.rasterize import nvdiffrast_refusal
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -67,10 +68,13 @@ def choose_device(name: str, tell: Callable[[str], None]) -> str:
             "Use --device cpu, or install a CUDA build of PyTorch: https://pytorch.org/get-started",
         )
     chosen = "cuda" if available and name != "cpu" else "cpu"
-    # Of torchrun's processes only the first asks here: the others have not taken their own GPU yet.
-    reason = None if follows() else refusal(torch.device(chosen))
-    if reason is not None:
+    if follows():  # of torchrun's processes only the first asks: the others have not taken their own GPU yet
+        return chosen
+    if (reason := refusal(torch.device(chosen))) is not None:
         tell(f"Plain PyTorch does the work of the CUDA kernels, which is slower: {reason}")
+    for library, wrong in (("tinycudann", tinycudann_refusal), ("nvdiffrast", nvdiffrast_refusal)):
+        if (reason := wrong(torch.device(chosen))) is not None:
+            tell(f"{library} is not used: {reason}")
     return chosen
 
 

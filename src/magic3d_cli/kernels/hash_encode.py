@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from magic3d_cli.kernels import NUMBA_LOCK
-from magic3d_cli.kernels.cuda import kernels_on, operations
+from magic3d_cli.kernels import NUMBA_LOCK, tinycudann
+from magic3d_cli.kernels.cuda import kernels_on, operations, tinycudann_on
 from magic3d_cli.kernels.cuda.nvrtc import MOST_LEVELS
 
 _PRIME_Y, _PRIME_Z = 2654435761, 805459861  # [Instant-NGP, section 3]; the first prime is 1
@@ -43,6 +43,8 @@ def hash_encode(
     if table.dtype == torch.float32:
         if table.device.type == "cpu":
             return _HashEncode.apply(points, table, resolutions, known)
+        if table.shape[2] in tinycudann.WIDTHS and tinycudann_on(table.device):
+            return tinycudann.hash_encode(points, table, resolutions, known)
         kernels = kernels_on(table.device)
         if kernels is not None and len(resolutions) <= MOST_LEVELS:
             return operations.hash_encode(kernels, points, table, resolutions, known)

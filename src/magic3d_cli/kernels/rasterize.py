@@ -9,7 +9,8 @@ too and ties go to the lower index; hence the CPU and CUDA kernels and the refer
 from __future__ import annotations
 
 import importlib.util
-from functools import lru_cache
+import warnings
+from functools import lru_cache, partial
 from typing import Any
 
 import numba
@@ -19,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
-from magic3d_cli.kernels.cuda import kernels_on, operations
+from magic3d_cli.kernels.cuda import asked, kernels_on, operations
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 
 SUBPIXEL = 256
@@ -48,8 +49,8 @@ def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
     clip = clip.detach()
     if faces.shape[0] == 0:
         return torch.full((clip.shape[0], size, size), -1, dtype=torch.int32, device=clip.device)
-    if clip.is_cuda and nvdiffrast() is not None and size % 8 == 0 and size <= 2048:
-        return _rasterize_nvdiffrast(clip, faces, size)
+    if nvdiffrast_on(clip.device) and size % 8 == 0 and size <= 2048:
+        return _rasterize_nvdiffrast(_nvdiffrast(), clip, faces, size)
     if clip.device.type != "cpu":
         kernels = kernels_on(clip.device)
         return rasterize_compiled(kernels, clip, faces, size) if kernels else rasterize_reference(clip, faces, size)
@@ -194,21 +195,37 @@ def _unpacked(nearest: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     return torch.where(nearest == _UNSEEN, -1, nearest & ((1 << _ID_BITS) - 1)).int()
 
 
+def nvdiffrast_on(device: torch.device) -> bool:
+    """Whether nvdiffrast finds the visible triangles on a device."""
+    return device.type == "cuda" and isinstance(_nvdiffrast(), tuple)
+
+
+def nvdiffrast_refusal(device: torch.device) -> str | None:
+    """What is wrong with nvdiffrast on a device; None where it is used, not installed, or not asked for."""
+    found = _nvdiffrast() if device.type == "cuda" else None
+    return found if isinstance(found, str) else None
+
+
 @lru_cache(maxsize=1)
-def nvdiffrast() -> Any:
-    """nvdiffrast's torch module and a CUDA context for it, or None where it is not installed."""
-    if importlib.util.find_spec("nvdiffrast") is None:
+def _nvdiffrast() -> tuple[Any, Any] | str | None:
+    """Its torch module and a CUDA context for it, if it draws what plain PyTorch draws; or what is wrong."""
+    from magic3d_cli.kernels.cuda import check
+
+    if asked() or importlib.util.find_spec("nvdiffrast") is None:
         return None
     try:
         import nvdiffrast.torch as module
 
-        return module, module.RasterizeCudaContext()
-    except (ImportError, OSError, RuntimeError):
-        return None
+        found = module, module.RasterizeCudaContext()
+        check.verify_nvdiffrast(partial(_rasterize_nvdiffrast, found), torch.device("cuda"))
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        warnings.warn(f"nvdiffrast is not used: {error}", RuntimeWarning, stacklevel=2)
+        return str(error).partition("\n")[0]
+    return found
 
 
-def _rasterize_nvdiffrast(clip: Tensor, faces: Tensor, size: int) -> Tensor:
-    module, context = nvdiffrast()
+def _rasterize_nvdiffrast(nvdiffrast: Any, clip: Tensor, faces: Tensor, size: int) -> Tensor:
+    module, context = nvdiffrast
     buffer, _ = module.rasterize(
         context, clip.float().contiguous(), faces.int().contiguous(), (size, size), grad_db=False
     )

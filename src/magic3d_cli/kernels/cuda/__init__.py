@@ -1,11 +1,13 @@
-"""Kernels in CUDA C++ for NVIDIA GPUs, compiled on the user's machine without a compiler, and whether to use them.
+"""Kernels in CUDA C++ for NVIDIA GPUs, compiled on the user's machine without a compiler, and what is used on a GPU.
 
-They are used where they compile and do on this GPU what plain PyTorch does; otherwise plain PyTorch is, and the
-reason is told. Nothing happens before the first CUDA tensor.
+tinycudann encodes where it is installed and does on this GPU what plain PyTorch does. These kernels do the rest, and
+the encoding without tinycudann, where they compile and do what plain PyTorch does; otherwise plain PyTorch is used. The
+reasons are told. Nothing happens before the first CUDA tensor.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from functools import lru_cache
@@ -17,7 +19,8 @@ from magic3d_cli.kernels.cuda import nvrtc
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 
 SWITCH = "MAGIC3D_KERNELS"
-"""Environment variable: "torch" keeps plain PyTorch, "nvrtc" (the default) allows these kernels."""
+"""Environment variable: "torch" keeps plain PyTorch, "nvrtc" allows these kernels; unset, tinycudann and nvdiffrast are
+allowed too."""
 
 
 def kernels_on(device: torch.device) -> Kernels | None:
@@ -32,10 +35,46 @@ def refusal(device: torch.device) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def tinycudann_on(device: torch.device) -> bool:
+    """Whether tinycudann does the hash encoding on a device."""
+    return device.type == "cuda" and _tinycudann(_index(device)) is True
+
+
+def tinycudann_refusal(device: torch.device) -> str | None:
+    """What is wrong with tinycudann on a device; None where it is used, not installed, or not asked for."""
+    found = _tinycudann(_index(device)) if device.type == "cuda" else None
+    return found if isinstance(found, str) else None
+
+
 def _choice(device: torch.device) -> Kernels | str | None:
-    if device.type != "cuda":
-        return None
-    return _found(torch.cuda.current_device() if device.index is None else device.index)
+    return _found(_index(device)) if device.type == "cuda" else None
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def asked() -> str:
+    """What SWITCH says, "" where nothing. Raises UsageError for what it cannot say."""
+    value = os.environ.get(SWITCH, "")
+    if value not in ("", "nvrtc", "torch"):
+        raise UsageError(f'{SWITCH}="{value}" is unknown.', f"Set it to nvrtc or torch, or unset {SWITCH}.")
+    return value
+
+
+@lru_cache
+def _tinycudann(index: int) -> bool | str:
+    """Whether it is there and allowed and, compared once for each device, does what PyTorch does; or what is wrong."""
+    from magic3d_cli.kernels.cuda import check
+
+    if asked() or importlib.util.find_spec("tinycudann") is None:
+        return False
+    try:
+        check.verify_tinycudann(torch.device("cuda", index))
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # OSError: it was built for another GPU
+        warnings.warn(f"tinycudann is not used: {error}", RuntimeWarning, stacklevel=2)
+        return str(error).partition("\n")[0]
+    return True
 
 
 @lru_cache
@@ -43,11 +82,8 @@ def _found(index: int) -> Kernels | str:
     """Compiled, loaded and compared with PyTorch, once for each device; or the reason why not."""
     from magic3d_cli.kernels.cuda import check  # compares with the references, whose files import this one
 
-    asked = os.environ.get(SWITCH) or "nvrtc"
-    if asked == "torch":
+    if asked() == "torch":
         return f"{SWITCH}=torch"
-    if asked != "nvrtc":
-        raise UsageError(f'{SWITCH}="{asked}" is unknown.', f"Set it to nvrtc or torch, or unset {SWITCH}.")
     device = torch.device("cuda", index)
     try:
         major, minor = torch.cuda.get_device_capability(device)

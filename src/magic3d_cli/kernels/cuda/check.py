@@ -1,36 +1,31 @@
-"""Whether compiled kernels do what plain PyTorch does: values and gradients on small random input."""
+"""Whether compiled kernels and tinycudann do what plain PyTorch does: values and gradients on small random input."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from magic3d_cli.kernels import tinycudann
 from magic3d_cli.kernels.cuda import operations
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 from magic3d_cli.kernels.hash_encode import hash_encode_reference, level_resolutions
 from magic3d_cli.kernels.march import composite_reference, march_reference
 from magic3d_cli.kernels.rasterize import rasterize_compiled, rasterize_reference
 
+SAME_PIXELS = 0.95
+"""Share of a picture's pixels in which nvdiffrast sees what the reference sees, at least."""
+Random = Callable[..., Tensor]
+"""Shape -> uniform in [0, 1)."""
+
 
 def verify(kernels: Kernels) -> None:
     """Raises RuntimeError that names the operation which differs from its reference on the kernels' device."""
-    generator = torch.Generator().manual_seed(0)  # its own: a run's random numbers do not depend on this
-
-    def random(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator).to(kernels.device)
-
-    resolutions = level_resolutions(4, 4, 2048)  # one dense level, three hashed
-    points, table = random(999, 3) * 1.2 - 0.1, random(4, 2**10, 2)
-    _compare(
-        "hash_encode",
-        lambda table: (operations.hash_encode(kernels, points, table, resolutions),),
-        lambda table: (hash_encode_reference(points, table, resolutions),),
-        (table,),
-        random,
-    )
+    random = _random(kernels.device)
+    _compare_encoding("the compiled hash_encode", partial(operations.hash_encode, kernels), random)
     directions = torch.nn.functional.normalize(random(999, 3) - 0.5, dim=-1)
     rays = (3 * random(999, 3) - 1.5, directions, random(12, 12, 12) < 0.3, 0.05, random(999))
     points, ray, t, offsets = operations.march(kernels, *rays)
@@ -39,19 +34,57 @@ def verify(kernels: Kernels) -> None:
     if not (same and _close(points, expected.points) and _close(t, expected.t)):
         raise RuntimeError("the compiled march takes other samples than PyTorch")
     _compare(
-        "composite",
+        "the compiled composite",
         lambda density, values: operations.composite(kernels, density, values, expected.delta, offsets),
         lambda density, values: composite_reference(density, values, expected.delta, offsets),
         (20 * random(len(t)), random(len(t), 5)),
         random,
     )
-    centre = 2.4 * random(2, 200, 1, 3) - 1.2  # some triangles reach beyond the image, some vertices behind the camera
-    corner = centre + 0.4 * (random(2, 200, 3, 3) - 0.5)
-    clip = torch.cat([corner.reshape(2, 600, 3), random(2, 600, 1) + 0.5], -1)
-    clip[:, ::50, 3] = -1
-    faces = torch.arange(600, device=kernels.device).view(200, 3)
+    clip, faces = _triangles(random)
+    clip[:, ::50, 3] = -1  # some vertices behind the camera
     if not torch.equal(rasterize_compiled(kernels, clip, faces, 64), rasterize_reference(clip, faces, 64)):
         raise RuntimeError("the compiled rasterize draws other triangles than PyTorch")
+
+
+def verify_tinycudann(device: torch.device) -> None:
+    """Raises RuntimeError where tinycudann does not encode as PyTorch does; whatever it raises where it cannot work."""
+    _compare_encoding("tinycudann's hash_encode", tinycudann.hash_encode, _random(device), tinycudann.TOLERANCE)
+
+
+def verify_nvdiffrast(rasterize: Callable[[Tensor, Tensor, int], Tensor], device: torch.device) -> None:
+    """Raises RuntimeError where `rasterize`, by nvdiffrast, draws other triangles than PyTorch.
+
+    Pixels on edges may differ: it snaps vertices to a coarser grid.
+    """
+    clip, faces = _triangles(_random(device))
+    if (rasterize(clip, faces, 64) == rasterize_reference(clip, faces, 64)).float().mean() < SAME_PIXELS:
+        raise RuntimeError("nvdiffrast draws other triangles than PyTorch")
+
+
+def _triangles(random: Random) -> tuple[Tensor, Tensor]:
+    """Two images' vertices in clip space, some beyond the image, and faces."""
+    corner = 2.4 * random(2, 200, 1, 3) - 1.2 + 0.4 * (random(2, 200, 3, 3) - 0.5)
+    clip = torch.cat([corner.view(2, 600, 3), random(2, 600, 1) + 0.5], -1)
+    clip[..., 2] *= 0.3  # within the visible depth
+    return clip, torch.arange(600, device=clip.device).view(200, 3)
+
+
+def _random(device: torch.device) -> Random:
+    generator = torch.Generator().manual_seed(0)  # its own: a run's random numbers do not depend on this
+    return lambda *shape: torch.rand(shape, generator=generator).to(device)
+
+
+def _compare_encoding(name: str, encode: Callable[..., Tensor], random: Random, atol: float = 1e-5) -> None:
+    resolutions = level_resolutions(4, 4, 2048)  # one dense level, three hashed
+    points, table = random(999, 3) * 1.2 - 0.1, random(4, 2**10, 2)
+    _compare(
+        name,
+        lambda table: (encode(points, table, resolutions),),
+        lambda table: (hash_encode_reference(points, table, resolutions),),
+        (table,),
+        random,
+        atol,
+    )
 
 
 def _compare(
@@ -59,7 +92,8 @@ def _compare(
     fast: Callable[..., tuple[Tensor, ...]],
     slow: Callable[..., tuple[Tensor, ...]],
     inputs: tuple[Tensor, ...],
-    random: Callable[..., Tensor],
+    random: Random,
+    atol: float = 1e-5,
 ) -> None:
     """Outputs, and the gradient of their inner product with random cotangents."""
     results: list[Any] = []
@@ -70,9 +104,9 @@ def _compare(
             outputs = operation(*leaves)
             cotangents = cotangents or [random(*x.shape) for x in outputs]
             results.append((*outputs, *torch.autograd.grad(outputs, leaves, cotangents)))
-    if not all(_close(a, b) for a, b in zip(*results, strict=True)):
-        raise RuntimeError(f"the compiled {name} differs from PyTorch's")
+    if not all(_close(a, b, atol) for a, b in zip(*results, strict=True)):
+        raise RuntimeError(f"{name} differs from PyTorch's")
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+def _close(a: Tensor, b: Tensor, atol: float = 1e-5) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=atol)
