@@ -174,6 +174,8 @@ def test_each_kind_of_failure_has_its_exit_code(capsys: pytest.CaptureFixture[st
             MemoryError(),
             torch.OutOfMemoryError("CUDA out of memory"),
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+            RuntimeError("CUDA error: out of memory"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         ],
         130: [KeyboardInterrupt()],
     }

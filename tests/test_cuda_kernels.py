@@ -42,7 +42,7 @@ needs_nvrtc = pytest.mark.skipif(sys.platform == "darwin", reason="NVIDIA makes 
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"])
 def test_the_source_compiles(architecture: str) -> None:
     cubin = nvrtc.compile_source(architecture)
     assert cubin.startswith(b"\x7fELF")

@@ -121,18 +121,42 @@ def distil(objective, seed: int = 0, views: int = 2) -> torch.Tensor:
     return images.grad
 
 
+def is_compiled(network: torch.nn.Module) -> bool:
+    return hasattr(network.forward, "_torchdynamo_orig_callable")
+
+
 def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told) -> None:
     plain, fast = objective(folder / "open", told, "draft"), objective(folder / "open", told)
     assert not told and not plain.settings.compile and fast.settings.compile
     for seed in (0, 1):
         torch.testing.assert_close(distil(fast, seed), distil(plain, seed))
     for model in (fast.prior.network, fast.prior.vae.encoder):
-        assert model._compiled_call_impl is not None and not model._forward_pre_hooks
-    assert plain.prior.network._compiled_call_impl is None
+        assert is_compiled(model)
+    assert not is_compiled(plain.prior.network)
     assert [text.partition(" in ")[0] for text in told] == [
-        "Compiled the image encoder",
-        "Compiled the prior's network",
+        "Compiled the image encoder for batches of 2",
+        "Compiled the prior's network for batches of 4",
     ]
+
+
+def test_smaller_batches_are_compiled_anew_and_told(folder, told) -> None:
+    fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
+    for views in (2, 1, 2):
+        torch.testing.assert_close(distil(fast, views=views), distil(plain, views=views))
+    assert [text.partition(" in ")[0].rpartition(" ")[2] for text in told] == ["2", "4", "1", "2"]
+
+
+def test_what_fails_to_compile_for_smaller_batches_goes_on_as_it_is(folder, told, monkeypatch) -> None:
+    fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
+    distil(fast)
+
+    def broken(network, args, kwargs) -> None:
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(compiled, "_run", broken)
+    torch.testing.assert_close(distil(fast, views=1), distil(plain, views=1))
+    assert len(told) == 4 and all("uncompiled" in text for text in told[2:])
+    assert not is_compiled(fast.prior.network)
 
 
 def test_what_fails_to_compile_runs_as_it_is_and_the_reason_is_told(folder, told, monkeypatch) -> None:
@@ -142,7 +166,7 @@ def test_what_fails_to_compile_runs_as_it_is_and_the_reason_is_told(folder, told
     monkeypatch.setattr(compiled, "BACKEND", broken)
     fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
     torch.testing.assert_close(distil(fast), distil(plain))
-    assert fast.prior.network._compiled_call_impl is None
+    assert not is_compiled(fast.prior.network)
     assert len(told) == 2 and all("uncompiled" in text and "C compiler" in text for text in told)
     distil(fast)
     assert len(told) == 2
@@ -160,7 +184,7 @@ def test_too_little_memory_while_compiling_is_left_to_smaller_batches(folder, to
     monkeypatch.setattr(compiled, "_run", short_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
         distil(fast, views=3)
-    assert not told and fast.prior.vae.encoder._compiled_call_impl is None
+    assert not told and not is_compiled(fast.prior.vae.encoder)
     distil(fast, views=1)
     assert sizes == [3, 1, 2] and len(told) == 2
 

@@ -24,12 +24,19 @@ def settings() -> Settings:
     return replace(tiny, coarse=coarse, fine=replace(tiny.fine, views=4))
 
 
-def grey(most: int) -> Objective:
+FULL = (
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+)
+
+
+def grey(most: int, error: Exception = FULL[0]) -> Objective:
     """Pulls every pixel to grey, in memory for `most` views."""
 
     def objective(images: Tensor, views, progress, generator) -> tuple[Tensor, dict[str, float]]:
         if len(images) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return 0.5 * (images - 0.5).square().sum() / len(images), {"seen": float(len(images))}
 
     return objective
@@ -78,6 +85,18 @@ def test_random_numbers_are_drawn_again_after_running_out() -> None:
     assert forgotten == [1]
     fresh = torch.Generator().manual_seed(0)
     assert torch.equal(drawn[0], torch.rand(3, generator=fresh))
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_however_it_is_told_full_memory_is_met_by_parts(error: Exception) -> None:
+    stage = CoarseStage(settings(), 0)
+    stage.run(grey(2, error), until=1)
+    assert stage.portions.at_once == 2
+
+
+def test_another_failure_is_not_tried_again_in_parts() -> None:
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        CoarseStage(settings(), 0).run(grey(2, RuntimeError("CUDA error: an illegal memory access")), until=1)
 
 
 def test_too_little_memory_for_a_single_view_is_an_error() -> None:

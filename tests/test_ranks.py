@@ -16,7 +16,8 @@ from tiny_priors import save_builtin
 from tiny_run import run_tiny, tiny_settings
 
 from magic3d_cli import ranks
-from magic3d_cli.errors import UsageError
+from magic3d_cli.cli import failures
+from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import load_prior
@@ -89,3 +90,40 @@ def test_views_that_cannot_be_shared_out_are_refused(monkeypatch: pytest.MonkeyP
     settings = replace(settings, coarse=replace(settings.coarse, views=6))
     with pytest.raises(UsageError, match="fine stage's 2 views"), ranks.joined("cpu", settings):
         pass
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    settings = replace(tiny_settings(), coarse=replace(tiny_settings().coarse, views=2))
+    with (
+        pytest.raises(EnvironmentFault, match="2 processes want a GPU each, and this machine has 1") as fault,
+        ranks.joined("cuda", settings),
+    ):
+        pass
+    assert "--nproc-per-node 1" in fault.value.next_step
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
+def test_what_all_processes_come_upon_is_said_once(rank: str, lines: int, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RANK", rank)
+    assert failures.explain(UsageError("There is no preset.", "Use draft.")) == 2
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+FOLLOW = """
+import torch, torch.distributed as dist
+from magic3d_cli.ranks import current
+dist.init_process_group("gloo")
+grid = [torch.full((3,), float(dist.get_rank())), torch.tensor([dist.get_rank() == 0])]
+current().follow(grid)
+assert grid[0].tolist() == [0.0] * 3 and grid[1].item(), grid
+dist.destroy_process_group()
+"""
+
+
+def test_the_others_take_over_what_the_first_has(tmp_path: Path) -> None:
+    (tmp_path / "follow.py").write_text(FOLLOW)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, str(tmp_path / "follow.py")], check=True, timeout=120)

@@ -6,14 +6,14 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from kernel_backends import Backend
 
 from magic3d_cli import bench
-from magic3d_cli.cli import session
+from magic3d_cli.cli import doctor, session
 from magic3d_cli.kernels import cuda
 from magic3d_cli.kernels import rasterize as rasterize_module
 from magic3d_cli.kernels.cuda import SWITCH, check
@@ -106,6 +106,15 @@ def test_what_is_wrong_with_nvdiffrast_is_told(stand_in: type[StandIn], monkeypa
     notes: list[str] = []
     session.choose_device("auto", notes.append)
     assert notes == ["nvdiffrast is not used: nvdiffrast draws other triangles than PyTorch"]
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_doctor_tells_the_licence_of_what_is_used(used: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(name="GPU", total_memory=8e9)
+    for name, value in (("is_available", True), ("device_count", 1), ("get_device_properties", gpu)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(bench, "kernels", lambda _: {bench.TRIANGLES: "nvdiffrast" if used else "NVRTC"})
+    assert ("research and evaluation only" in doctor.examine().get("nvdiffrast_licence", "")) == used
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -13,9 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_run import BallGuide, Recorder, run_tiny, tiny_settings, with_fine_steps
 
+from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
+from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.pipeline import Saved
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 from magic3d_cli.stage_report import StepReport
@@ -188,3 +192,27 @@ def test_a_preview_is_drawn_while_it_works(finished: Path) -> None:
         assert picture.width == 4 * picture.height
         red, green, _ = picture.convert("RGB").getpixel((picture.height // 2, picture.height // 2))
     assert red != green  # the ball, not the white backdrop
+
+
+def test_a_gpu_too_full_for_a_checkpoint_is_not_taken_for_a_foreign_one(copied: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FineStage, "from_state", full)
+    saved = Saved.load(copied.with_suffix(".run") / "fine.ckpt")
+    with pytest.raises(torch.OutOfMemoryError):
+        saved.stage(saved.settings, "cpu")
+
+
+def test_no_memory_for_a_preview_does_not_stop_the_run(tmp_path: Path, monkeypatch) -> None:
+    drawn: list[int] = []
+
+    def full(*_: object) -> None:
+        drawn.append(1)
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(CoarseStage, "render", full)
+    stopper = Stopper("coarse", 2)
+    with pytest.raises(Interrupted):
+        run_tiny(tmp_path / "ball.glb", observer=stopper, interrupts=stopper.interrupts)
+    assert drawn

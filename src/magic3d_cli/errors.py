@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+_FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+"""What PyTorch's CPU allocator, the CUDA driver, cuBLAS and cuDNN say; only CUDA's allocator has a class of its own."""
+
 
 class Magic3DError(Exception):
     """An expected failure, shown to the user without a traceback.
@@ -41,3 +46,11 @@ class Collapsed(Magic3DError):
     """The optimisation collapsed: an empty or solid volume, or no surface to extract."""
 
     exit_code = 5
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host ran out of memory."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)

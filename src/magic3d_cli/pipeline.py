@@ -16,7 +16,7 @@ from magic3d_cli import __version__
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.write import write
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.errors import UsageError
+from magic3d_cli.errors import UsageError, out_of_memory
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
@@ -70,6 +70,8 @@ class Saved:
         try:
             return kind.from_state(settings, self.tensors, self.header["state"], device)
         except (KeyError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
             raise _other_version(self.path, self.header) from error
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from magic3d_cli.errors import out_of_memory
 from magic3d_cli.ranks import current
 from magic3d_cli.views import Views
 
@@ -32,8 +33,8 @@ class Portions:
             compute: adds the gradient of its part, `rows` of the views and this `share` of their number.
             forget: clears gradients, before everything is computed again in smaller parts.
 
-        Raises torch.OutOfMemoryError when a single view is too much. Processes that share out a step agree on the
-        parts, because the random numbers that each draws depend on them.
+        An error that is `out_of_memory` is raised when a single view is too much. Processes that share out a step agree
+        on the parts, because the random numbers that each draws depend on them.
         """
         ranks, before = current(), generator.get_state()
         while True:
@@ -43,8 +44,8 @@ class Portions:
                 for first in range(0, len(views), at_once):
                     rows = slice(first, min(first + at_once, len(views)))
                     results.append(compute(views[rows], rows, (rows.stop - first) / len(views)))
-            except torch.OutOfMemoryError:
-                if at_once == 1:
+            except (RuntimeError, MemoryError) as error:
+                if at_once == 1 or not out_of_memory(error):
                     raise
                 short = True
             if not ranks.any(short):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from magic3d_cli.errors import UsageError
+from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
 from magic3d_cli.settings import Settings
 
@@ -66,6 +66,11 @@ class Ranks:
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view(tensor.shape))
 
+    def follow(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by those of the process that leads."""
+        for tensor in tensors if self.count > 1 else ():
+            dist.broadcast(tensor, 0)
+
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
         if self.count == 1:
@@ -84,7 +89,7 @@ def current() -> Ranks:
 def joined(device: str, settings: Settings) -> Iterator[Ranks]:
     """Meet the other processes that torchrun started, if it did.
 
-    Raises UsageError when a step's views cannot be shared out evenly.
+    Raises UsageError when a step's views cannot be shared out evenly, EnvironmentFault when there are not enough GPUs.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -97,6 +102,11 @@ def joined(device: str, settings: Settings) -> Iterator[Ranks]:
                 f"Use a --nproc-per-node that divides {settings.coarse.views} and {settings.fine.views}.",
             )
     if device == "cuda":
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if here > gpus:
+            raise EnvironmentFault(
+                f"{here} processes want a GPU each, and this machine has {gpus}.", f"Use --nproc-per-node {gpus}."
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:

@@ -20,9 +20,10 @@ from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import put
 
 PACKAGES = ("torch", "diffusers", "transformers", "numba", "xatlas", "pygltflib", "trimesh")
+LICENCE = "research and evaluation only"
 OPTIONAL = {
     "nvdiffrast": (
-        "nvdiffrast (licence: research and evaluation only) would find visible triangles, whether faster is not "
+        f"nvdiffrast (licence: {LICENCE}) would find visible triangles, whether faster is not "
         "measured; with nvcc installed: pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
     ),
     # Its setup.py needs pkg_resources, which newer versions of setuptools lack.
@@ -73,7 +74,7 @@ def examine() -> dict[str, Any]:
 def _machine(advice: list[str]) -> dict[str, Any]:
     import torch
 
-    from magic3d_cli.bench import kernels
+    from magic3d_cli.bench import TRIANGLES, kernels
     from magic3d_cli.guidance.prior import default_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -89,6 +90,8 @@ def _machine(advice: list[str]) -> dict[str, Any]:
     else:
         told["gpu"] = "none that PyTorch can use"
     told["kernels"] = kernels(device)
+    if told["kernels"][TRIANGLES] == "nvdiffrast":
+        told["nvdiffrast_licence"] = f"{LICENCE}; MAGIC3D_KERNELS=nvrtc does without it"
     told["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
     for package, line in OPTIONAL.items() if device == "cuda" else ():
         if importlib.util.find_spec(package) is None:

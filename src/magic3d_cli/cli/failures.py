@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import shlex
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import typer
 
-from magic3d_cli.errors import Magic3DError, OutOfMemory
+from magic3d_cli.errors import Magic3DError, OutOfMemory, out_of_memory
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted
 
@@ -32,6 +33,11 @@ def say(what: str, next_step: str = "", label: str = "error") -> None:
     console.print(Text.assemble((f"{label}: ", "bold red"), what), soft_wrap=True)
     if next_step:
         console.print(Text.assemble(("next: ", "bold"), next_step), soft_wrap=True)
+
+
+def follows() -> bool:
+    """Whether this is one of torchrun's processes and not the one that speaks."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,12 +74,13 @@ def explain(error: BaseException) -> int:
     """Say what happened; returns the exit code."""
     run: RunDirectory | None = getattr(error, _RUN, None)
     if isinstance(error, Magic3DError):
-        say(error.what, error.next_step)
+        if not follows():  # all of torchrun's processes come upon the same
+            say(error.what, error.next_step)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         say(f"Stopped on request. {_kept(run)}", _again(), label="interrupted")
         return error.exit_code if isinstance(error, Interrupted) else 130
-    if _out_of_memory(error):
+    if out_of_memory(error):
         say(
             f"Out of memory. {_kept(run)}",
             "Close other programs, or use a smaller --preset, --texture-size or --prior.",
@@ -88,14 +95,6 @@ def explain(error: BaseException) -> int:
         return 1
     say(f"Something unexpected went wrong: {type(error).__name__}: {_short(error)}", _details(error, run))
     return 1
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    # The CPU allocator has no class of its own.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _kept(run: RunDirectory | None) -> str:

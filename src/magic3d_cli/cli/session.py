@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from magic3d_cli.cli.failures import recorded
+from magic3d_cli.cli.failures import follows, recorded
 from magic3d_cli.cli.progress import Display, display
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.run.directory import RunDirectory
@@ -47,11 +47,6 @@ def opened(run: RunDirectory, ranks: Ranks) -> Iterator[RunDirectory]:
 
     with run_directory(ranks, run) as own, own, recorded(own):
         yield own
-
-
-def follows() -> bool:
-    """Whether this is one of torchrun's processes and not the one that speaks."""
-    return os.environ.get("RANK", "0") != "0"
 
 
 def choose_device(name: str, tell: Callable[[str], None]) -> str:

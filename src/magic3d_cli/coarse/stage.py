@@ -47,7 +47,7 @@ class CoarseStage:
             coarse.occupancy_decay,
             coarse.occupancy_start,
         ).to(device)
-        self.occupancy.update(self.field.density, self.generator)
+        self._update_occupancy()
         self.optimiser = FiniteAdam(
             [
                 {"params": list(self.field.parameters()), "lr": coarse.lr},
@@ -109,7 +109,7 @@ class CoarseStage:
         self.optimiser.step()
         self.step += 1
         if self.step % coarse.occupancy_every == 0:
-            self.occupancy.update(self.field.density, self.generator)
+            self._update_occupancy()
         previous = opacity if self._mean_opacity is None else self._mean_opacity
         self._mean_opacity = 0.9 * previous + 0.1 * opacity
         clock.lap("optimizer")
@@ -121,6 +121,10 @@ class CoarseStage:
             "skipped": float(self.optimiser.skipped),
         }
         return StepReport("coarse", self.step, coarse.steps, metrics, clock.seconds)
+
+    def _update_occupancy(self) -> None:
+        self.occupancy.update(self.field.density, self.generator)
+        current().follow(self.occupancy.buffers())  # GPUs of different makes draw different points
 
     def _regularisers(self, image: VolumeRender, progress: float) -> dict[str, Tensor]:
         """Weighted terms that are added to the objective, in its units: a sum over an image's pixels.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from magic3d_cli.errors import out_of_memory
 from magic3d_cli.settings import GuidanceSettings
 
 BACKEND = "inductor"
@@ -20,30 +21,35 @@ def pays(settings: GuidanceSettings, device: torch.device) -> bool:
 
 
 def compile_at_first_call(network: nn.Module, name: str, tell: Callable[[str], None]) -> None:
-    """Have `torch.compile` make a network faster, in place, for the shapes of its first call.
+    """Have `torch.compile` make a network faster, in place, for each size of batch at its first call.
 
     That call is tried first, with its gradient where it has one: a compiler, or a GPU's driver, that is missing shows
-    only then. `tell` is told once how long it took, or why the network stays as it is. Running out of memory is the
+    only then. `tell` is told how long it took, or once why the network stays as it is. Running out of memory is the
     caller's to solve, with smaller batches.
     """
+    plain, fast = network.forward, torch.compile(network.forward, backend=BACKEND, dynamic=False)
+    known: set[torch.Size] = set()
 
     def attempt(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hook.remove()
+        if args[0].shape in known:
+            return
+        known.add(args[0].shape)
+        network.forward = fast
         begun = time.monotonic()
         try:
-            network.compile(backend=BACKEND)
             _run(network, args, kwargs)
-        except torch.OutOfMemoryError:
-            network._compiled_call_impl = None
-            compile_at_first_call(network, name, tell)
-            raise
         except Exception as error:  # the compiler's own, its backend's, a missing C compiler's
-            network._compiled_call_impl = None
+            network.forward = plain
+            if out_of_memory(error):
+                known.clear()
+                raise
+            hook.remove()
             cause = getattr(error, "inner_exception", error)  # of torch's "backend='inductor' raised:"
             reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
             tell(f"The {name} runs uncompiled: {reason}")
         else:
-            tell(f"Compiled the {name} in {time.monotonic() - begun:.0f} s; it is done once.")
+            seconds = time.monotonic() - begun
+            tell(f"Compiled the {name} for batches of {len(args[0])} in {seconds:.0f} s; it is done once.")
 
     hook = network.register_forward_pre_hook(attempt, with_kwargs=True)
 

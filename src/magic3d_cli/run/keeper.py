@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import signal
 import time
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from magic3d_cli.errors import out_of_memory
 from magic3d_cli.ranks import current
 from magic3d_cli.run.atomic import write_atomically
 from magic3d_cli.run.directory import RunDirectory
@@ -88,11 +88,14 @@ class Keeper:
             self.draw()
 
     def draw(self) -> None:
-        """Replace preview.png; a preview is a convenience, so a full disk does not stop the run here."""
+        """Replace preview.png; a preview is a convenience: neither a full disk nor full memory stops the run here."""
         begun = time.monotonic()
         views = turntable(4, start=20.0)
-        with contextlib.suppress(OSError):
+        try:
             write_preview(self.run.preview, self.stage.render(views, self.cadence.preview_size).rgb)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, OSError) or out_of_memory(error)):
+                raise
         now = time.monotonic()
         self._next_preview = now + max(self.cadence.preview, (now - begun) / self.cadence.preview_share)
 
