@@ -19,6 +19,7 @@ EMPTY = -6.0
 """Raw densities below this count as nothing, without gradient."""
 SHARPNESS = 16.0
 """Optical thickness of a world unit where softplus(raw) is 1."""
+_SAMPLES = 1 << 24  # composited at a time in plain PyTorch
 
 
 def composite_volume(
@@ -42,9 +43,27 @@ def composite_volume(
         blocks: `occupied_blocks(volume)`, for a volume that is looked at again and again.
     """
     if volume.device.type != "cpu":
-        return composite_volume_reference(volume.float(), origins, directions, start, jitter, samples, extent)
+        return composite_volume_in_parts(volume.float(), origins, directions, start, jitter, samples, extent)
     blocks = occupied_blocks(volume) if blocks is None else blocks
     return _CompositeVolume.apply(volume.float(), origins, directions, start, jitter, blocks, samples, extent)
+
+
+def composite_volume_in_parts(
+    volume: Float[Tensor, "C J I K F+1"],
+    origins: Float[Tensor, "B 3"],
+    directions: Float[Tensor, "B R 3"],
+    start: Float[Tensor, "B"],
+    jitter: Float[Tensor, "B R"],
+    samples: int,
+    extent: float,
+) -> Float[Tensor, "B F+4 R"]:
+    """`composite_volume_reference`, a few views at a time: at 256 pixels a view takes over a gigabyte."""
+    each, at_once = len(origins) // len(volume), max(_SAMPLES // (directions.shape[1] * samples), 1)
+    images = []
+    for caption, rays in enumerate(zip(*(x.split(each) for x in (origins, directions, start, jitter)), strict=True)):
+        for part in zip(*(x.split(at_once) for x in rays), strict=True):
+            images.append(composite_volume_reference(volume[caption : caption + 1], *part, samples, extent))
+    return torch.cat(images)
 
 
 def composite_volume_reference(
