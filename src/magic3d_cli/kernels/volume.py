@@ -61,8 +61,8 @@ def composite_volume_in_parts(
     each, at_once = len(origins) // len(volume), max(_SAMPLES // (directions.shape[1] * samples), 1)
     images = []
     for caption, rays in enumerate(zip(*(x.split(each) for x in (origins, directions, start, jitter)), strict=True)):
-        for part in zip(*(x.split(at_once) for x in rays), strict=True):
-            images.append(composite_volume_reference(volume[caption : caption + 1], *part, samples, extent))
+        for o, d, s, j in zip(*(x.split(at_once) for x in rays), strict=True):
+            images.append(composite_volume_reference(volume[caption : caption + 1], o, d, s, j, samples, extent))
     return torch.cat(images)
 
 
