@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_priors import save_builtin, save_if, save_sd
+from tiny_priors import save_builtin, save_if, save_pixart, save_sd
 
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance import prior as prior_module
@@ -26,6 +26,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("good")
     save_sd(root / "sd")
     save_if(root / "if")
+    save_pixart(root / "pixart")
     save_builtin(root / "builtin")
     return root
 
@@ -88,6 +89,14 @@ DAMAGES = {
     "another text encoder": (edited("model_index.json", text_encoder=["transformers", "GemmaModel"]), "GemmaModel"),
     "another VAE": (edited("model_index.json", vae=["diffusers", "AutoencoderDC"]), "AutoencoderDC"),
     "SDXL": (edited("unet/config.json", addition_embed_type="text_time"), "text_time"),
+    "GLIGEN": (edited("unet/config.json", attention_type="gated"), "gated"),
+    "weights of another model": (edited("unet/config.json", cross_attention_dim=24), "by config.json"),
+    "another model's VAE": (edited("vae/config.json", block_out_channels=[4, 4]), "by config.json"),
+    "another model's text encoder": (edited("text_encoder/config.json", hidden_size=8), "by config.json"),
+    "an unknown block": (
+        edited("unet/config.json", down_block_types=["FancyDownBlock2D", "DownBlock2D"]),
+        "FancyDownBlock2D",
+    ),
     "inpainting": (edited("unet/config.json", in_channels=9), "inpainting"),
     "an image size of null": (edited("unet/config.json", sample_size=None), "no usable sample_size: None"),
     "no image size": (edited("unet/config.json", remove="sample_size"), "no usable sample_size: None"),
@@ -109,7 +118,7 @@ def test_a_fine_prior_that_cannot_be_used_is_refused_at_the_start(good: Path, tm
     assert caught.value.exit_code == 3 and caught.value.next_step
 
 
-@pytest.mark.parametrize("name", ["sd", "if", "builtin"])
+@pytest.mark.parametrize("name", ["sd", "if", "pixart", "builtin"])
 def test_a_prior_that_works_passes_without_loading_weights(good: Path, monkeypatch, name: str) -> None:
     monkeypatch.setattr(prior_module, "_load", lambda *_: pytest.fail("weights were loaded"))
     PriorGuide(str(good / name), str(good / name), "a red dragon", 0, "cpu")

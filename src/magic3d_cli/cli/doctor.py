@@ -106,14 +106,14 @@ def _memory() -> float | None:
 def _priors(faults: list[str]) -> dict[str, Any]:
     from magic3d_cli.errors import Magic3DError
     from magic3d_cli.guidance.hub import INSTALLED, state_of
-    from magic3d_cli.guidance.layout import check_weights, weights_sha256
+    from magic3d_cli.guidance.layout import weight_shapes, weights_sha256
     from magic3d_cli.guidance.sources import HUB, locate
 
     told = {}
     try:
         for stage in ("coarse", "fine"):
             folder = locate("builtin", stage)
-            check_weights(folder / "unet")
+            weight_shapes(folder / "unet")
             told[f"builtin, {stage}"] = weights_sha256(folder)[:12]
     except Magic3DError as error:
         faults.append(f"{error.what} next: {error.next_step}")

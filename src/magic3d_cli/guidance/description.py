@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance.caption_volume import CaptionVolume
 from magic3d_cli.guidance.diffusion import PREDICTIONS
-from magic3d_cli.guidance.layout import check_weights, has, part_of, read_json, renewal
+from magic3d_cli.guidance.layout import has, part_of, read_json, renewal, weight_shapes
 from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.views import FEATURES
 
@@ -112,12 +113,34 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> Descriptio
 
 
 def check(about: Description) -> None:
-    """Raises EnvironmentFault where a part is missing or cut short that will be loaded; loads no weights."""
+    """Raises EnvironmentFault where a part could not be loaded later; builds the networks without their weights."""
     for part in (about.network, about.vae, about.volume, about.text_encoder):
         if part is not None:
-            read_json(part.folder / "config.json")
-            check_weights(part.folder)
+            _check_part(part)
     load_tokenizer(about.tokenizer)
+
+
+def _check_part(part: Part) -> None:
+    settings, cls = read_json(part.folder / "config.json"), class_named(part.cls)
+    found = weight_shapes(part.folder)
+    try:
+        with torch.device("meta"):  # shapes without memory
+            if part.cls in TEXT_ENCODERS:
+                network = cls(cls.config_class.from_pretrained(part.folder, local_files_only=True))
+            else:
+                network = cls.from_config(settings)
+    except Exception as error:  # whatever a class trips over in settings that are not its own
+        raise EnvironmentFault(
+            f"{part.folder} describes no {part.cls} that can be made: {first_line(error)}",
+            "The prior is damaged, or for other versions of diffusers and transformers; use for example --prior sd15.",
+        ) from error
+    # Names in one alone are the loader's business: it renames those of older versions.
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items() if key in found}
+    if wrong := next((key for key, shape in wanted.items() if shape != found[key]), None):
+        raise EnvironmentFault(
+            f"{part.folder}: {wrong} is {list(found[wrong])} in the weights, {list(wanted[wrong])} by config.json.",
+            "The two are of different models; fetch the prior again.",
+        )
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -196,6 +219,7 @@ def _takes_views(name: str, config: dict[str, Any]) -> bool:
         "class_embed_type": (None, "projection"),
         "addition_embed_type": (None, "text"),
         "num_class_embeds": (None,),
+        "attention_type": (None, "default"),  # GLIGEN
     }
     foreign = {key: config.get(key) for key, allowed in known.items() if config.get(key) not in allowed}
     if foreign:

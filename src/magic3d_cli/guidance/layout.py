@@ -109,16 +109,21 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def check_weights(folder: Path) -> None:
-    """Raises EnvironmentFault where a component's weights are missing or cut short; reads headers alone."""
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of a component, from the headers of its files alone.
+
+    Raises EnvironmentFault where weights are missing or cut short.
+    """
     from safetensors import SafetensorError, safe_open
 
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
         try:
-            with safe_open(path, framework="pt"):  # compares the file's length with what its header promises
-                pass
+            with safe_open(path, framework="pt") as file:  # compares the file's length with what its header promises
+                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise EnvironmentFault(f"{path} is damaged or incomplete: {error}.", renewal(path)) from error
+    return shapes
 
 
 def is_whole(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prom
 from magic3d_cli.guidance.description import Description, check, describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.hub import INSTALLED, state_of
-from magic3d_cli.guidance.layout import check_weights, vocabulary_of, weights_sha256
+from magic3d_cli.guidance.layout import vocabulary_of, weights_sha256
 from magic3d_cli.guidance.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.prompts import Caption, Vocabulary
 from magic3d_cli.guidance.sources import HUB, NAMES, OPEN_VOCABULARY, directory, find, of_stage, small_encoder
@@ -104,7 +104,7 @@ class PriorGuide:
                     "Leave out --small-encoder, or use --prior sd15.",
                 )
         self._encoder = small_encoder(self._tell)
-        check_weights(self._encoder)
+        check(describe(self._folders[latent[0]], self.name(latent[0]), self._encoder))
 
     def sha256(self, stage: str) -> str:
         """Hash of the stage's weights."""
