@@ -20,7 +20,7 @@ from torch import Tensor
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance.caption_volume import CaptionVolume
 from magic3d_cli.guidance.diffusion import PREDICTIONS
-from magic3d_cli.guidance.layout import has, part_of, read_json, renewal, weight_shapes
+from magic3d_cli.guidance.layout import has, part_of, read_json, weight_shapes
 from magic3d_cli.guidance.volume_unet import VolumeUNet
 from magic3d_cli.views import FEATURES
 
@@ -250,5 +250,7 @@ def _schedule(folder: Path, name: str) -> tuple[Float[Tensor, "T"], str]:
     try:
         scheduler = DDPMScheduler.from_config({key: value for key, value in config.items() if key in known})
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        raise EnvironmentFault(f"{file} is no noise schedule: {first_line(error)}", renewal(file)) from error
+        raise EnvironmentFault(
+            f"{file} is no noise schedule: {first_line(error)}.", "Use another prior, for example --prior sd15."
+        ) from error
     return scheduler.alphas_cumprod.float(), prediction
