@@ -13,7 +13,7 @@ from tiny_run import BallGuide, run_tiny, tiny_settings
 from magic3d_cli import settings as product_settings
 from magic3d_cli.cli import main
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.guidance import sources
+from magic3d_cli.guidance import hub
 from magic3d_cli.run import checkpoint, guide
 
 
@@ -202,5 +202,5 @@ def test_each_stage_is_guided_as_its_prior_needs(
 def test_auto_takes_stable_diffusion_on_a_gpu_if_it_is_there_already(
     monkeypatch: pytest.MonkeyPatch, device: str, cached: bool, chosen: str
 ) -> None:
-    monkeypatch.setattr(guide, "state_of", lambda source: sources.INSTALLED if cached else sources.ABSENT)
+    monkeypatch.setattr(guide, "state_of", lambda source: hub.INSTALLED if cached else hub.ABSENT)
     assert guide.full_name("auto", device) == chosen

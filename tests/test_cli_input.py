@@ -16,6 +16,7 @@ import torch
 from magic3d_cli import __version__
 from magic3d_cli.cli import checks, failures, main
 from magic3d_cli.cli.progress import clock, summary
+from magic3d_cli.guidance.sources import NAMES
 
 
 def magic3d(*arguments: object) -> int:
@@ -77,6 +78,13 @@ def test_python_m_is_the_same_program() -> None:
     )
     assert done.returncode == 2
     assert "The prompt is empty" in done.stderr
+
+
+def test_the_help_names_every_prior_and_says_what_auto_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert magic3d("generate", "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "auto is the built-in one; with a GPU" in told
+    assert all(name in told.replace("- ", "-") for name in NAMES)  # lines may break after a hyphen
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

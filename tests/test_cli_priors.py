@@ -32,8 +32,9 @@ def snapshot(cache: Path, repository: str, revision: str) -> Path:
     """The folder of a repository's snapshot, with a model index of two components."""
     root = cache / f"models--{repository.replace('/', '--')}"
     folder = root / "snapshots" / revision
-    (folder / "unet").mkdir(parents=True)
-    (folder / "vae").mkdir()
+    for part in ("unet", "vae"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text("{}")
     (folder / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "X"], "vae": ["diffusers", "Y"]}))
     (root / "refs").mkdir()
     (root / "refs" / "main").write_text(revision)
@@ -56,6 +57,18 @@ def test_a_download_that_stopped_halfway_is_told_from_a_whole_one(capsys, cache:
     states = {row["name"]: row["state"] for row in json.loads(printed(capsys, "--json"))}
     assert states["sd15"] == "downloaded in part" and states["sd21"] == "not downloaded"
     (folder / "vae" / weights).write_bytes(b"")
+    states = {row["name"]: row["state"] for row in json.loads(printed(capsys, "--json"))}
+    assert states["sd15"] == "installed"
+    shards = [
+        "diffusion_pytorch_model-00001-of-00002.safetensors",
+        "diffusion_pytorch_model-00002-of-00002.safetensors",
+    ]
+    index = folder / "unet" / f"{weights}.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}))
+    (folder / "unet" / weights).rename(folder / "unet" / shards[0])
+    states = {row["name"]: row["state"] for row in json.loads(printed(capsys, "--json"))}
+    assert states["sd15"] == "downloaded in part"  # one of two files
+    (folder / "unet" / shards[1]).write_bytes(b"")
     states = {row["name"]: row["state"] for row in json.loads(printed(capsys, "--json"))}
     assert states["sd15"] == "installed"
     (folder / "vae" / weights).rename(folder / "vae" / "diffusion_pytorch_model.fp16.safetensors")

@@ -13,8 +13,9 @@ import torch
 from tiny_priors import save_builtin, save_if, save_pixart, save_sd, save_small_encoder
 
 from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.guidance import hub, layout, sources
 from magic3d_cli.guidance import prior as prior_module
-from magic3d_cli.guidance import sources
+from magic3d_cli.guidance.description import describe
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.views import turntable
@@ -75,7 +76,7 @@ def test_a_prior_is_frozen_and_in_evaluation_mode(folder):
 def test_a_prior_of_two_stages_gives_each_its_own_size(folder):
     coarse, fine = (load(folder / "builtin", stage=stage) for stage in ("coarse", "fine"))
     assert (coarse.image_size, fine.image_size) == (16, 32)
-    assert sources.weights_sha256(coarse.folder) != sources.weights_sha256(fine.folder)
+    assert layout.weights_sha256(coarse.about.folder) != layout.weights_sha256(fine.about.folder)
     assert "palm tree" in coarse.vocabulary.nouns and coarse.vocabulary == fine.vocabulary
 
 
@@ -103,12 +104,12 @@ def test_a_small_encoder_takes_the_place_of_the_vae_and_its_latents_are_scaled_a
 
 def test_a_small_encoder_fits_the_latents_of_stable_diffusion_1_and_2_alone(folder, tmp_path):
     like = save_sd(tmp_path / "sd1", scaling=(0.18215, None))
-    assert sources.has_vae(like) and sources.fits_small_encoder(like)
-    assert not sources.fits_small_encoder(folder / "sd") and not sources.has_vae(folder / "if")
+    assert describe(like, "sd1").fits_small_encoder
+    assert not describe(folder / "sd", "sd").fits_small_encoder and not describe(folder / "if", "if").fits_small_encoder
     config = json.loads((like / "vae/config.json").read_text())
     del config["scaling_factor"], config["shift_factor"]  # as in Stable Diffusion 1.5's own file
     (like / "vae/config.json").write_text(json.dumps(config))
-    assert sources.fits_small_encoder(like)
+    assert describe(like, "sd1").fits_small_encoder
 
 
 @pytest.mark.parametrize("name", ["sd", "if"])
@@ -297,6 +298,7 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
         return str(folder / "sd")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(hub, "_measured", lambda source, patterns: source)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     told: list[str] = []
     assert sources.locate("sd15", "coarse", told.append) == folder / "sd"
@@ -320,7 +322,7 @@ def test_size_and_licence_are_told_at_the_first_use_alone(monkeypatch, folder, t
     import huggingface_hub
     import huggingface_hub.constants
 
-    def download(repository, revision, allow_patterns):
+    def download(repository, revision, allow_patterns, local_files_only=False):
         """What the hub's own would leave in its cache."""
         target = tmp_path / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
         shutil.copytree(folder / ("taesd-tiny" if "taesd" in repository else "sd"), target, dirs_exist_ok=True)
@@ -348,11 +350,11 @@ def test_pinned_commits_are_whole_hashes():
 @pytest.mark.parametrize(("name", "part"), [("sd", "text_encoder"), ("builtin", "volume"), ("builtin", "coarse/unet")])
 def test_the_hash_covers_every_weight(folder, tmp_path, name, part):
     target = shutil.copytree(folder / name, tmp_path / name)
-    stage = load(target).folder  # where the stage's own files are; the volume lies above
-    before = sources.weights_sha256(stage)
-    assert before == sources.weights_sha256(load(folder / name).folder)
+    stage = load(target).about.folder  # where the stage's own files are; the volume lies above
+    before = layout.weights_sha256(stage)
+    assert before == layout.weights_sha256(load(folder / name).about.folder)
     (weights,) = (target / part).glob("*.safetensors")
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    assert sources.weights_sha256(stage) != before
+    assert layout.weights_sha256(stage) != before

@@ -63,8 +63,9 @@ def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[
     from magic3d_cli.guidance import compiled
     from magic3d_cli.guidance.conditioning import condition
     from magic3d_cli.guidance.distillation import ScoreDistillation
+    from magic3d_cli.guidance.hub import INSTALLED, state_of
     from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
-    from magic3d_cli.guidance.sources import HUB, INSTALLED, state_of
+    from magic3d_cli.guidance.sources import HUB
     from magic3d_cli.run.guide import PriorGuide
     from magic3d_cli.settings import GuidanceSettings, guided_by
 

@@ -108,13 +108,15 @@ def _memory() -> float | None:
 
 def _priors(faults: list[str]) -> dict[str, Any]:
     from magic3d_cli.errors import Magic3DError
-    from magic3d_cli.guidance.sources import HUB, INSTALLED, locate, state_of, weight_variant, weights_sha256
+    from magic3d_cli.guidance.hub import INSTALLED, state_of
+    from magic3d_cli.guidance.layout import weight_shapes, weights_sha256
+    from magic3d_cli.guidance.sources import HUB, locate
 
     told = {}
     try:
         for stage in ("coarse", "fine"):
             folder = locate("builtin", stage)
-            weight_variant(folder / "unet")
+            weight_shapes(folder / "unet")
             told[f"builtin, {stage}"] = weights_sha256(folder)[:12]
     except Magic3DError as error:
         faults.append(f"{error.what} next: {error.next_step}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from magic3d_cli.guidance.sources import NAMES
+
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -23,8 +25,8 @@ Prior = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="The diffusion model that knows what things look like: auto, builtin, sd15, minisd, deepfloyd-if-m, "
-        "a diffusers directory or a hub id.",
+        help=f"The diffusion model that knows what things look like: {', '.join(NAMES)}, a diffusers directory "
+        "or a hub id. auto is the built-in one; with a GPU a Stable Diffusion that is in the cache, if any.",
     ),
 ]
 CoarsePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the coarse stage alone.")]

@@ -27,7 +27,9 @@ def priors(
 
 
 def _rows() -> list[dict[str, Any]]:
-    from magic3d_cli.guidance.sources import BUILTIN, HUB, INSTALLED, installed_bytes, state_of
+    from magic3d_cli.guidance.hub import INSTALLED, state_of
+    from magic3d_cli.guidance.layout import installed_bytes
+    from magic3d_cli.guidance.sources import BUILTIN, HUB
 
     rows = [
         {

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from magic3d_cli.guidance.description import Part, class_named, describe
 from magic3d_cli.guidance.prior import DiffusersPrior, default_dtype
 
 _SD_VAE = {
@@ -79,7 +80,7 @@ class RandomPrior(DiffusersPrior):
     def __init__(self, name: str, folder: Path, device: torch.device | str, small: bool = False) -> None:
         """`folder` is empty; the configuration is written there, the weights never are. `small` as in `load_prior`."""
         self.shape = SHAPES[name]
-        index: dict[str, Any] = {"_class_name": "DiffusionPipeline"}
+        index: dict[str, Any] = {"_class_name": "DiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
         classes = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "scheduler": "DDPMScheduler"}
         if small and "vae" in self.shape:
             classes["vae"] = "AutoencoderTiny"
@@ -91,14 +92,12 @@ class RandomPrior(DiffusersPrior):
             index[part] = ["diffusers", classes[part]]
         (folder / "model_index.json").write_text(json.dumps(index))
         device = torch.device(device)
-        super().__init__(folder, f"random weights in the shape of {name}", device, default_dtype(device))
+        super().__init__(describe(folder, f"random weights in the shape of {name}"), device, default_dtype(device))
 
-    def _component(self, folder: Path, cls: str, dtype: torch.dtype) -> Any:
-        import diffusers
-
+    def _component(self, part: Part, dtype: torch.dtype) -> Any:
         # Made where they are used: random numbers for billions of weights take minutes on a CPU.
         with torch.device(self.device):
-            model = getattr(diffusers, cls)(**self.shape[folder.name])
+            model = class_named(part.cls)(**self.shape[part.folder.name])
         return model.to(dtype).eval().requires_grad_(False)
 
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:

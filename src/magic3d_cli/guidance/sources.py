@@ -1,42 +1,20 @@
 """Where priors come from: the names a person may type, local directories, the Hugging Face hub.
 
-Whatever the source, the answer is a local directory in diffusers layout whose weights are safetensors.
-Pickled weights are refused: loading one runs whatever code its author put in.
+Whatever the source, the answer is a local directory in diffusers layout.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.guidance.hub import ABSENT, INSTALLED, HubPrior, snapshot, state_of
+from magic3d_cli.guidance.layout import WEIGHTED
 
 BUILTIN = Path(__file__).resolve().parents[1] / "prior"
 """Holds coarse/ and fine/, and beside them what both use: volume/, text_encoder/ and more."""
-
-WEIGHTED = ("unet", "transformer", "text_encoder", "vae", "volume")
-"""Components of a pipeline that this program loads; the rest (safety checker, ...) is left alone."""
-
-
-@dataclass(frozen=True)
-class HubPrior:
-    """A model on the hub: its commit where pinned, its licence and whether that has to be accepted, its download.
-
-    A commit is pinned where public code of several authors quotes it for the same repository. None was found for
-    DeepFloyd's M and L: theirs is the newest, and checkpoints hold the hash of what was used.
-    """
-
-    repository: str
-    revision: str | None = None
-    licence: str = ""
-    gated: bool = False
-    gigabytes: float = 0.0  # of what `_download` asks for, about
-
 
 _OPENRAIL, _IF = "CreativeML OpenRAIL-M", "DeepFloyd IF licence"
 HUB: dict[str, HubPrior] = {
@@ -75,35 +53,50 @@ SMALL_ENCODER = HubPrior(
 """TAESD: encodes images into the latents of Stable Diffusion 1 and 2 with a ninth of their own encoder's work."""
 OPEN_VOCABULARY = ("sd15", "sd21")
 """What "auto" prefers on a GPU, if it is there."""
-INSTALLED, PARTIAL, ABSENT = "installed", "downloaded in part", "not downloaded"
 
 NAMES = ("auto", "builtin", *HUB)
 
 
 def locate(name: str, stage: str, tell: Callable[[str], None] = lambda text: None) -> Path:
+    """Local directory of one stage of the prior that `name` means: `of_stage` of `find`."""
+    return of_stage(find(name, tell), stage)
+
+
+def find(name: str, tell: Callable[[str], None] = lambda text: None) -> Path:
     """Local directory of the prior that `name` means, downloaded first if it is on the hub and not cached.
 
     Args:
         name: "auto" or "builtin"; a name in `HUB`; a directory; a hub id "owner/name[@revision]".
-        stage: "coarse" or "fine"; picks the sub-directory of a prior that keeps one model per stage.
         tell: is told, before a download, how big it is and under which licence.
 
     Raises EnvironmentFault when there is nothing under that name or it cannot be fetched.
     """
     if name in ("auto", "builtin"):
-        root = BUILTIN
-    elif name in HUB:
-        root = _download(HUB[name], tell)
-    elif (folder := directory(name)) is not None:
-        root = folder
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
-        repository, _, revision = name.partition("@")
-        root = _download(HubPrior(repository, revision or None), tell)
-    else:
+        return BUILTIN
+    if name in HUB:
+        return _download(HUB[name], tell)
+    if (folder := directory(name)) is not None:
+        return folder
+    if Path(name).is_file():
         raise EnvironmentFault(
-            f"There is no prior {name!r}.",
-            f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
+            f"{name} is a file; a prior is a directory in diffusers layout, with model_index.json in it.",
+            "Give that directory. A single .ckpt or .safetensors file has to be converted first: "
+            "https://huggingface.co/docs/diffusers/using-diffusers/other-formats",
         )
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
+        repository, _, revision = name.partition("@")
+        return _download(HubPrior(repository, revision or None), tell)
+    raise EnvironmentFault(
+        f"There is no prior {name!r}.",
+        f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
+    )
+
+
+def of_stage(root: Path, stage: str) -> Path:
+    """The pipeline for "coarse" or "fine": its sub-directory, where a prior keeps one for each, or the prior itself.
+
+    Raises EnvironmentFault when there is neither.
+    """
     for folder in (root / stage, root):
         if (folder / "model_index.json").is_file():
             return folder
@@ -122,129 +115,14 @@ def directory(name: str) -> Path | None:
     return folder.resolve() if folder.is_dir() else None
 
 
-def check_weights(folder: Path) -> None:
-    """Raises EnvironmentFault where a part of a pipeline has no weights that can be loaded, without loading any."""
-    for part in _weighted(folder):
-        weight_variant(part)
-
-
-def _weighted(folder: Path) -> list[Path]:
-    """Folders of a pipeline's parts that have weights."""
-    index = read_json(folder / "model_index.json")
-    return [part_of(folder, name) for name in WEIGHTED if name in index]
-
-
 def small_encoder(tell: Callable[[str], None] = lambda text: None) -> Path:
-    """Local directory of SMALL_ENCODER, downloaded first if it is not cached. `tell` and errors as `locate`."""
+    """Local directory of SMALL_ENCODER, downloaded first if it is not cached. `tell` and errors as `find`."""
     from huggingface_hub import try_to_load_from_cache
 
-    weights = "diffusion_pytorch_model.safetensors"
-    cached = isinstance(try_to_load_from_cache(SMALL_ENCODER.repository, weights, revision=SMALL_ENCODER.revision), str)
-    return _snapshot(SMALL_ENCODER, ["config.json", weights], cached, "leave out --small-encoder", tell)
-
-
-def has_vae(folder: Path) -> bool:
-    """Whether a pipeline works on latents and not on pixels."""
-    return "vae" in read_json(folder / "model_index.json")
-
-
-def fits_small_encoder(folder: Path) -> bool:
-    """Whether a pipeline's latents are those of Stable Diffusion 1 and 2, by what its VAE's configuration says.
-
-    What it leaves out is as in diffusers' AutoencoderKL, and so as in Stable Diffusion 1.
-    """
-    config = read_json(folder / "vae" / "config.json")
-    found = config.get("latent_channels", 4), config.get("scaling_factor", 0.18215), config.get("shift_factor") or 0
-    return found == (4, 0.18215, 0)
-
-
-def part_of(folder: Path, name: str) -> Path:
-    """Where a pipeline keeps one of its parts: in its own folder, or in the one above if it is both stages'."""
-    own, above = folder / name, folder.parent / name
-    return above if above.exists() and not own.exists() else own
-
-
-def vocabulary_of(folder: Path) -> Path | None:
-    """The word list of a prior with a closed vocabulary."""
-    path = part_of(folder, "vocabulary.json")
-    return path if path.is_file() else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of the prior. Raises EnvironmentFault when missing or malformed."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EnvironmentFault(
-            f"{path} cannot be read: {error}.", "The prior is incomplete; fetch it again."
-        ) from error
-    if not isinstance(data, dict):
-        raise EnvironmentFault(f"{path} is not a JSON object.", "The prior is damaged; fetch it again.")
-    return data
-
-
-def weight_variant(folder: Path) -> str | None:
-    """The diffusers "variant" of the safetensors in a component's folder: None (plain) or, say, "fp16".
-
-    Raises EnvironmentFault when there are no safetensors, with its own message for pickled weights.
-    """
-    names = [path.name for path in folder.glob("*.safetensors")]
-    if any(re.fullmatch(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors", n) for n in names):
-        return None
-    for name in sorted(names):
-        if match := re.fullmatch(r"(?:diffusion_pytorch_)?model\.(\w+?)(?:-\d+-of-\d+)?\.safetensors", name):
-            return match[1]
-    pickled = [p.name for end in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{end}")]
-    if pickled:
-        raise EnvironmentFault(
-            f"{folder} has only pickled weights ({pickled[0]}), which can run code when they are loaded.",
-            "Use a version of the model with .safetensors, or convert it: "
-            "https://huggingface.co/spaces/safetensors/convert",
-        )
-    raise EnvironmentFault(
-        f"{folder} holds no safetensors weights.",
-        "It is incomplete, or published only as pickled weights, which are refused; use another version.",
-    )
-
-
-def weights_sha256(folder: Path) -> str:
-    """Hash over the names and bytes of all safetensors of a pipeline, and of its scheduler's settings.
-
-    Raises EnvironmentFault when a file cannot be read.
-    """
-    total = hashlib.sha256()
-    files = [path for part in _weighted(folder) for path in sorted(part.glob("*.safetensors"))]
-    for path in [*files, part_of(folder, "scheduler") / "scheduler_config.json"]:
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise EnvironmentFault(
-                f"{path} cannot be read: {error}.", "The prior is incomplete; fetch it again."
-            ) from error
-        total.update(f"{path.parent.name}/{path.name} {digest}\n".encode())
-    return total.hexdigest()
-
-
-def installed_bytes(folder: Path) -> int:
-    """Bytes of all weights below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-
-
-def state_of(source: HubPrior) -> str:
-    """INSTALLED, PARTIAL or ABSENT, from the cache alone."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source.repository, "model_index.json", revision=source.revision)
-    if not isinstance(found, str):
-        return ABSENT
-    folder = Path(found).parent
-    try:
-        if any(weight_variant(part) is not None for part in _weighted(folder)):
-            return PARTIAL  # `_download` fetches the plain weights, whatever else is there
-    except EnvironmentFault:
-        return PARTIAL
-    return INSTALLED
+    files = ["config.json", "diffusion_pytorch_model.safetensors"]
+    found = (try_to_load_from_cache(SMALL_ENCODER.repository, name, revision=SMALL_ENCODER.revision) for name in files)
+    state = INSTALLED if all(isinstance(path, str) for path in found) else ABSENT
+    return snapshot(SMALL_ENCODER, files, state, "leave out --small-encoder", tell)
 
 
 def _download(source: HubPrior, tell: Callable[[str], None]) -> Path:
@@ -254,52 +132,4 @@ def _download(source: HubPrior, tell: Callable[[str], None]) -> Path:
     patterns = ["model_index.json", "vocabulary.json", "scheduler/*.json", "tokenizer/*"]
     weights += [f"diffusion_pytorch_{name}" for name in weights[:2]]
     patterns += [f"{part}/{name}" for part in WEIGHTED for name in weights]
-    return _snapshot(source, patterns, state_of(source) == INSTALLED, "use --prior builtin", tell)
-
-
-def _snapshot(source: HubPrior, patterns: list[str], cached: bool, otherwise: str, tell: Callable[[str], None]) -> Path:
-    """The files of a hub repository that match `patterns`; from the cache alone when that is complete.
-
-    Size and licence are told before a download, and so once; `otherwise` is what to do where it fails.
-    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are honoured by huggingface_hub itself.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    page = f"https://huggingface.co/{source.repository}"
-    if not cached:
-        size = f", about {_size(source.gigabytes)}" if source.gigabytes else ""
-        licence = f"licence {source.licence}" if source.licence else "see its licence there"
-        tell(f"Downloading {source.repository}{size}, {licence}: {page}. If interrupted, the same command goes on.")
-    try:
-        path = snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns)
-    except GatedRepoError as error:
-        raise EnvironmentFault(
-            f"The licence of {source.repository} has to be accepted before it can be downloaded.",
-            f"Accept it on {page}, then log in with: hf auth login",
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise EnvironmentFault(
-            f"There is no model {source.repository!r} on the Hugging Face hub, or it is private.",
-            f"Known names: {', '.join(NAMES)}; for a private model log in with: hf auth login",
-        ) from error
-    except Exception as error:  # OSError, httpx's or huggingface_hub's own when the network fails
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _NETWORK:
-            raise
-        note = "\nIts licence has to be accepted there first." if source.gated else ""
-        raise EnvironmentFault(
-            f"{source.repository} is not in the cache and cannot be downloaded: {_first_line(error)}",
-            f"Connect to the internet and unset HF_HUB_OFFLINE, or {otherwise}. See {page}{note}",
-        ) from error
-    return Path(path)
-
-
-def _size(gigabytes: float) -> str:
-    return f"{gigabytes:g} GB" if gigabytes >= 0.1 else f"{1000 * gigabytes:g} MB"
-
-
-_NETWORK = {"huggingface_hub", "httpx", "httpcore", "requests", "urllib3"}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return snapshot(source, patterns, state_of(source), "use --prior builtin", tell)

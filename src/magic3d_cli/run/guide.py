@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance import compiled
-from magic3d_cli.guidance.conditioning import condition, read_prompt
+from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
+from magic3d_cli.guidance.description import Description, check, describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import (
-    HUB,
-    INSTALLED,
-    NAMES,
-    OPEN_VOCABULARY,
-    check_weights,
-    directory,
-    fits_small_encoder,
-    has_vae,
-    locate,
-    small_encoder,
-    state_of,
-    vocabulary_of,
-    weights_sha256,
-)
+from magic3d_cli.guidance.hub import INSTALLED, state_of
+from magic3d_cli.guidance.layout import vocabulary_of, weights_sha256
+from magic3d_cli.guidance.prior import DiffusersPrior, default_dtype
+from magic3d_cli.guidance.prompts import Caption, Vocabulary
+from magic3d_cli.guidance.sources import HUB, NAMES, OPEN_VOCABULARY, directory, find, of_stage, small_encoder
 from magic3d_cli.settings import GuidanceSettings, Settings, guided_by
 from magic3d_cli.stage_report import Objective
 
@@ -59,23 +51,29 @@ class PriorGuide:
         device: str,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Find the weights of both stages and check the prompt, before any work starts.
+        """Find and check the priors of both stages, without loading them, and the prompt, before any work starts.
 
         `tell` is told before a download, and of options that these priors have no use for.
 
-        Raises EnvironmentFault when there is no such prior or its weights cannot be loaded, UsageError for words that
-        it does not know.
+        Raises EnvironmentFault when there is no such prior or it cannot be used, UsageError for words that it does not
+        know.
         """
         self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
         self.prompt, self.seed, self.device, self._tell = prompt, seed, device, tell
-        self._folders = {stage: locate(name, stage, tell) for stage, name in self._names.items()}
+        found = {name: find(name, tell) for name in dict.fromkeys(self._names.values())}
+        self._folders = {stage: of_stage(found[name], stage) for stage, name in self._names.items()}
+        self._encoder: Path | None = None
         self._loaded: DiffusersPrior | None = None
+        self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
         self._words = {stage: vocabulary_of(folder) for stage, folder in self._folders.items()}
         for words in self._words.values():
             if words is not None:
                 Vocabulary.load(words).parse(prompt, seed)
-        for folder in self._folders.values():
-            check_weights(folder)
+        for stage in self._names:
+            check(self._described(stage))
+
+    def _described(self, stage: str) -> Description:
+        return describe(self._folders[stage], self._names[stage])
 
     def name(self, stage: str) -> str:
         """What a checkpoint keeps: what "auto" chose, and directories in full."""
@@ -95,17 +93,18 @@ class PriorGuide:
         return suited
 
     def _fetch_small_encoder(self) -> None:
-        latent = {stage: folder for stage, folder in self._folders.items() if has_vae(folder)}
+        latent = [stage for stage in self._names if self._described(stage).vae]
         if not latent:
             self._tell("--small-encoder is not used: these priors work on pixels, without an encoder.")
             return
-        for stage, folder in latent.items():
-            if not fits_small_encoder(folder):
+        for stage in latent:
+            if not self._described(stage).fits_small_encoder:
                 raise UsageError(
                     f"The small encoder makes the latents of Stable Diffusion 1 and 2; {self.name(stage)} has others.",
                     "Leave out --small-encoder, or use --prior sd15.",
                 )
-        small_encoder(self._tell)
+        self._encoder = small_encoder(self._tell)
+        check(describe(self._folders[latent[0]], self.name(latent[0]), self._encoder))
 
     def sha256(self, stage: str) -> str:
         """Hash of the stage's weights."""
@@ -113,15 +112,28 @@ class PriorGuide:
 
     def objective(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
         """Load the stage's prior, unless the stage before used the same one, and encode the prompt."""
-        folder = self._folders[stage]
-        small = settings.small_encoder and has_vae(folder)
-        if self._loaded is None or (self._loaded.folder, self._loaded.encoder is not None) != (folder, small):
-            self._loaded = None  # freed before the next one is loaded
-            self._loaded = load_prior(self._names[stage], self.device, stage=stage, small=small)
-        if compiled.pays(settings, self._loaded.device):
-            self._loaded.compile(self._tell)
-        words = read_prompt(self._loaded, self.prompt, self.seed)
-        return ScoreDistillation(self._loaded, condition(self._loaded, words), settings)
+        about = describe(self._folders[stage], self._names[stage], self._encoder if settings.small_encoder else None)
+        prior = self._load(about)
+        if compiled.pays(settings, prior.device):
+            prior.compile(self._tell)
+        return ScoreDistillation(prior, self._condition(prior), settings)
+
+    def _load(self, about: Description) -> DiffusersPrior:
+        loaded = self._loaded
+        if loaded is None or (loaded.about.folder, loaded.about.vae) != (about.folder, about.vae):
+            self._loaded = loaded = None  # freed before the next one is loaded
+            device = torch.device(self.device)
+            self._loaded = loaded = DiffusersPrior(about, device, default_dtype(device))
+        return loaded
+
+    def _condition(self, prior: DiffusersPrior) -> Conditioning:
+        """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
+        words, about = read_prompt(prior, self.prompt, self.seed), prior.about
+        # Length and masking of the states follow from the network's class.
+        key = (about.text_encoder.folder, about.network.cls, about.takes_views, words)
+        if key not in self._conditioning:
+            self._conditioning[key] = condition(prior, words)
+        return self._conditioning[key]
 
 
 _hash = cache(weights_sha256)
