@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.errors import EnvironmentFault, out_of_memory
 from magic3d_cli.guidance.compiled import compile_at_first_call
 from magic3d_cli.guidance.description import (
     OWN,
@@ -227,7 +227,7 @@ def _load(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
             part.folder, use_safetensors=True, local_files_only=True, variant=variant, **naming
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        if "allocate memory" in str(error):
+        if out_of_memory(error):
             raise
         raise EnvironmentFault(
             f"{part.folder} cannot be loaded: {first_line(error)}",
