@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from magic3d_cli import bench, settings
 from magic3d_cli.cli import main
+from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance import shapes
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
@@ -106,6 +107,23 @@ def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
     assert parts["coarse"]["rays_per_second"] > 0 and parts["fine"]["triangles_per_second"] > 0
 
 
+def test_a_step_in_parts_counts_the_work_of_all_of_them(tmp_path: Path) -> None:
+    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
+    told = condition(prior, prior.vocabulary.parse("a car"))
+    chosen = tiny_settings()
+    chosen = replace(chosen, coarse=replace(chosen.coarse, views=4))
+    work = []
+    for at_once in (None, 2, 1):
+        scene = CoarseStage(chosen, 0)
+        scene.portions.at_once = at_once
+        objective = ScoreDistillation(prior, told, chosen.coarse.guidance)
+        found = bench._steps(scene, objective, count=2, more=1.0, peak=1e12)
+        speed = found["prior_flops"] / found["seconds"]["prior"]
+        assert (found["prior_flops_per_second"], found["prior_utilisation"]) == pytest.approx((speed, speed / 1e12))
+        work.append(found["prior_flops"])
+    assert work == pytest.approx([work[0]] * 3, rel=0.01)
+
+
 def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:
     prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
     told = condition(prior, prior.vocabulary.parse("a car"))
@@ -136,7 +154,7 @@ def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: 
     assert (code, err) == (0, "") and "speed only" in found["prior"]
     assert found["presets"]["tiny"]["parts"]["fine"]["seconds"]["encoder"] > 0
     _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
-    assert "tiny: about " in out and "prior: random weights" in out and "peak memory" in out
+    assert "tiny: about " in out and "prior: random weights" in out and "peak memory" in out and " TFLOP/s, " in out
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ class TimedPrior:
 
     prior: Any
     seconds: dict[str, float] = field(default_factory=lambda: {"encoder": 0.0, "prior": 0.0})
-    operations: float = 0.0  # of one call of `denoise`, both halves of the guidance
+    rows: int = 0  # denoised; a step's may come in several calls, see Portions
+    operations: float = 0.0  # of one row
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.prior, name)
@@ -57,12 +58,20 @@ class TimedPrior:
         self, noisy: Tensor, timestep: Int[Tensor, "B"], text: Tensor, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         result = self._timed("prior", self.prior.denoise, noisy, timestep, text, features)
+        self.rows += len(noisy)
         if self.operations == 0:
+            # One row without the prompt and one with it: uncompiled, a whole batch might not fit the memory.
+            few = slice(None, None, max(len(noisy) // 2, 1))
+            told = None if features is None else features[few]
             # After a call, in which a network may be compiled: within the counter that would fail for good.
             with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-                self.prior.denoise(noisy, timestep, text, features)
-            self.operations = float(counter.get_total_flops())
+                self.prior.denoise(noisy[few], timestep[few], text[few], told)
+            self.operations = counter.get_total_flops() / len(noisy[few])
         return result
+
+    def start(self) -> None:
+        """Count from here."""
+        self.seconds, self.rows = dict.fromkeys(self.seconds, 0.0), 0
 
     def _timed(self, part: str, work: Callable[..., Any], *arguments: Any) -> Any:
         begun = now(self.prior.device)
@@ -174,7 +183,7 @@ def _steps(
     timed = TimedPrior(objective.prior)
     watched = replace(objective, prior=timed)
     stage.run(watched, until=stage.step + WARM_UP)
-    timed.seconds = dict.fromkeys(timed.seconds, 0.0)
+    timed.start()
     reports: list[StepReport] = []
     stage.run(watched, until=stage.step + count, on_step=reports.append)
     seconds = {kind: sum(report.seconds[kind] for report in reports) / count for kind in reports[0].seconds}
@@ -187,13 +196,15 @@ def _steps(
         "optimizer": seconds["optimizer"],
     }
     split = {kind: value * (1 if kind == "optimizer" else more) for kind, value in split.items()}
+    operations = timed.operations * timed.rows / count
     settings = stage.settings.coarse if isinstance(stage, CoarseStage) else stage.settings.fine
     work = _work(stage, reports, settings.views)
     return {
         "step": sum(split.values()),
         "seconds": split,
-        "prior_flops": timed.operations * more,
-        "prior_utilisation": timed.operations / prior / peak,
+        "prior_flops": operations * more,
+        "prior_flops_per_second": operations / prior,
+        "prior_utilisation": operations / prior / peak,
         **{f"{name}_per_second": value / seconds["render"] for name, value in work.items()},
     }
 

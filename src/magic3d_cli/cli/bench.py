@@ -104,7 +104,10 @@ def _table(result: dict[str, Any]) -> str:
 def _step(found: dict[str, Any]) -> str:
     split = "  ".join(f"{kind} {1000 * seconds:.0f}" for kind, seconds in found["seconds"].items())
     rates = "  ".join(
-        f"{name.removesuffix('_per_second')} {value:.2g}/s" for name, value in found.items() if name.endswith("second")
+        f"{name} {found[f'{name}_per_second']:.2g}/s"
+        for name in ("rays", "samples", "triangles")
+        if f"{name}_per_second" in found
     )
-    use = f"prior at {found['prior_utilisation']:.0%} of a matrix product"
+    teraflops = found["prior_flops_per_second"] / 1e12
+    use = f"prior at {teraflops:.3g} TFLOP/s, {found['prior_utilisation']:.0%} of a matrix product"
     return f"{found['step']:8.3f} s a step: {split} ms; {rates}; {use}"
