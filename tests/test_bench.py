@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
 import tiny_priors
 import torch
 from tiny_run import tiny_settings
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from magic3d_cli import bench, settings
 from magic3d_cli.cli import main
+from magic3d_cli.coarse import stage
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.guidance import shapes
+from magic3d_cli.guidance import compiled, shapes
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import load_prior
@@ -124,6 +128,56 @@ def test_a_step_in_parts_counts_the_work_of_all_of_them(tmp_path: Path) -> None:
     assert work == pytest.approx([work[0]] * 3, rel=0.01)
 
 
+class Slow(torch.autograd.Function):
+    """Nothing, with a backward pass of so many seconds."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seconds: float) -> Tensor:
+        ctx.seconds = seconds
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        time.sleep(ctx.seconds)
+        return gradients[0], None
+
+
+def test_the_encoders_backward_pass_is_the_encoders_and_the_scenes_is_not(tmp_path: Path, monkeypatch) -> None:
+    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
+    told = condition(prior, prior.vocabulary.parse("a car"))
+    resize, draw = prior.encode_image, stage.render
+    monkeypatch.setattr(prior, "encode_image", lambda images: resize(Slow.apply(images, 0.3)))
+
+    def slowly(*arguments: Any) -> Any:
+        image = draw(*arguments)
+        return replace(image, rgb=Slow.apply(image.rgb, 0.6))
+
+    monkeypatch.setattr(stage, "render", slowly)
+    objective = ScoreDistillation(prior, told, tiny_settings().coarse.guidance)
+    found = bench._steps(CoarseStage(tiny_settings(), 0), objective, count=2, more=1.0, peak=1e12)
+    split = found["seconds"]
+    assert 0.3 <= split["encoder"] < 0.6 <= split["backward"] < 0.9
+    assert found["rest"] == pytest.approx(1 - (split["prior"] + split["encoder"]) / found["step"])
+
+
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str | None) -> None:
+    tiny_shape(monkeypatch)
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    prior = RandomPrior("sd15", tmp_path, "cpu")
+    notes: list[str] = []
+    if backend:
+        prior.compile(notes.append)
+    told = condition(prior, "a car")
+    tables = []
+    for guiding in (prior, bench.TimedPrior(prior)):
+        scene = CoarseStage(tiny_settings(), 0)
+        scene.run(ScoreDistillation(guiding, told, tiny_settings().coarse.guidance), until=2)
+        tables.append(scene.field.table.detach().clone())
+    assert torch.equal(*tables) and guiding.seconds["encoder backward"] > 0
+    assert len(notes) == (2 if backend else 0) and not any("uncompiled" in note for note in notes)
+
+
 def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:
     prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
     told = condition(prior, prior.vocabulary.parse("a car"))
@@ -154,7 +208,13 @@ def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: 
     assert (code, err) == (0, "") and "speed only" in found["prior"]
     assert found["presets"]["tiny"]["parts"]["fine"]["seconds"]["encoder"] > 0
     _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
-    assert "tiny: about " in out and "prior: random weights" in out and "peak memory" in out and " TFLOP/s, " in out
+    assert (
+        "tiny: about " in out
+        and "prior: random weights" in out
+        and "peak memory" in out
+        and " TFLOP/s, " in out
+        and " rest " in out
+    )
 
 
 @pytest.mark.parametrize(

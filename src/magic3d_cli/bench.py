@@ -44,7 +44,9 @@ class TimedPrior:
     """A prior that counts its seconds and its floating-point operations. Everything else is the prior's own."""
 
     prior: Any
-    seconds: dict[str, float] = field(default_factory=lambda: {"encoder": 0.0, "prior": 0.0})
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("encoder", "encoder backward", "prior"), 0.0)
+    )
     rows: int = 0  # denoised; a step's may come in several calls, see Portions
     operations: float = 0.0  # of one row
 
@@ -52,7 +54,22 @@ class TimedPrior:
         return getattr(self.prior, name)
 
     def encode_image(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        return self._timed("encoder", self.prior.encode_image, images)
+        encoded = self._timed("encoder", self.prior.encode_image, images)
+        if images.requires_grad:
+            # Its backward pass lasts from when the gradient of what it made is there to when that of the images is:
+            # autograd runs the latest work first, so nothing of the scene comes between.
+            begun = 0.0
+
+            def begin(gradient: Tensor) -> None:
+                nonlocal begun
+                begun = now(self.prior.device)
+
+            def end(gradient: Tensor) -> None:
+                self.seconds["encoder backward"] += now(self.prior.device) - begun
+
+            encoded.register_hook(begin)
+            images.register_hook(end)
+        return encoded
 
     def denoise(
         self, noisy: Tensor, timestep: Int[Tensor, "B"], text: Tensor, features: Tensor | None = None
@@ -179,7 +196,11 @@ def _timed(steps: int, total: int) -> int:
 def _steps(
     stage: CoarseStage | FineStage, objective: ScoreDistillation, count: int, more: float, peak: float
 ) -> dict[str, Any]:
-    """Seconds of a step with `more` times the views, by kind of work, and what is done in them."""
+    """Seconds of a step with `more` times the views, by kind of work, and what is done in them.
+
+    The encoder's are both of its passes (a prior on pixels has a resize in its place), backward's the scene's alone;
+    "rest" is the share of the step that neither the prior nor the encoder takes.
+    """
     timed = TimedPrior(objective.prior)
     watched = replace(objective, prior=timed)
     stage.run(watched, until=stage.step + WARM_UP)
@@ -187,21 +208,25 @@ def _steps(
     reports: list[StepReport] = []
     stage.run(watched, until=stage.step + count, on_step=reports.append)
     seconds = {kind: sum(report.seconds[kind] for report in reports) / count for kind in reports[0].seconds}
-    prior, encoder = timed.seconds["prior"] / count, timed.seconds["encoder"] / count
+    prior, encoder, encoder_backward = (
+        timed.seconds[part] / count for part in ("prior", "encoder", "encoder backward")
+    )
     split = {
         "prior": prior,
-        "encoder": encoder,
+        "encoder": encoder + encoder_backward,
         "rendering": seconds["render"] + seconds["objective"] - prior - encoder,
-        "backward": seconds["backward"],
+        "backward": seconds["backward"] - encoder_backward,
         "optimizer": seconds["optimizer"],
     }
     split = {kind: value * (1 if kind == "optimizer" else more) for kind, value in split.items()}
     operations = timed.operations * timed.rows / count
     settings = stage.settings.coarse if isinstance(stage, CoarseStage) else stage.settings.fine
     work = _work(stage, reports, settings.views)
+    step = sum(split.values())
     return {
-        "step": sum(split.values()),
+        "step": step,
         "seconds": split,
+        "rest": 1 - (split["prior"] + split["encoder"]) / step,
         "prior_flops": operations * more,
         "prior_flops_per_second": operations / prior,
         "prior_utilisation": operations / prior / peak,

@@ -98,7 +98,7 @@ def _table(result: dict[str, Any]) -> str:
         lines += ["", f"{name}: about {clock(measured['predicted_seconds'])}{scaled}"]
         for part, found in measured["parts"].items():
             lines.append(f"  {part:14}" + (_step(found) if "step" in found else f"{found['seconds']:8.2f} s"))
-    return "\n".join([*lines, "", f"peak memory: {memory}"])
+    return "\n".join([*lines, "", "rest: what neither the prior nor its encoder takes.", f"peak memory: {memory}"])
 
 
 def _step(found: dict[str, Any]) -> str:
@@ -110,4 +110,4 @@ def _step(found: dict[str, Any]) -> str:
     )
     teraflops = found["prior_flops_per_second"] / 1e12
     use = f"prior at {teraflops:.3g} TFLOP/s, {found['prior_utilisation']:.0%} of a matrix product"
-    return f"{found['step']:8.3f} s a step: {split} ms; {rates}; {use}"
+    return f"{found['step']:8.3f} s a step: {split} ms, rest {found['rest']:.0%}; {rates}; {use}"
