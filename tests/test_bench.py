@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from magic3d_cli import bench, settings
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import stage
+from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance import compiled, shapes
 from magic3d_cli.guidance.conditioning import condition
@@ -176,6 +177,22 @@ def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str
         tables.append(scene.field.table.detach().clone())
     assert torch.equal(*tables) and guiding.seconds["encoder backward"] > 0
     assert len(notes) == (2 if backend else 0) and not any("uncompiled" in note for note in notes)
+
+
+def test_a_step_pays_its_share_of_the_occupancy_updates_whichever_steps_are_timed(tmp_path: Path, monkeypatch) -> None:
+    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
+    told = condition(prior, prior.vocabulary.parse("a car"))
+    chosen = tiny_settings()
+    chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.5, occupancy_every=4))  # step 4 is timed, 8 is too
+    update = OccupancyGrid.update
+    monkeypatch.setattr(OccupancyGrid, "update", lambda *arguments: (time.sleep(0.8), update(*arguments))[1])
+    found = bench.run(
+        [chosen], lambda stage, guidance: ScoreDistillation(prior, told, guidance), "cpu", 2, 2, Observer()
+    )
+    parts = found["presets"]["tiny"]["parts"]
+    for name in ("coarse, small", "coarse"):
+        assert 0.2 <= parts[name]["seconds"]["optimizer"] < 0.4
+    assert parts["fine"]["seconds"]["optimizer"] < 0.2
 
 
 def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:

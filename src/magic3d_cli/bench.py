@@ -158,13 +158,18 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
     peak = _matmul_speed(objective.prior.device, getattr(objective.prior, "dtype", torch.float32))
     scene = CoarseStage(few, chosen.seed, device)
     scene.run(ball, until=BALL_STEPS)
+    begun = now(where)
+    scene.occupancy.update(scene.field.density, scene.generator)
+    upkeep = (now(where) - begun) / coarse.occupancy_every
+    # An update comes too seldom to be met in a few steps, or would be met too often: no step that is timed has one.
+    scene.settings = replace(few, coarse=replace(few.coarse, occupancy_every=coarse.steps + 1))
     parts: dict[str, Any] = {}
     more = coarse.views / few.coarse.views
     small = round(coarse.warm * coarse.steps)
     for name, first, count in (("coarse, small", 0, small), ("coarse", small, coarse.steps - small)):
         if count:
             scene.step = first
-            parts[name] = {"steps": count, **_steps(scene, objective, _timed(steps, count), more, peak)}
+            parts[name] = {"steps": count, **_steps(scene, objective, _timed(steps, count), more, peak, upkeep)}
     begun = now(where)
     mesh = FineStage.from_coarse(few, scene)
     parts["mesh"] = {"seconds": now(where) - begun}
@@ -194,12 +199,18 @@ def _timed(steps: int, total: int) -> int:
 
 
 def _steps(
-    stage: CoarseStage | FineStage, objective: ScoreDistillation, count: int, more: float, peak: float
+    stage: CoarseStage | FineStage,
+    objective: ScoreDistillation,
+    count: int,
+    more: float,
+    peak: float,
+    upkeep: float = 0.0,
 ) -> dict[str, Any]:
     """Seconds of a step with `more` times the views, by kind of work, and what is done in them.
 
     The encoder's are both of its passes (a prior on pixels has a resize in its place), backward's the scene's alone;
-    "rest" is the share of the step that neither the prior nor the encoder takes.
+    "rest" is the share of the step that neither the prior nor the encoder takes. `upkeep` are the seconds a step that
+    keeping the occupancy grid takes, on average; they are the optimiser's, as in the stage's own account.
     """
     timed = TimedPrior(objective.prior)
     watched = replace(objective, prior=timed)
@@ -216,7 +227,7 @@ def _steps(
         "encoder": encoder + encoder_backward,
         "rendering": seconds["render"] + seconds["objective"] - prior - encoder,
         "backward": seconds["backward"] - encoder_backward,
-        "optimizer": seconds["optimizer"],
+        "optimizer": seconds["optimizer"] + upkeep,
     }
     split = {kind: value * (1 if kind == "optimizer" else more) for kind, value in split.items()}
     operations = timed.operations * timed.rows / count
