@@ -98,7 +98,8 @@ def _table(result: dict[str, Any]) -> str:
         lines += ["", f"{name}: about {clock(measured['predicted_seconds'])}{scaled}"]
         for part, found in measured["parts"].items():
             lines.append(f"  {part:14}" + (_step(found) if "step" in found else f"{found['seconds']:8.2f} s"))
-    return "\n".join([*lines, "", "rest: what neither the prior nor its encoder takes.", f"peak memory: {memory}"])
+    legend = "rest: what neither the prior nor its encoder takes; samples: all that are marched, seen or not"
+    return "\n".join([*lines, "", legend, f"peak memory: {memory}"])
 
 
 def _step(found: dict[str, Any]) -> str:
