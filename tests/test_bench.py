@@ -26,6 +26,7 @@ from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
+from magic3d_cli.run import ledger
 from magic3d_cli.run.observer import Observer
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
@@ -195,6 +196,33 @@ def test_a_step_pays_its_share_of_the_occupancy_updates_whichever_steps_are_time
     assert parts["fine"]["seconds"]["optimizer"] < 0.2
 
 
+def test_each_part_has_its_own_peak_on_a_gpu_and_the_hosts_so_far(tmp_path: Path, monkeypatch) -> None:
+    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
+    told = condition(prior, prior.vocabulary.parse("a car"))
+    forgotten: list[None] = []
+    monkeypatch.setattr(bench, "forget_peak", lambda: forgotten.append(None))
+    peaks = iter(range(100, 200))
+    monkeypatch.setattr(bench, "peak_memory", lambda: {"cuda": next(peaks), "forgotten": len(forgotten)})
+    found = bench.run(
+        [tiny_settings()], lambda stage, guidance: ScoreDistillation(prior, told, guidance), "cpu", 1, 2, Observer()
+    )
+    parts = found["presets"]["tiny"]["parts"]
+    order = enumerate(("coarse", "mesh", "fine", "asset"))
+    expected = {name: {"cuda": 100 + n, "forgotten": 1 + n} for n, name in order}
+    assert {name: part.get("peak_memory_bytes") for name, part in parts.items()} == {**expected, "load": None}
+
+
+def test_a_gpus_peak_is_forgotten_a_hosts_is_not(monkeypatch) -> None:
+    used = [7]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: used[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: used.__setitem__(0, 3))
+    before = ledger.peak_memory()
+    ledger.forget_peak()
+    after = ledger.peak_memory()
+    assert (before["cuda"], after["cuda"]) == (7, 3) and after["host"] >= before["host"] > 1e7
+
+
 def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:
     prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
     told = condition(prior, prior.vocabulary.parse("a car"))
@@ -225,13 +253,8 @@ def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: 
     assert (code, err) == (0, "") and "speed only" in found["prior"]
     assert found["presets"]["tiny"]["parts"]["fine"]["seconds"]["encoder"] > 0
     _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
-    assert (
-        "tiny: about " in out
-        and "prior: random weights" in out
-        and "peak memory" in out
-        and " TFLOP/s, " in out
-        and " rest " in out
-    )
+    for text in ("tiny: about ", "prior: random weights", " TFLOP/s, ", "; rest ", " GB host\n"):
+        assert text in out
 
 
 @pytest.mark.parametrize(

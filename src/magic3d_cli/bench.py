@@ -24,7 +24,7 @@ from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.kernels.cuda import refusal, tinycudann_on, tinycudann_refusal
 from magic3d_cli.kernels.rasterize import nvdiffrast_on, nvdiffrast_refusal
-from magic3d_cli.run.ledger import peak_memory
+from magic3d_cli.run.ledger import forget_peak, peak_memory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.settings import GuidanceSettings, Settings
 from magic3d_cli.stage_report import StepReport, now
@@ -98,7 +98,7 @@ class TimedPrior:
 
 
 def run(presets: list[Settings], load: Load, device: str, steps: int, views: int, observer: Observer) -> dict[str, Any]:
-    """Measure presets; JSON-able, times in seconds.
+    """Measure presets; JSON-able, times in seconds. Peak memory is a GPU's in that part, a host's up to its end.
 
     Args:
         load: gives each stage its objective. steps: timed of each kind. views: measured a step, at most.
@@ -112,7 +112,6 @@ def run(presets: list[Settings], load: Load, device: str, steps: int, views: int
         "torch": torch.__version__,
         "kernels": kernels(device),
         "presets": results,
-        "peak_memory_bytes": peak_memory(),
     }
 
 
@@ -170,18 +169,20 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
         if count:
             scene.step = first
             parts[name] = {"steps": count, **_steps(scene, objective, _timed(steps, count), more, peak, upkeep)}
+    forget_peak()
     begun = now(where)
     mesh = FineStage.from_coarse(few, scene)
-    parts["mesh"] = {"seconds": now(where) - begun}
+    parts["mesh"] = {"seconds": now(where) - begun, "peak_memory_bytes": peak_memory()}
     begun = now(where)
     objective = load("fine", fine.guidance)
     loading += now(where) - begun
     more, count = fine.views / few.fine.views, _timed(steps, fine.steps)
     parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, count, more, peak)}
+    forget_peak()
     begun = now(where)
     vertices, faces = mesh.mesh()
     build_asset(vertices.numpy(), faces.numpy(), mesh.albedo, chosen.asset, device=mesh.device)
-    parts["asset"] = {"seconds": now(where) - begun}
+    parts["asset"] = {"seconds": now(where) - begun, "peak_memory_bytes": peak_memory()}
     parts["load"] = {"seconds": loading}
     total = sum(part["seconds"] if "step" not in part else part["steps"] * part["step"] for part in parts.values())
     return {
@@ -212,6 +213,7 @@ def _steps(
     "rest" is the share of the step that neither the prior nor the encoder takes. `upkeep` are the seconds a step that
     keeping the occupancy grid takes, on average; they are the optimiser's, as in the stage's own account.
     """
+    forget_peak()
     timed = TimedPrior(objective.prior)
     watched = replace(objective, prior=timed)
     stage.run(watched, until=stage.step + WARM_UP)
@@ -241,6 +243,7 @@ def _steps(
         "prior_flops": operations * more,
         "prior_flops_per_second": operations / prior,
         "prior_utilisation": operations / prior / peak,
+        "peak_memory_bytes": peak_memory(),
         **{f"{name}_per_second": value / seconds["render"] for name, value in work.items()},
     }
 

@@ -18,6 +18,9 @@ from magic3d_cli.errors import UsageError
 
 PROMPT = "a car"
 """Every prior knows it."""
+_LEGEND = """\
+encoder: both its passes; backward: of the scene; rest: what neither the prior nor its encoder takes.
+samples: all that are marched, seen or not. GB: highest use, of the host since the start, of a GPU in that part."""
 
 
 @reported
@@ -90,19 +93,22 @@ def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[
 def _table(result: dict[str, Any]) -> str:
     """The measurements for people."""
     kernels = ", ".join(f"{name} by {kernel}" for name, kernel in result["kernels"].items())
-    memory = ", ".join(f"{value / 1e9:.1f} GB {name}" for name, value in result["peak_memory_bytes"].items())
     lines = [f"{result['device']}, torch {result['torch']}; {kernels}", f"prior: {result['prior']}"]
     for name, measured in result["presets"].items():
         views, seen = measured["views"], measured["views_measured"]
         scaled = "" if views == seen else f" ({seen[0]} and {seen[1]} of {views[0]} and {views[1]} views measured)"
         lines += ["", f"{name}: about {clock(measured['predicted_seconds'])}{scaled}"]
         for part, found in measured["parts"].items():
-            lines.append(f"  {part:14}" + (_step(found) if "step" in found else f"{found['seconds']:8.2f} s"))
-    legend = "rest: what neither the prior nor its encoder takes; samples: all that are marched, seen or not"
-    return "\n".join([*lines, "", legend, f"peak memory: {memory}"])
+            told = _step(found) if "step" in found else [f"{found['seconds']:8.2f} s"]
+            if "peak_memory_bytes" in found:
+                memory = (f"{value / 1e9:.1f} GB {where}" for where, value in found["peak_memory_bytes"].items())
+                told[-1] += f"; {', '.join(memory)}"
+            lines += [f"  {title:14}{line}" for title, line in zip((part, ""), told, strict=False)]
+    return "\n".join([*lines, "", _LEGEND])
 
 
-def _step(found: dict[str, Any]) -> str:
+def _step(found: dict[str, Any]) -> list[str]:
+    """Two lines: where a step's time goes, and what is done in it."""
     split = "  ".join(f"{kind} {1000 * seconds:.0f}" for kind, seconds in found["seconds"].items())
     rates = "  ".join(
         f"{name} {found[f'{name}_per_second']:.2g}/s"
@@ -111,4 +117,4 @@ def _step(found: dict[str, Any]) -> str:
     )
     teraflops = found["prior_flops_per_second"] / 1e12
     use = f"prior at {teraflops:.3g} TFLOP/s, {found['prior_utilisation']:.0%} of a matrix product"
-    return f"{found['step']:8.3f} s a step: {split} ms, rest {found['rest']:.0%}; {rates}; {use}"
+    return [f"{found['step']:8.3f} s a step: {split} ms; rest {found['rest']:.0%}", f"           {rates}; {use}"]
