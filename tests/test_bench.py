@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
 from magic3d_cli.run import ledger
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.speed_guide import SpeedGuide
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
 MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
@@ -82,20 +85,29 @@ def test_a_small_encoder_is_measured_in_its_own_shape(tmp_path: Path) -> None:
     assert work == pytest.approx([0.12, 1.12], rel=0.05)
 
 
+class TinyPriors:
+    """A tiny built-in prior for both stages; remembers what was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.prior = load_prior(str(tiny_priors.save_builtin(folder)), dtype=torch.float32)
+        self.told = condition(self.prior, self.prior.vocabulary.parse("a car"))
+        self.asked: list[str] = []
+
+    def objective(self, stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
+        self.asked.append(stage)
+        return ScoreDistillation(self.prior, self.told, guidance)
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+
 def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
+    priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
     chosen = replace(chosen, coarse=replace(chosen.coarse, views=6, warm=0.4, warm_render_size=16))
-    asked: list[str] = []
-
-    def load(stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
-        asked.append(stage)
-        return ScoreDistillation(prior, told, guidance)
-
-    found = bench.run([chosen], load, "cpu", steps=2, views=3, observer=Observer())
+    found = bench.run([chosen], priors, "cpu", steps=2, views=3, observer=Observer())
     tiny = found["presets"]["tiny"]
-    assert asked == ["coarse", "fine"] and tiny["views_measured"] == [3, 2]
+    assert priors.asked == ["release", "coarse", "fine"] and tiny["views_measured"] == [3, 2]
     parts = tiny["parts"]
     assert [parts[name].get("steps") for name in ("coarse, small", "coarse", "fine")] == [4, 6, 6]
     whole = sum(part["steps"] * part["step"] for part in parts.values() if "step" in part)
@@ -107,22 +119,21 @@ def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
     # Six views are measured with three: the prior's work is doubled, and it is what a counter finds for six.
     noisy = torch.rand(12, 3, 16, 16)
     with FlopCounterMode(display=False) as counter:
-        text = torch.cat([told.unconditional.expand(6, -1, -1), told.states.expand(6, -1, -1)])
-        prior.denoise(noisy, torch.full((12,), 500), text, torch.zeros(12, 23))
+        text = torch.cat([priors.told.unconditional.expand(6, -1, -1), priors.told.states.expand(6, -1, -1)])
+        priors.prior.denoise(noisy, torch.full((12,), 500), text, torch.zeros(12, 23))
     assert parts["coarse"]["prior_flops"] == pytest.approx(counter.get_total_flops(), rel=0.2)
     assert parts["coarse"]["rays_per_second"] > 0 and parts["fine"]["triangles_per_second"] > 0
 
 
 def test_a_step_in_parts_counts_the_work_of_all_of_them(tmp_path: Path) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
+    priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
     chosen = replace(chosen, coarse=replace(chosen.coarse, views=4))
     work = []
     for at_once in (None, 2, 1):
         scene = CoarseStage(chosen, 0)
         scene.portions.at_once = at_once
-        objective = ScoreDistillation(prior, told, chosen.coarse.guidance)
+        objective = priors.objective("coarse", chosen.coarse.guidance)
         found = bench._steps(scene, objective, count=2, more=1.0, peak=1e12)
         speed = found["prior_flops"] / found["seconds"]["prior"]
         assert (found["prior_flops_per_second"], found["prior_utilisation"]) == pytest.approx((speed, speed / 1e12))
@@ -145,17 +156,16 @@ class Slow(torch.autograd.Function):
 
 
 def test_the_encoders_backward_pass_is_the_encoders_and_the_scenes_is_not(tmp_path: Path, monkeypatch) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
-    resize, draw = prior.encode_image, stage.render
-    monkeypatch.setattr(prior, "encode_image", lambda images: resize(Slow.apply(images, 0.3)))
+    priors = TinyPriors(tmp_path)
+    resize, draw = priors.prior.encode_image, stage.render
+    monkeypatch.setattr(priors.prior, "encode_image", lambda images: resize(Slow.apply(images, 0.3)))
 
     def slowly(*arguments: Any) -> Any:
         image = draw(*arguments)
         return replace(image, rgb=Slow.apply(image.rgb, 0.6))
 
     monkeypatch.setattr(stage, "render", slowly)
-    objective = ScoreDistillation(prior, told, tiny_settings().coarse.guidance)
+    objective = priors.objective("coarse", tiny_settings().coarse.guidance)
     found = bench._steps(CoarseStage(tiny_settings(), 0), objective, count=2, more=1.0, peak=1e12)
     split = found["seconds"]
     assert 0.3 <= split["encoder"] < 0.6 <= split["backward"] < 0.9
@@ -181,15 +191,12 @@ def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str
 
 
 def test_a_step_pays_its_share_of_the_occupancy_updates_whichever_steps_are_timed(tmp_path: Path, monkeypatch) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
+    priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
     chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.5, occupancy_every=4))  # step 4 is timed, 8 is too
     update = OccupancyGrid.update
     monkeypatch.setattr(OccupancyGrid, "update", lambda *arguments: (time.sleep(0.8), update(*arguments))[1])
-    found = bench.run(
-        [chosen], lambda stage, guidance: ScoreDistillation(prior, told, guidance), "cpu", 2, 2, Observer()
-    )
+    found = bench.run([chosen], priors, "cpu", 2, 2, Observer())
     parts = found["presets"]["tiny"]["parts"]
     for name in ("coarse, small", "coarse"):
         assert 0.2 <= parts[name]["seconds"]["optimizer"] < 0.4
@@ -197,15 +204,12 @@ def test_a_step_pays_its_share_of_the_occupancy_updates_whichever_steps_are_time
 
 
 def test_each_part_has_its_own_peak_on_a_gpu_and_the_hosts_so_far(tmp_path: Path, monkeypatch) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
+    priors = TinyPriors(tmp_path)
     forgotten: list[None] = []
     monkeypatch.setattr(bench, "forget_peak", lambda: forgotten.append(None))
     peaks = iter(range(100, 200))
     monkeypatch.setattr(bench, "peak_memory", lambda: {"cuda": next(peaks), "forgotten": len(forgotten)})
-    found = bench.run(
-        [tiny_settings()], lambda stage, guidance: ScoreDistillation(prior, told, guidance), "cpu", 1, 2, Observer()
-    )
+    found = bench.run([tiny_settings()], priors, "cpu", 1, 2, Observer())
     parts = found["presets"]["tiny"]["parts"]
     order = enumerate(("coarse", "mesh", "fine", "asset"))
     expected = {name: {"cuda": 100 + n, "forgotten": 1 + n} for n, name in order}
@@ -224,8 +228,7 @@ def test_a_gpus_peak_is_forgotten_a_hosts_is_not(monkeypatch) -> None:
 
 
 def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
+    priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
     chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.4))
     done: list[int] = []
@@ -233,7 +236,7 @@ def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(
         bench, "_work", lambda stage, reports, views: done.append(len(reports)) or work(stage, reports, views)
     )
-    bench.run([chosen], lambda stage, guidance: ScoreDistillation(prior, told, guidance), "cpu", 50, 2, Observer())
+    bench.run([chosen], priors, "cpu", 50, 2, Observer())
     assert done == [4 - bench.WARM_UP, 6 - bench.WARM_UP, 6 - bench.WARM_UP]
 
 
@@ -250,11 +253,80 @@ def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: 
     options = ("--preset", "draft", "--steps", "1", "--device", "cpu", "--quiet")
     code, out, err = answer(capsys, "bench", "--prior", "sd15", *options, "--json")
     found = json.loads(out)
-    assert (code, err) == (0, "") and "speed only" in found["prior"]
+    assert (code, err) == (0, "") and all("speed only" in told for told in found["priors"].values())
     assert found["presets"]["tiny"]["parts"]["fine"]["seconds"]["encoder"] > 0
     _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
-    for text in ("tiny: about ", "prior: random weights", " TFLOP/s, ", "; rest ", " GB host\n"):
+    for text in ("tiny: about ", "fine prior: random weights", " TFLOP/s, ", "; rest ", " GB host\n"):
         assert text in out
+
+
+@pytest.fixture
+def measured(capsys, tmp_path: Path, monkeypatch) -> Callable[..., list[tuple[str, str, bool]]]:
+    """`magic3d bench` of two tiny presets; gives (preset, prior, whether compiled) of each kind of step."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    tiny_shape(monkeypatch)
+    for name in ("draft", "paper"):
+        monkeypatch.setitem(settings.PRESETS, name, replace(tiny_settings(), preset=name))
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "pays", lambda guidance, device: guidance.compile)
+    seen: list[tuple[str, str, bool]] = []
+    held: list[weakref.ref] = []
+    steps, release = bench._steps, SpeedGuide.release
+
+    def released(guide: SpeedGuide) -> None:
+        release(guide)
+        assert not any(network() for network in held), "a prior is still held where the next is loaded"
+
+    def watched(stage, objective, *arguments, **options):
+        found = steps(stage, objective, *arguments, **options)
+        network = objective.prior.network
+        seen.append((stage.settings.preset, objective.prior.id, network._compiled_call_impl is not None))
+        held.append(weakref.ref(network))
+        return found
+
+    monkeypatch.setattr(bench, "_steps", watched)
+    monkeypatch.setattr(SpeedGuide, "release", released)
+
+    def run(*arguments: str) -> list[tuple[str, str, bool]]:
+        code, out, err = answer(capsys, "bench", "--steps", "1", "--device", "cpu", "--quiet", "--json", *arguments)
+        assert code == 0, err
+        seen.append(json.loads(out)["priors"])
+        return seen
+
+    return run
+
+
+def test_each_preset_is_measured_as_it_would_run(measured) -> None:
+    order = ("draft", "paper", "draft")
+    *seen, _ = measured("--prior", "sd15", *(argument for name in order for argument in ("--preset", name)))
+    assert [(name, compiled) for name, _, compiled in seen] == [(name, name == "paper") for name in order for _ in "cf"]
+
+
+@pytest.mark.parametrize("random", ["coarse", "fine", "both"])
+def test_each_stage_is_measured_with_its_own_prior(measured, monkeypatch, random: str) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "minisd", shapes.SHAPES["sd15"])
+    other = "minisd" if random == "both" else "builtin"
+    one, two = (other, "sd15") if random == "fine" else ("sd15", other)
+    *seen, told = measured("--preset", "draft", "--coarse-prior", one, "--fine-prior", two)
+    for (_, prior, _), name, note in zip(seen, (one, two), told.values(), strict=True):
+        assert prior == ("builtin" if name == "builtin" else f"random weights in the shape of {name}")
+        assert note == "builtin" if name == "builtin" else f"shape of {name}, " in note and "speed only" in note
+
+
+def test_each_stage_is_guided_as_its_prior_needs(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    draft = settings.preset("draft")
+    for names, scales in (
+        (("sd15", "builtin"), (100, 1)),
+        (("builtin", "sd15"), (2, 100)),
+        (("sd15",) * 2, (100, 100)),
+    ):
+        suited = SpeedGuide(*names, "a car", "cpu", tmp_path, print).suited(draft)
+        assert (suited.coarse.guidance.scale[0], suited.fine.guidance.scale[0]) == scales
+        assert suited.coarse.steps == draft.coarse.steps
+    tiny = str(tiny_priors.save_builtin(tmp_path))
+    guide = SpeedGuide("builtin", tiny, "a car", "cpu", tmp_path, print)
+    assert (guide.name("coarse"), guide.name("fine")) == ("builtin", tiny)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from magic3d_cli import bench, settings
 from magic3d_cli.cli import main
 from magic3d_cli.guidance import compiled
 from magic3d_cli.run import checkpoint
+from magic3d_cli.run import guide as run_guide
 from magic3d_cli.run.guide import PriorGuide
 from magic3d_cli.views import turntable
 
@@ -119,6 +122,25 @@ def distil(objective, seed: int = 0, views: int = 2) -> torch.Tensor:
     images = torch.rand(views, 16, 16, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
     objective(images, turntable(views), 0.5, torch.Generator().manual_seed(seed))[0].backward()
     return images.grad
+
+
+def test_a_compiled_prior_is_freed_before_the_next_is_loaded(folder, told, monkeypatch) -> None:
+    save_sd(folder / "other", scaling=(0.18215, None))
+    guide = PriorGuide(str(folder / "open"), str(folder / "other"), "a red car", 0, "cpu", told.append)
+    suited = guide.suited(settings.PRESETS["paper"])
+    first = guide.objective("coarse", suited.coarse.guidance)
+    distil(first)
+    network = weakref.ref(first.prior.network)
+    del first
+    load = run_guide.load_prior
+    held: list[bool] = []
+    monkeypatch.setattr(run_guide, "load_prior", lambda *a, **k: (held.append(network() is not None), load(*a, **k))[1])
+    gc.disable()
+    try:
+        guide.objective("fine", suited.fine.guidance)
+    finally:
+        gc.enable()
+    assert held == [False] and len(told) == 2
 
 
 def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told) -> None:

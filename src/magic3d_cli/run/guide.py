@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import cache
 from typing import Protocol
@@ -116,12 +117,17 @@ class PriorGuide:
         folder = self._folders[stage]
         small = settings.small_encoder and has_vae(folder)
         if self._loaded is None or (self._loaded.folder, self._loaded.encoder is not None) != (folder, small):
-            self._loaded = None  # freed before the next one is loaded
+            self.release()
             self._loaded = load_prior(self._names[stage], self.device, stage=stage, small=small)
         if compiled.pays(settings, self._loaded.device):
             self._loaded.compile(self._tell)
         words = read_prompt(self._loaded, self.prompt, self.seed)
         return ScoreDistillation(self._loaded, condition(self._loaded, words), settings)
+
+    def release(self) -> None:
+        """Free the prior that is loaded, before the next one is."""
+        self._loaded = None
+        gc.collect()  # a compiled network holds itself
 
 
 _hash = cache(weights_sha256)
