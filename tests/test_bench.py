@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import time
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
 import tiny_priors
 import torch
 from tiny_run import tiny_settings
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from magic3d_cli import bench, settings
 from magic3d_cli.cli import main
-from magic3d_cli.guidance import shapes
+from magic3d_cli.coarse import stage
+from magic3d_cli.coarse.occupancy import OccupancyGrid
+from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.guidance import compiled, shapes
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
+from magic3d_cli.run import ledger
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.speed_guide import SpeedGuide
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
 MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
@@ -75,20 +85,29 @@ def test_a_small_encoder_is_measured_in_its_own_shape(tmp_path: Path) -> None:
     assert work == pytest.approx([0.12, 1.12], rel=0.05)
 
 
+class TinyPriors:
+    """A tiny built-in prior for both stages; remembers what was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.prior = load_prior(str(tiny_priors.save_builtin(folder)), dtype=torch.float32)
+        self.told = condition(self.prior, self.prior.vocabulary.parse("a car"))
+        self.asked: list[str] = []
+
+    def objective(self, stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
+        self.asked.append(stage)
+        return ScoreDistillation(self.prior, self.told, guidance)
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+
 def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
+    priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
     chosen = replace(chosen, coarse=replace(chosen.coarse, views=6, warm=0.4, warm_render_size=16))
-    asked: list[str] = []
-
-    def load(stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
-        asked.append(stage)
-        return ScoreDistillation(prior, told, guidance)
-
-    found = bench.run([chosen], load, "cpu", steps=2, views=3, observer=Observer())
+    found = bench.run([chosen], priors, "cpu", steps=2, views=3, observer=Observer())
     tiny = found["presets"]["tiny"]
-    assert asked == ["coarse", "fine"] and tiny["views_measured"] == [3, 2]
+    assert priors.asked == ["release", "coarse", "fine"] and tiny["views_measured"] == [3, 2]
     parts = tiny["parts"]
     assert [parts[name].get("steps") for name in ("coarse, small", "coarse", "fine")] == [4, 6, 6]
     whole = sum(part["steps"] * part["step"] for part in parts.values() if "step" in part)
@@ -100,15 +119,116 @@ def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
     # Six views are measured with three: the prior's work is doubled, and it is what a counter finds for six.
     noisy = torch.rand(12, 3, 16, 16)
     with FlopCounterMode(display=False) as counter:
-        text = torch.cat([told.unconditional.expand(6, -1, -1), told.states.expand(6, -1, -1)])
-        prior.denoise(noisy, torch.full((12,), 500), text, torch.zeros(12, 23))
+        text = torch.cat([priors.told.unconditional.expand(6, -1, -1), priors.told.states.expand(6, -1, -1)])
+        priors.prior.denoise(noisy, torch.full((12,), 500), text, torch.zeros(12, 23))
     assert parts["coarse"]["prior_flops"] == pytest.approx(counter.get_total_flops(), rel=0.2)
     assert parts["coarse"]["rays_per_second"] > 0 and parts["fine"]["triangles_per_second"] > 0
 
 
+def test_a_step_in_parts_counts_the_work_of_all_of_them(tmp_path: Path) -> None:
+    priors = TinyPriors(tmp_path)
+    chosen = tiny_settings()
+    chosen = replace(chosen, coarse=replace(chosen.coarse, views=4))
+    work = []
+    for at_once in (None, 2, 1):
+        scene = CoarseStage(chosen, 0)
+        scene.portions.at_once = at_once
+        objective = priors.objective("coarse", chosen.coarse.guidance)
+        found = bench._steps(scene, objective, count=2, more=1.0, peak=1e12)
+        speed = found["prior_flops"] / found["seconds"]["prior"]
+        assert (found["prior_flops_per_second"], found["prior_utilisation"]) == pytest.approx((speed, speed / 1e12))
+        work.append(found["prior_flops"])
+    assert work == pytest.approx([work[0]] * 3, rel=0.01)
+
+
+class Slow(torch.autograd.Function):
+    """Nothing, with a backward pass of so many seconds."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seconds: float) -> Tensor:
+        ctx.seconds = seconds
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        time.sleep(ctx.seconds)
+        return gradients[0], None
+
+
+def test_the_encoders_backward_pass_is_the_encoders_and_the_scenes_is_not(tmp_path: Path, monkeypatch) -> None:
+    priors = TinyPriors(tmp_path)
+    resize, draw = priors.prior.encode_image, stage.render
+    monkeypatch.setattr(priors.prior, "encode_image", lambda images: resize(Slow.apply(images, 0.3)))
+
+    def slowly(*arguments: Any) -> Any:
+        image = draw(*arguments)
+        return replace(image, rgb=Slow.apply(image.rgb, 0.6))
+
+    monkeypatch.setattr(stage, "render", slowly)
+    objective = priors.objective("coarse", tiny_settings().coarse.guidance)
+    found = bench._steps(CoarseStage(tiny_settings(), 0), objective, count=2, more=1.0, peak=1e12)
+    split = found["seconds"]
+    assert 0.3 <= split["encoder"] < 0.6 <= split["backward"] < 0.9
+    assert found["rest"] == pytest.approx(1 - (split["prior"] + split["encoder"]) / found["step"])
+
+
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str | None) -> None:
+    tiny_shape(monkeypatch)
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    prior = RandomPrior("sd15", tmp_path, "cpu")
+    notes: list[str] = []
+    if backend:
+        prior.compile(notes.append)
+    told = condition(prior, "a car")
+    tables = []
+    for guiding in (prior, bench.TimedPrior(prior)):
+        scene = CoarseStage(tiny_settings(), 0)
+        scene.run(ScoreDistillation(guiding, told, tiny_settings().coarse.guidance), until=2)
+        tables.append(scene.field.table.detach().clone())
+    assert torch.equal(*tables) and guiding.seconds["encoder backward"] > 0
+    assert len(notes) == (2 if backend else 0) and not any("uncompiled" in note for note in notes)
+
+
+def test_a_step_pays_its_share_of_the_occupancy_updates_whichever_steps_are_timed(tmp_path: Path, monkeypatch) -> None:
+    priors = TinyPriors(tmp_path)
+    chosen = tiny_settings()
+    chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.5, occupancy_every=4))  # step 4 is timed, 8 is too
+    update = OccupancyGrid.update
+    monkeypatch.setattr(OccupancyGrid, "update", lambda *arguments: (time.sleep(0.8), update(*arguments))[1])
+    found = bench.run([chosen], priors, "cpu", 2, 2, Observer())
+    parts = found["presets"]["tiny"]["parts"]
+    for name in ("coarse, small", "coarse"):
+        assert 0.2 <= parts[name]["seconds"]["optimizer"] < 0.4
+    assert parts["fine"]["seconds"]["optimizer"] < 0.2
+
+
+def test_each_part_has_its_own_peak_on_a_gpu_and_the_hosts_so_far(tmp_path: Path, monkeypatch) -> None:
+    priors = TinyPriors(tmp_path)
+    forgotten: list[None] = []
+    monkeypatch.setattr(bench, "forget_peak", lambda: forgotten.append(None))
+    peaks = iter(range(100, 200))
+    monkeypatch.setattr(bench, "peak_memory", lambda: {"cuda": next(peaks), "forgotten": len(forgotten)})
+    found = bench.run([tiny_settings()], priors, "cpu", 1, 2, Observer())
+    parts = found["presets"]["tiny"]["parts"]
+    order = enumerate(("coarse", "mesh", "fine", "asset"))
+    expected = {name: {"cuda": 100 + n, "forgotten": 1 + n} for n, name in order}
+    assert {name: part.get("peak_memory_bytes") for name, part in parts.items()} == {**expected, "load": None}
+
+
+def test_a_gpus_peak_is_forgotten_a_hosts_is_not(monkeypatch) -> None:
+    used = [7]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: used[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: used.__setitem__(0, 3))
+    before = ledger.peak_memory()
+    ledger.forget_peak()
+    after = ledger.peak_memory()
+    assert (before["cuda"], after["cuda"]) == (7, 3) and after["host"] >= before["host"] > 1e7
+
+
 def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:
-    prior = load_prior(str(tiny_priors.save_builtin(tmp_path)), dtype=torch.float32)
-    told = condition(prior, prior.vocabulary.parse("a car"))
+    priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
     chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.4))
     done: list[int] = []
@@ -116,7 +236,7 @@ def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(
         bench, "_work", lambda stage, reports, views: done.append(len(reports)) or work(stage, reports, views)
     )
-    bench.run([chosen], lambda stage, guidance: ScoreDistillation(prior, told, guidance), "cpu", 50, 2, Observer())
+    bench.run([chosen], priors, "cpu", 50, 2, Observer())
     assert done == [4 - bench.WARM_UP, 6 - bench.WARM_UP, 6 - bench.WARM_UP]
 
 
@@ -133,10 +253,80 @@ def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: 
     options = ("--preset", "draft", "--steps", "1", "--device", "cpu", "--quiet")
     code, out, err = answer(capsys, "bench", "--prior", "sd15", *options, "--json")
     found = json.loads(out)
-    assert (code, err) == (0, "") and "speed only" in found["prior"]
+    assert (code, err) == (0, "") and all("speed only" in told for told in found["priors"].values())
     assert found["presets"]["tiny"]["parts"]["fine"]["seconds"]["encoder"] > 0
     _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
-    assert "tiny: about " in out and "prior: random weights" in out and "peak memory" in out
+    for text in ("tiny: about ", "fine prior: random weights", " TFLOP/s, ", "; rest ", " GB host\n"):
+        assert text in out
+
+
+@pytest.fixture
+def measured(capsys, tmp_path: Path, monkeypatch) -> Callable[..., list[tuple[str, str, bool]]]:
+    """`magic3d bench` of two tiny presets; gives (preset, prior, whether compiled) of each kind of step."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    tiny_shape(monkeypatch)
+    for name in ("draft", "paper"):
+        monkeypatch.setitem(settings.PRESETS, name, replace(tiny_settings(), preset=name))
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "pays", lambda guidance, device: guidance.compile)
+    seen: list[tuple[str, str, bool]] = []
+    held: list[weakref.ref] = []
+    steps, release = bench._steps, SpeedGuide.release
+
+    def released(guide: SpeedGuide) -> None:
+        release(guide)
+        assert not any(network() for network in held), "a prior is still held where the next is loaded"
+
+    def watched(stage, objective, *arguments, **options):
+        found = steps(stage, objective, *arguments, **options)
+        network = objective.prior.network
+        seen.append((stage.settings.preset, objective.prior.id, is_compiled(network)))
+        held.append(weakref.ref(network))
+        return found
+
+    monkeypatch.setattr(bench, "_steps", watched)
+    monkeypatch.setattr(SpeedGuide, "release", released)
+
+    def run(*arguments: str) -> list[tuple[str, str, bool]]:
+        code, out, err = answer(capsys, "bench", "--steps", "1", "--device", "cpu", "--quiet", "--json", *arguments)
+        assert code == 0, err
+        seen.append(json.loads(out)["priors"])
+        return seen
+
+    return run
+
+
+def test_each_preset_is_measured_as_it_would_run(measured) -> None:
+    order = ("draft", "paper", "draft")
+    *seen, _ = measured("--prior", "sd15", *(argument for name in order for argument in ("--preset", name)))
+    assert [(name, compiled) for name, _, compiled in seen] == [(name, name == "paper") for name in order for _ in "cf"]
+
+
+@pytest.mark.parametrize("random", ["coarse", "fine", "both"])
+def test_each_stage_is_measured_with_its_own_prior(measured, monkeypatch, random: str) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "minisd", shapes.SHAPES["sd15"])
+    other = "minisd" if random == "both" else "builtin"
+    one, two = (other, "sd15") if random == "fine" else ("sd15", other)
+    *seen, told = measured("--preset", "draft", "--coarse-prior", one, "--fine-prior", two)
+    for (_, prior, _), name, note in zip(seen, (one, two), told.values(), strict=True):
+        assert prior == ("builtin" if name == "builtin" else f"random weights in the shape of {name}")
+        assert note == "builtin" if name == "builtin" else f"shape of {name}, " in note and "speed only" in note
+
+
+def test_each_stage_is_guided_as_its_prior_needs(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    draft = settings.preset("draft")
+    for names, scales in (
+        (("sd15", "builtin"), (100, 1)),
+        (("builtin", "sd15"), (2, 100)),
+        (("sd15",) * 2, (100, 100)),
+    ):
+        suited = SpeedGuide(*names, "a car", "cpu", tmp_path, print).suited(draft)
+        assert (suited.coarse.guidance.scale[0], suited.fine.guidance.scale[0]) == scales
+        assert suited.coarse.steps == draft.coarse.steps
+    tiny = str(tiny_priors.save_builtin(tmp_path))
+    guide = SpeedGuide("builtin", tiny, "a car", "cpu", tmp_path, print)
+    assert (guide.name("coarse"), guide.name("fine")) == ("builtin", tiny)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from magic3d_cli.coarse import regularisers
 from magic3d_cli.coarse.field import LEAST_SLOPE, HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity, surface_samples
-from magic3d_cli.coarse.render import render, step_length
+from magic3d_cli.coarse.render import _visible, render, step_length
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.settings import PRESETS, FieldSettings, Settings
@@ -99,6 +99,22 @@ def test_reports_tell_what_a_step_did(fitted) -> None:
     assert set(reports[-1].seconds) == {"render", "objective", "backward", "optimizer"}
     assert {"loss", "seen", "opacity", "occupied", "samples"} <= set(reports[-1].metrics)
     assert reports[-1].metrics["loss"] < 0.3 * reports[0].metrics["loss"]
+
+
+def test_samples_are_counted_as_marched_not_as_seen(fitted, monkeypatch) -> None:
+    kept: list[int] = []
+
+    def watched(field, samples):
+        kept.append(len(samples))
+        return _visible(field, samples)
+
+    monkeypatch.setattr("magic3d_cli.coarse.render._visible", watched)
+    views = turntable(2)
+    image = render(fitted[0].field, fitted[0].occupancy, fitted[0].background, views, 16, 48)
+    assert kept == [image.marched] and 0 < len(image.samples) < 0.8 * image.marched
+    reports: list[StepReport] = []
+    CoarseStage(_settings(), seed=0).run(_show_ball, until=1, on_step=reports.append)
+    assert reports[0].metrics["samples"] == kept[1]
 
 
 def test_empty_space_is_skipped_and_the_ball_is_not(fitted) -> None:

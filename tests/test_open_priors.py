@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +11,14 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
-from tiny_priors import save_builtin, save_sd, save_small_encoder
+from tiny_priors import is_compiled, save_builtin, save_sd, save_small_encoder
 from tiny_run import tiny_settings
 
 from magic3d_cli import bench, settings
 from magic3d_cli.cli import main
 from magic3d_cli.guidance import compiled
 from magic3d_cli.run import checkpoint
+from magic3d_cli.run import guide as run_guide
 from magic3d_cli.run.guide import PriorGuide
 from magic3d_cli.views import turntable
 
@@ -121,8 +124,23 @@ def distil(objective, seed: int = 0, views: int = 2) -> torch.Tensor:
     return images.grad
 
 
-def is_compiled(network: torch.nn.Module) -> bool:
-    return hasattr(network.forward, "_torchdynamo_orig_callable")
+def test_a_compiled_prior_is_freed_before_the_next_is_loaded(folder, told, monkeypatch) -> None:
+    save_sd(folder / "other", scaling=(0.18215, None))
+    guide = PriorGuide(str(folder / "open"), str(folder / "other"), "a red car", 0, "cpu", told.append)
+    suited = guide.suited(settings.PRESETS["paper"])
+    first = guide.objective("coarse", suited.coarse.guidance)
+    distil(first)
+    network = weakref.ref(first.prior.network)
+    del first
+    load = run_guide.DiffusersPrior
+    held: list[bool] = []
+    monkeypatch.setattr(run_guide, "DiffusersPrior", lambda *a: (held.append(network() is not None), load(*a))[1])
+    gc.disable()
+    try:
+        guide.objective("fine", suited.fine.guidance)
+    finally:
+        gc.enable()
+    assert held == [False] and len(told) == 2
 
 
 def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told) -> None:

@@ -180,3 +180,7 @@ def _save(folder: Path, parts: dict, tokenizer: PreTrainedTokenizerFast, variant
     tokenizer.save_pretrained(folder / "tokenizer")
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def is_compiled(network: torch.nn.Module) -> bool:
+    return hasattr(network.forward, "_torchdynamo_orig_callable")

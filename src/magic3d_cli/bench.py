@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -21,17 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.compiled import uncompiled
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.kernels.cuda import refusal, tinycudann_on, tinycudann_refusal
 from magic3d_cli.kernels.rasterize import nvdiffrast_on, nvdiffrast_refusal
-from magic3d_cli.run.ledger import peak_memory
+from magic3d_cli.run.ledger import forget_peak, peak_memory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.settings import GuidanceSettings, Settings
 from magic3d_cli.stage_report import StepReport, now
 from magic3d_cli.views import Views
 
-Load = Callable[[str, GuidanceSettings], ScoreDistillation]
-"""(stage, settings) -> its objective, with the prior loaded."""
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
 ENCODING, MARCHING, TRIANGLES = "hash encoding", "ray marching and compositing", "visible triangles"
@@ -39,30 +38,65 @@ BALL_STEPS, BALL_RADIUS = 60, 0.4
 """Steps that make the scene that is measured; half-width of what they make, of the box's half-side."""
 
 
+class Priors(Protocol):
+    """What is measured: `SpeedGuide`; tests put a tiny prior in its place."""
+
+    def objective(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
+        """Load the stage's prior."""
+
+    def release(self) -> None:
+        """Free it."""
+
+
 @dataclass
 class TimedPrior:
     """A prior that counts its seconds and its floating-point operations. Everything else is the prior's own."""
 
     prior: Any
-    seconds: dict[str, float] = field(default_factory=lambda: {"encoder": 0.0, "prior": 0.0})
-    operations: float = 0.0  # of one call of `denoise`, both halves of the guidance
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("encoder", "encoder backward", "prior"), 0.0)
+    )
+    rows: int = 0  # denoised; a step's may come in several calls, see Portions
+    operations: float = 0.0  # of one row
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.prior, name)
 
     def encode_image(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        return self._timed("encoder", self.prior.encode_image, images)
+        encoded = self._timed("encoder", self.prior.encode_image, images)
+        if images.requires_grad:
+            # Its backward pass lasts from when the gradient of what it made is there to when that of the images is:
+            # autograd runs the latest work first, so nothing of the scene comes between.
+            begun = 0.0
+
+            def begin(gradient: Tensor) -> None:
+                nonlocal begun
+                begun = now(self.prior.device)
+
+            def end(gradient: Tensor) -> None:
+                self.seconds["encoder backward"] += now(self.prior.device) - begun
+
+            encoded.register_hook(begin)
+            images.register_hook(end)
+        return encoded
 
     def denoise(
         self, noisy: Tensor, timestep: Int[Tensor, "B"], text: Tensor, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         result = self._timed("prior", self.prior.denoise, noisy, timestep, text, features)
+        self.rows += len(noisy)
         if self.operations == 0:
-            # After a call, in which a network may be compiled: within the counter that would fail for good.
-            with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-                self.prior.denoise(noisy, timestep, text, features)
-            self.operations = float(counter.get_total_flops())
+            # One row without the prompt and one with it: uncompiled, a whole batch might not fit the memory.
+            few = slice(None, None, max(len(noisy) // 2, 1))
+            told = None if features is None else features[few]
+            with uncompiled(), FlopCounterMode(display=False) as counter:
+                self.prior.denoise(noisy[few], timestep[few], text[few], told)
+            self.operations = counter.get_total_flops() / len(noisy[few])
         return result
+
+    def start(self) -> None:
+        """Count from here."""
+        self.seconds, self.rows = dict.fromkeys(self.seconds, 0.0), 0
 
     def _timed(self, part: str, work: Callable[..., Any], *arguments: Any) -> Any:
         begun = now(self.prior.device)
@@ -71,22 +105,24 @@ class TimedPrior:
         return result
 
 
-def run(presets: list[Settings], load: Load, device: str, steps: int, views: int, observer: Observer) -> dict[str, Any]:
-    """Measure presets; JSON-able, times in seconds.
+def run(
+    presets: list[Settings], priors: Priors, device: str, steps: int, views: int, observer: Observer
+) -> dict[str, Any]:
+    """Measure presets; JSON-able, times in seconds. Peak memory is a GPU's in that part, a host's up to its end.
 
     Args:
-        load: gives each stage its objective. steps: timed of each kind. views: measured a step, at most.
+        steps: timed of each kind. views: measured a step, at most.
     """
     results = {}
     for chosen in presets:
         observer.phase(f"measure {chosen.preset}")
-        results[chosen.preset] = _measure(chosen, load, device, steps, views)
+        priors.release()  # each preset pays for loading, and one compiles what another does not
+        results[chosen.preset] = _measure(chosen, priors, device, steps, views)
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "kernels": kernels(device),
         "presets": results,
-        "peak_memory_bytes": peak_memory(),
     }
 
 
@@ -119,7 +155,7 @@ def ball(
     return 0.5 * (images - target).square().sum() / len(images), {}
 
 
-def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -> dict[str, Any]:
+def _measure(chosen: Settings, priors: Priors, device: str, steps: int, most: int) -> dict[str, Any]:
     where, coarse, fine = torch.device(device), chosen.coarse, chosen.fine
     few = replace(
         chosen,
@@ -127,30 +163,38 @@ def _measure(chosen: Settings, load: Load, device: str, steps: int, most: int) -
         fine=replace(fine, views=min(fine.views, most)),
     )
     begun = now(where)
-    objective = load("coarse", coarse.guidance)
+    objective = priors.objective("coarse", coarse.guidance)
     loading = now(where) - begun
     peak = _matmul_speed(objective.prior.device, getattr(objective.prior, "dtype", torch.float32))
     scene = CoarseStage(few, chosen.seed, device)
     scene.run(ball, until=BALL_STEPS)
+    begun = now(where)
+    scene.occupancy.update(scene.field.density, scene.generator)
+    upkeep = (now(where) - begun) / coarse.occupancy_every
+    # An update comes too seldom to be met in a few steps, or would be met too often: no step that is timed has one.
+    scene.settings = replace(few, coarse=replace(few.coarse, occupancy_every=coarse.steps + 1))
     parts: dict[str, Any] = {}
     more = coarse.views / few.coarse.views
     small = round(coarse.warm * coarse.steps)
     for name, first, count in (("coarse, small", 0, small), ("coarse", small, coarse.steps - small)):
         if count:
             scene.step = first
-            parts[name] = {"steps": count, **_steps(scene, objective, _timed(steps, count), more, peak)}
+            parts[name] = {"steps": count, **_steps(scene, objective, _timed(steps, count), more, peak, upkeep)}
+    del objective  # or two priors would be held while the next is loaded
+    forget_peak()
     begun = now(where)
     mesh = FineStage.from_coarse(few, scene)
-    parts["mesh"] = {"seconds": now(where) - begun}
+    parts["mesh"] = {"seconds": now(where) - begun, "peak_memory_bytes": peak_memory()}
     begun = now(where)
-    objective = load("fine", fine.guidance)
+    objective = priors.objective("fine", fine.guidance)
     loading += now(where) - begun
     more, count = fine.views / few.fine.views, _timed(steps, fine.steps)
     parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, count, more, peak)}
+    forget_peak()
     begun = now(where)
     vertices, faces = mesh.mesh()
     build_asset(vertices.numpy(), faces.numpy(), mesh.albedo, chosen.asset, device=mesh.device)
-    parts["asset"] = {"seconds": now(where) - begun}
+    parts["asset"] = {"seconds": now(where) - begun, "peak_memory_bytes": peak_memory()}
     parts["load"] = {"seconds": loading}
     total = sum(part["seconds"] if "step" not in part else part["steps"] * part["step"] for part in parts.values())
     return {
@@ -168,32 +212,50 @@ def _timed(steps: int, total: int) -> int:
 
 
 def _steps(
-    stage: CoarseStage | FineStage, objective: ScoreDistillation, count: int, more: float, peak: float
+    stage: CoarseStage | FineStage,
+    objective: ScoreDistillation,
+    count: int,
+    more: float,
+    peak: float,
+    upkeep: float = 0.0,
 ) -> dict[str, Any]:
-    """Seconds of a step with `more` times the views, by kind of work, and what is done in them."""
+    """Seconds of a step with `more` times the views, by kind of work, and what is done in them.
+
+    The encoder's are both of its passes (a prior on pixels has a resize in its place), backward's the scene's alone;
+    "rest" is the share of the step that neither the prior nor the encoder takes. `upkeep` are the seconds a step that
+    keeping the occupancy grid takes, on average; they are the optimiser's, as in the stage's own account.
+    """
+    forget_peak()
     timed = TimedPrior(objective.prior)
     watched = replace(objective, prior=timed)
     stage.run(watched, until=stage.step + WARM_UP)
-    timed.seconds = dict.fromkeys(timed.seconds, 0.0)
+    timed.start()
     reports: list[StepReport] = []
     stage.run(watched, until=stage.step + count, on_step=reports.append)
     seconds = {kind: sum(report.seconds[kind] for report in reports) / count for kind in reports[0].seconds}
-    prior, encoder = timed.seconds["prior"] / count, timed.seconds["encoder"] / count
+    prior, encoder, encoder_backward = (
+        timed.seconds[part] / count for part in ("prior", "encoder", "encoder backward")
+    )
     split = {
         "prior": prior,
-        "encoder": encoder,
+        "encoder": encoder + encoder_backward,
         "rendering": seconds["render"] + seconds["objective"] - prior - encoder,
-        "backward": seconds["backward"],
-        "optimizer": seconds["optimizer"],
+        "backward": seconds["backward"] - encoder_backward,
+        "optimizer": seconds["optimizer"] + upkeep,
     }
     split = {kind: value * (1 if kind == "optimizer" else more) for kind, value in split.items()}
+    operations = timed.operations * timed.rows / count
     settings = stage.settings.coarse if isinstance(stage, CoarseStage) else stage.settings.fine
     work = _work(stage, reports, settings.views)
+    step = sum(split.values())
     return {
-        "step": sum(split.values()),
+        "step": step,
         "seconds": split,
-        "prior_flops": timed.operations * more,
-        "prior_utilisation": timed.operations / prior / peak,
+        "rest": 1 - (split["prior"] + split["encoder"]) / step,
+        "prior_flops": operations * more,
+        "prior_flops_per_second": operations / prior,
+        "prior_utilisation": operations / prior / peak,
+        "peak_memory_bytes": peak_memory(),
         **{f"{name}_per_second": value / seconds["render"] for name, value in work.items()},
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,9 @@ from magic3d_cli.errors import UsageError
 
 PROMPT = "a car"
 """Every prior knows it."""
+_LEGEND = """\
+encoder: both its passes; backward: of the scene; rest: what neither the prior nor its encoder takes.
+samples: all that are marched, seen or not. GB: highest use, of the host since the start, of a GPU in that part."""
 
 
 @reported
@@ -26,6 +28,8 @@ def bench(
         list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be given several times.")
     ] = None,
     prior: options.Prior = "auto",
+    coarse_prior: options.CoarsePrior = None,
+    fine_prior: options.FinePrior = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     device: options.Device = "auto",
@@ -48,64 +52,45 @@ def bench(
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
     with session(quiet) as work, tempfile.TemporaryDirectory() as folder:
         from magic3d_cli import bench, settings
+        from magic3d_cli.run.speed_guide import SpeedGuide
 
         where = choose_device(device, work.observer.note)
-        load, suited, note = _loader(prior, where, Path(folder), bool(small_encoder), work.observer.note)
+        tell = work.observer.note
+        guide = SpeedGuide(coarse_prior or prior, fine_prior or prior, PROMPT, where, Path(folder), tell)
         asked = {"perp_neg": perp_neg, "small_encoder": small_encoder}
-        chosen = [suited(settings.asked_for(settings.preset(name), **asked)) for name in preset or checks.PRESETS]
+        chosen = [guide.suited(settings.asked_for(settings.preset(name), **asked)) for name in preset or checks.PRESETS]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
-        result = {"prior": note, **bench.run(chosen, load, where, steps, most, work.observer)}
+        priors = {stage: guide.name(stage) for stage in ("coarse", "fine")}
+        result = {"priors": priors, **bench.run(chosen, guide, where, steps, most, work.observer)}
     put(json.dumps(result) if as_json else _table(result))
-
-
-def _loader(prior: str, device: str, folder: Path, small: bool, tell: Callable[[str], None]) -> tuple[Any, Any, str]:
-    """How each stage's objective is loaded, how settings are made to suit it, and what the prior is."""
-    from magic3d_cli.guidance import compiled
-    from magic3d_cli.guidance.conditioning import condition
-    from magic3d_cli.guidance.distillation import ScoreDistillation
-    from magic3d_cli.guidance.hub import INSTALLED, state_of
-    from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
-    from magic3d_cli.guidance.sources import HUB
-    from magic3d_cli.run.guide import PriorGuide
-    from magic3d_cli.settings import GuidanceSettings, guided_by
-
-    if prior not in SHAPES or state_of(HUB[prior]) == INSTALLED:
-        guide = PriorGuide(prior, prior, PROMPT, 0, device, tell)
-        return guide.objective, guide.suited, guide.name("coarse")
-    random = RandomPrior(prior, folder, device, small)
-    told = condition(random, PROMPT)
-    note = f"{random.id} ({prior} is not downloaded): speed only"
-
-    def load(stage: str, settings: GuidanceSettings) -> ScoreDistillation:
-        if compiled.pays(settings, random.device):
-            random.compile(tell)
-        return ScoreDistillation(random, told, settings)
-
-    return (
-        load,
-        lambda settings: guided_by(settings, open_coarse=True, open_fine=True),
-        note,
-    )
 
 
 def _table(result: dict[str, Any]) -> str:
     """The measurements for people."""
     kernels = ", ".join(f"{name} by {kernel}" for name, kernel in result["kernels"].items())
-    memory = ", ".join(f"{value / 1e9:.1f} GB {name}" for name, value in result["peak_memory_bytes"].items())
-    lines = [f"{result['device']}, torch {result['torch']}; {kernels}", f"prior: {result['prior']}"]
+    lines = [f"{result['device']}, torch {result['torch']}; {kernels}"]
+    lines += [f"{stage} prior: {told}" for stage, told in result["priors"].items()]
     for name, measured in result["presets"].items():
         views, seen = measured["views"], measured["views_measured"]
         scaled = "" if views == seen else f" ({seen[0]} and {seen[1]} of {views[0]} and {views[1]} views measured)"
         lines += ["", f"{name}: about {clock(measured['predicted_seconds'])}{scaled}"]
         for part, found in measured["parts"].items():
-            lines.append(f"  {part:14}" + (_step(found) if "step" in found else f"{found['seconds']:8.2f} s"))
-    return "\n".join([*lines, "", f"peak memory: {memory}"])
+            told = _step(found) if "step" in found else [f"{found['seconds']:8.2f} s"]
+            if "peak_memory_bytes" in found:
+                memory = (f"{value / 1e9:.1f} GB {where}" for where, value in found["peak_memory_bytes"].items())
+                told[-1] += f"; {', '.join(memory)}"
+            lines += [f"  {title:14}{line}" for title, line in zip((part, ""), told, strict=False)]
+    return "\n".join([*lines, "", _LEGEND])
 
 
-def _step(found: dict[str, Any]) -> str:
+def _step(found: dict[str, Any]) -> list[str]:
+    """Two lines: where a step's time goes, and what is done in it."""
     split = "  ".join(f"{kind} {1000 * seconds:.0f}" for kind, seconds in found["seconds"].items())
     rates = "  ".join(
-        f"{name.removesuffix('_per_second')} {value:.2g}/s" for name, value in found.items() if name.endswith("second")
+        f"{name} {found[f'{name}_per_second']:.2g}/s"
+        for name in ("rays", "samples", "triangles")
+        if f"{name}_per_second" in found
     )
-    use = f"prior at {found['prior_utilisation']:.0%} of a matrix product"
-    return f"{found['step']:8.3f} s a step: {split} ms; {rates}; {use}"
+    teraflops = found["prior_flops_per_second"] / 1e12
+    use = f"prior at {teraflops:.3g} TFLOP/s, {found['prior_utilisation']:.0%} of a matrix product"
+    return [f"{found['step']:8.3f} s a step: {split} ms; rest {found['rest']:.0%}", f"           {rates}; {use}"]

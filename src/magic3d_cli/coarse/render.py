@@ -43,6 +43,7 @@ class VolumeRender(Render):
     samples: Samples
     weights: Float[Tensor, "N"]
     directions: Float[Tensor, "R 3"]  # of the B H W rays
+    marched: int  # samples in occupied cells, of which `samples` are those that are seen
 
 
 def step_length(samples_per_ray: int) -> float:
@@ -76,6 +77,7 @@ def render(
     jitter = torch.full(shape, 0.5) if jitter is None else jitter
     placed = jitter.reshape(-1).to(device)
     samples = march(origins, directions, occupancy.occupied, step_length(samples_per_ray), placed)
+    marched = len(samples)
     samples, features = _visible(field, samples)
 
     lit = torch.ones_like(views.shading, dtype=torch.bool) if all_normals else views.shading != ALBEDO
@@ -98,6 +100,7 @@ def render(
         samples=samples,
         weights=weights,
         directions=directions,
+        marched=marched,
     )
 
 

@@ -98,7 +98,7 @@ class CoarseStage:
             clock.lap("backward")
             metrics = {"loss": loss.item(), **metrics, **{name: term.item() for name, term in terms.items()}}
             found = {name: share * value for name, value in metrics.items()}
-            return found, share * image.opacity.detach().mean(), float(len(image.samples))
+            return found, share * image.opacity.detach().mean(), float(image.marched)
 
         parts = self.portions.accumulate(views, self.generator, compute, self.optimiser.zero_grad)
         found, opacities, samples = zip(*parts, strict=True)
@@ -117,7 +117,7 @@ class CoarseStage:
             **{name: sum(part[name] for part in found) for name in found[0]},
             "opacity": opacity,
             "occupied": self.occupancy.fraction(),
-            "samples": sum(samples),
+            "samples": sum(samples),  # marched, seen or not: rendering pays for all
             "skipped": float(self.optimiser.skipped),
         }
         return StepReport("coarse", self.step, coarse.steps, metrics, clock.seconds)

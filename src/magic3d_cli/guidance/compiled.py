@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from magic3d_cli.errors import out_of_memory
 from magic3d_cli.settings import GuidanceSettings
 
 BACKEND = "inductor"
+_paused: ContextVar[bool] = ContextVar("paused", default=False)
 
 
 def pays(settings: GuidanceSettings, device: torch.device) -> bool:
@@ -31,7 +34,7 @@ def compile_at_first_call(network: nn.Module, name: str, tell: Callable[[str], N
     known: set[torch.Size] = set()
 
     def attempt(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args[0].shape in known:
+        if _paused.get() or args[0].shape in known:
             return
         known.add(args[0].shape)
         network.forward = fast
@@ -52,6 +55,17 @@ def compile_at_first_call(network: nn.Module, name: str, tell: Callable[[str], N
             tell(f"Compiled the {name} for batches of {len(args[0])} in {seconds:.0f} s; it is done once.")
 
     hook = network.register_forward_pre_hook(attempt, with_kwargs=True)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Networks run as they are, and are not compiled: a counter of operations fails for good within the compiler."""
+    token = _paused.set(True)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        _paused.reset(token)
 
 
 def _run(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -119,12 +120,11 @@ class PriorGuide:
         return ScoreDistillation(prior, self._condition(prior), settings)
 
     def _load(self, about: Description) -> DiffusersPrior:
-        loaded = self._loaded
-        if loaded is None or (loaded.about.folder, loaded.about.vae) != (about.folder, about.vae):
-            self._loaded = loaded = None  # freed before the next one is loaded
+        if self._loaded is None or (self._loaded.about.folder, self._loaded.about.vae) != (about.folder, about.vae):
+            self.release()
             device = torch.device(self.device)
-            self._loaded = loaded = DiffusersPrior(about, device, default_dtype(device))
-        return loaded
+            self._loaded = DiffusersPrior(about, device, default_dtype(device))
+        return self._loaded
 
     def _condition(self, prior: DiffusersPrior) -> Conditioning:
         """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
@@ -134,6 +134,11 @@ class PriorGuide:
         if key not in self._conditioning:
             self._conditioning[key] = condition(prior, words)
         return self._conditioning[key]
+
+    def release(self) -> None:
+        """Free the prior that is loaded, before the next one is."""
+        self._loaded = None
+        gc.collect()  # a compiled network holds itself
 
 
 _hash = cache(weights_sha256)

@@ -55,6 +55,12 @@ class Ledger:
         }
 
 
+def forget_peak() -> None:
+    """Have `peak_memory` tell a GPU's use from here on; the system's record of the host's cannot be reset."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory() -> dict[str, int]:
     """Highest memory use of this process so far, in bytes: "host" (where the system tells) and "cuda"."""
     peak: dict[str, int] = {}
