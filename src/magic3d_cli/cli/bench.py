@@ -93,4 +93,4 @@ def _step(found: dict[str, Any]) -> list[str]:
     )
     teraflops = found["prior_flops_per_second"] / 1e12
     use = f"prior at {teraflops:.3g} TFLOP/s, {found['prior_utilisation']:.0%} of a matrix product"
-    return [f"{found['step']:8.3f} s a step: {split} ms; rest {found['rest']:.0%}", f"           {rates}; {use}"]
+    return [f"{found['step']:8.3f} s a step: {split} ms; rest {found['rest']:.0%}", f"   {rates}; {use}"]
