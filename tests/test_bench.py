@@ -14,6 +14,7 @@ import huggingface_hub.constants
 import pytest
 import tiny_priors
 import torch
+from tiny_priors import is_compiled
 from tiny_run import tiny_settings
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
