@@ -14,7 +14,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
+from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.settings import GuidanceSettings, preset
 from magic3d_cli.views import Views, turntable
 
@@ -63,10 +63,6 @@ def test_a_finished_coarse_stage_becomes_the_same_mesh() -> None:
     assert (here.render(turntable(3), 32).opacity - gpu.render(turntable(3), 32).opacity.cpu()).abs().mean() < 0.01
 
 
-def objective(prior: DiffusersPrior) -> ScoreDistillation:
-    return ScoreDistillation(prior, condition(prior, read_prompt(prior, "a red car", 0)), GuidanceSettings())
-
-
 @pytest.mark.parametrize("kind", ["sd", "if", "builtin"])
 def test_a_prior_in_half_precision_pulls_where_the_cpu_does(kind: str, tmp_path: Path) -> None:
     name = "builtin" if kind == "builtin" else str({"sd": save_sd, "if": save_if}[kind](tmp_path / kind))
@@ -75,7 +71,8 @@ def test_a_prior_in_half_precision_pulls_where_the_cpu_does(kind: str, tmp_path:
         prior = load_prior(name, device, torch.float32 if device == "cpu" else None)
         guidance = preset("draft").coarse.guidance if kind == "builtin" else GuidanceSettings()
         images = torch.rand(4, 64, 64, 3, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
-        loss, _ = ScoreDistillation(prior, objective(prior).conditioning, guidance)(
+        conditioning = condition(prior, read_prompt(prior, "a red car", 0))
+        loss, _ = ScoreDistillation(prior, conditioning, guidance)(
             images, turntable(4).to(device), 0.5, torch.Generator().manual_seed(2)
         )
         pulls.append(torch.autograd.grad(loss, images)[0])

@@ -54,3 +54,8 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, for a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from magic3d_cli.errors import out_of_memory
+from magic3d_cli.errors import first_line, out_of_memory
 from magic3d_cli.settings import GuidanceSettings
 
 BACKEND = "inductor"
@@ -48,8 +48,7 @@ def compile_at_first_call(network: nn.Module, name: str, tell: Callable[[str], N
                 raise
             hook.remove()
             cause = getattr(error, "inner_exception", error)  # of torch's "backend='inductor' raised:"
-            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
-            tell(f"The {name} runs uncompiled: {reason}")
+            tell(f"The {name} runs uncompiled: {first_line(cause)[:200]}")
         else:
             seconds = time.monotonic() - begun
             tell(f"Compiled the {name} for batches of {len(args[0])} in {seconds:.0f} s; it is done once.")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.errors import EnvironmentFault, first_line
 from magic3d_cli.guidance.caption_volume import CaptionVolume
 from magic3d_cli.guidance.diffusion import PREDICTIONS
 from magic3d_cli.guidance.layout import has, part_of, read_json, weight_shapes
@@ -164,11 +164,6 @@ def class_named(cls: str) -> Any:
     import transformers
 
     return OWN.get(cls) or getattr(transformers if cls in TEXT_ENCODERS else diffusers, cls)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, for a message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _shapes(name: str, network: Part, vae: Part | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.errors import EnvironmentFault, first_line
 from magic3d_cli.guidance.layout import is_whole
 
 INSTALLED, PARTIAL, ABSENT = "installed", "downloaded in part", "not downloaded"
@@ -96,9 +96,8 @@ def snapshot(source: HubPrior, patterns: list[str], state: str, otherwise: str, 
         if not _is_network(error):
             raise
         note = "\nIts licence has to be accepted there first." if source.gated else ""
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise EnvironmentFault(
-            f"{source.repository} is not in the cache, or not all of it, and cannot be downloaded: {reason}",
+            f"{source.repository} is not in the cache, or not all of it, and cannot be downloaded: {first_line(error)}",
             "Connect to the internet and unset HF_HUB_OFFLINE, then run the same command again: it goes on where it "
             f"stopped. Or {otherwise}. See {source.page}{note}",
         ) from error

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from magic3d_cli.errors import EnvironmentFault, out_of_memory
+from magic3d_cli.errors import EnvironmentFault, first_line, out_of_memory
 from magic3d_cli.guidance.compiled import compile_at_first_call
 from magic3d_cli.guidance.description import (
     OWN,
@@ -23,7 +23,6 @@ from magic3d_cli.guidance.description import (
     check,
     class_named,
     describe,
-    first_line,
     load_tokenizer,
 )
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise

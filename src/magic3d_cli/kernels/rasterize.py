@@ -9,7 +9,6 @@ too and ties go to the lower index; hence the CPU and CUDA kernels and the refer
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from functools import lru_cache, partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
-from magic3d_cli.kernels.cuda import asked, kernels_on, operations
+from magic3d_cli.kernels.cuda import asked, attempt, kernels_on, operations
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 
 SUBPIXEL = 256
@@ -211,17 +210,16 @@ def _nvdiffrast() -> tuple[Any, Any] | str | None:
     """Its torch module and a CUDA context for it, if it draws what plain PyTorch draws; or what is wrong."""
     from magic3d_cli.kernels.cuda import check
 
-    if asked() or importlib.util.find_spec("nvdiffrast") is None:
-        return None
-    try:
+    def load() -> tuple[Any, Any]:
         import nvdiffrast.torch as module
 
         found = module, module.RasterizeCudaContext()
         check.verify_nvdiffrast(partial(_rasterize_nvdiffrast, found), torch.device("cuda"))
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        warnings.warn(f"nvdiffrast is not used: {error}", RuntimeWarning, stacklevel=2)
-        return str(error).partition("\n")[0]
-    return found
+        return found
+
+    if asked() or importlib.util.find_spec("nvdiffrast") is None:
+        return None
+    return attempt("nvdiffrast is not used", load)
 
 
 def _rasterize_nvdiffrast(nvdiffrast: Any, clip: Tensor, faces: Tensor, size: int) -> Tensor:

@@ -43,27 +43,9 @@ def composite_volume(
         blocks: `occupied_blocks(volume)`, for a volume that is looked at again and again.
     """
     if volume.device.type != "cpu":
-        return composite_volume_in_parts(volume.float(), origins, directions, start, jitter, samples, extent)
+        return composite_volume_reference(volume.float(), origins, directions, start, jitter, samples, extent)
     blocks = occupied_blocks(volume) if blocks is None else blocks
     return _CompositeVolume.apply(volume.float(), origins, directions, start, jitter, blocks, samples, extent)
-
-
-def composite_volume_in_parts(
-    volume: Float[Tensor, "C J I K F+1"],
-    origins: Float[Tensor, "B 3"],
-    directions: Float[Tensor, "B R 3"],
-    start: Float[Tensor, "B"],
-    jitter: Float[Tensor, "B R"],
-    samples: int,
-    extent: float,
-) -> Float[Tensor, "B F+4 R"]:
-    """`composite_volume_reference`, a few views at a time: at 256 pixels a view takes over a gigabyte."""
-    each, at_once = len(origins) // len(volume), max(_SAMPLES // (directions.shape[1] * samples), 1)
-    images = []
-    for caption, rays in enumerate(zip(*(x.split(each) for x in (origins, directions, start, jitter)), strict=True)):
-        for o, d, s, j in zip(*(x.split(at_once) for x in rays), strict=True):
-            images.append(composite_volume_reference(volume[caption : caption + 1], o, d, s, j, samples, extent))
-    return torch.cat(images)
 
 
 def composite_volume_reference(
@@ -75,16 +57,29 @@ def composite_volume_reference(
     samples: int,
     extent: float,
 ) -> Float[Tensor, "B F+4 R"]:
-    """`composite_volume` in plain PyTorch, on any device."""
-    count, views, rays = len(volume), len(origins), directions.shape[1]
+    """`composite_volume` in plain PyTorch, on any device; a few views at a time: at 256 pixels one takes a gigabyte."""
+    each, at_once = len(origins) // len(volume), max(_SAMPLES // (directions.shape[1] * samples), 1)
+    rays = (x.split(each) for x in (origins, directions, start, jitter))
+    images = []
+    for one, *seen in zip(volume, *rays, strict=True):
+        for part in zip(*(x.split(at_once) for x in seen), strict=True):
+            images.append(_composite(one, part, samples, extent))
+    return torch.cat(images)
+
+
+def _composite(
+    volume: Float[Tensor, "J I K F+1"], rays: tuple[Tensor, ...], samples: int, extent: float
+) -> Float[Tensor, "B F+4 R"]:
+    """What some views see of one volume; `rays` are their origins, directions, start and jitter."""
+    origins, directions, start, jitter = rays
     step = 2 * extent / samples
     along = torch.arange(samples, device=volume.device) + jitter[..., None]
     depth = start[:, None, None] + along * step  # B R S
     points = (origins[:, None, None] + depth[..., None] * directions[:, :, None]) / extent
     # grid_sample's x, y, z run over the last, second last and third last dimension: z, x, y of the world.
-    grid = points.roll(1, -1).reshape(count, views // count * rays, samples, 1, 3)
-    taken = F.grid_sample(volume.movedim(-1, 1), grid, padding_mode="border", align_corners=False)
-    taken = taken.view(count, -1, views // count, rays, samples).transpose(1, 2).flatten(0, 1)
+    grid = points.roll(1, -1).flatten(0, 1)[None, :, :, None]
+    taken = F.grid_sample(volume.movedim(-1, 0)[None], grid, padding_mode="border", align_corners=False)
+    taken = taken.view(-1, *depth.shape).transpose(0, 1)
     raw = taken[:, 0]
     solid = (raw > EMPTY) & (points.abs().amax(-1) < 1)
     thickness = torch.where(solid, F.softplus(raw), 0) * (SHARPNESS * step)

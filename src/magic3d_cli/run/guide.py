@@ -62,19 +62,17 @@ class PriorGuide:
         self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
         self.prompt, self.seed, self.device, self._tell = prompt, seed, device, tell
         found = {name: find(name, tell) for name in dict.fromkeys(self._names.values())}
-        self._folders = {stage: of_stage(found[name], stage) for stage, name in self._names.items()}
+        folders = {stage: of_stage(found[name], stage) for stage, name in self._names.items()}
         self._encoder: Path | None = None
         self._loaded: DiffusersPrior | None = None
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
-        self._words = {stage: vocabulary_of(folder) for stage, folder in self._folders.items()}
+        self._words = {stage: vocabulary_of(folder) for stage, folder in folders.items()}
         for words in self._words.values():
             if words is not None:
                 Vocabulary.load(words).parse(prompt, seed)
-        for stage in self._names:
-            check(self._described(stage))
-
-    def _described(self, stage: str) -> Description:
-        return describe(self._folders[stage], self._names[stage])
+        self._about = {stage: describe(folder, self._names[stage]) for stage, folder in folders.items()}
+        for about in {about.folder: about for about in self._about.values()}.values():
+            check(about)
 
     def name(self, stage: str) -> str:
         """What a checkpoint keeps: what "auto" chose, and directories in full."""
@@ -94,26 +92,28 @@ class PriorGuide:
         return suited
 
     def _fetch_small_encoder(self) -> None:
-        latent = [stage for stage in self._names if self._described(stage).vae]
+        latent = [about for about in self._about.values() if about.vae]
         if not latent:
             self._tell("--small-encoder is not used: these priors work on pixels, without an encoder.")
             return
-        for stage in latent:
-            if not self._described(stage).fits_small_encoder:
+        for about in latent:
+            if not about.fits_small_encoder:
                 raise UsageError(
-                    f"The small encoder makes the latents of Stable Diffusion 1 and 2; {self.name(stage)} has others.",
+                    f"The small encoder makes the latents of Stable Diffusion 1 and 2; {about.name} has others.",
                     "Leave out --small-encoder, or use --prior sd15.",
                 )
         self._encoder = small_encoder(self._tell)
-        check(describe(self._folders[latent[0]], self.name(latent[0]), self._encoder))
+        check(describe(latent[0].folder, latent[0].name, self._encoder))
 
     def sha256(self, stage: str) -> str:
         """Hash of the stage's weights."""
-        return _hash(self._folders[stage])
+        return _hash(self._about[stage].folder)
 
     def objective(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
         """Load the stage's prior, unless the stage before used the same one, and encode the prompt."""
-        about = describe(self._folders[stage], self._names[stage], self._encoder if settings.small_encoder else None)
+        about = self._about[stage]
+        if settings.small_encoder:
+            about = describe(about.folder, about.name, self._encoder)
         prior = self._load(about)
         if compiled.pays(settings, prior.device):
             prior.compile(self._tell)

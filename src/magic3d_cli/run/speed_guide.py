@@ -68,7 +68,8 @@ class SpeedGuide:
         self._random = None
         if self._known is not None:
             self._known.release()
-        gc.collect()  # as there
+        else:
+            gc.collect()  # as there
 
 
 def _imagined(name: str) -> bool:

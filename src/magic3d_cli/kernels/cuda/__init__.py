@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +20,7 @@ from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels.cuda import nvrtc
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 
+T = TypeVar("T")
 SWITCH = "MAGIC3D_KERNELS"
 """Environment variable: "torch" keeps plain PyTorch, "nvrtc" allows these kernels; unset, tinycudann and nvdiffrast are
 allowed too."""
@@ -67,14 +70,13 @@ def _tinycudann(index: int) -> bool | str:
     """Whether it is there and allowed and, compared once for each device, does what PyTorch does; or what is wrong."""
     from magic3d_cli.kernels.cuda import check
 
+    def compare() -> bool:
+        check.verify_tinycudann(torch.device("cuda", index))
+        return True
+
     if asked() or importlib.util.find_spec("tinycudann") is None:
         return False
-    try:
-        check.verify_tinycudann(torch.device("cuda", index))
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # OSError: it was built for another GPU
-        warnings.warn(f"tinycudann is not used: {error}", RuntimeWarning, stacklevel=2)
-        return str(error).partition("\n")[0]
-    return True
+    return attempt("tinycudann is not used", compare)
 
 
 @lru_cache
@@ -82,14 +84,23 @@ def _found(index: int) -> Kernels | str:
     """Compiled, loaded and compared with PyTorch, once for each device; or the reason why not."""
     from magic3d_cli.kernels.cuda import check  # compares with the references, whose files import this one
 
-    if asked() == "torch":
-        return f"{SWITCH}=torch"
-    device = torch.device("cuda", index)
-    try:
+    def build() -> Kernels:
+        device = torch.device("cuda", index)
         major, minor = torch.cuda.get_device_capability(device)
         kernels = Kernels(device, nvrtc.load_driver(), nvrtc.compile_source(f"sm_{major}{minor}"))
         check.verify(kernels)
-    except (OSError, RuntimeError, AttributeError) as error:  # AttributeError: a library without a function
-        warnings.warn(f"plain PyTorch does the work of the CUDA kernels: {error}", RuntimeWarning, stacklevel=2)
-        return str(error).partition("\n")[0]  # without the compiler's log
-    return kernels
+        return kernels
+
+    if asked() == "torch":
+        return f"{SWITCH}=torch"
+    return attempt("plain PyTorch does the work of the CUDA kernels", build)
+
+
+def attempt(otherwise: str, make: Callable[[], T]) -> T | str:
+    """What `make` makes; or why it cannot, without a compiler's log, after a warning of what is done `otherwise`."""
+    try:
+        return make()
+    # OSError: built for another GPU, or no library; AttributeError: a library without a function.
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        warnings.warn(f"{otherwise}: {error}", RuntimeWarning, stacklevel=3)
+        return str(error).partition("\n")[0]
