@@ -12,7 +12,7 @@ import pytest
 import torch
 from kernel_backends import kernels_on_the_cpu
 
-from magic3d_cli import bench
+from magic3d_cli.bench import measure as bench
 from magic3d_cli.cli import doctor, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels import cuda

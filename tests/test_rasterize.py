@@ -12,13 +12,13 @@ import pytest
 import torch
 from kernel_backends import Backend
 
-from magic3d_cli import bench
+from magic3d_cli.bench import measure as bench
 from magic3d_cli.cli import doctor, session
 from magic3d_cli.kernels import cuda
 from magic3d_cli.kernels import rasterize as rasterize_module
 from magic3d_cli.kernels.cuda import SWITCH, check
 from magic3d_cli.kernels.rasterize import nvdiffrast_on, nvdiffrast_refusal, rasterize, rasterize_reference
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 GPU = torch.device("cuda", 0)
 

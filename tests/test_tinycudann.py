@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magic3d_cli import bench
+from magic3d_cli.bench import measure as bench
 from magic3d_cli.cli import doctor, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels import cuda, hash_encode, tinycudann
