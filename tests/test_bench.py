@@ -21,14 +21,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from magic3d_cli import settings
 from magic3d_cli.bench import measure as bench
+from magic3d_cli.bench import random_weights as shapes
 from magic3d_cli.bench.priors import SpeedGuide
 from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import stage
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.guidance import compiled, shapes
 from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.diffusers import compile as compiled
 from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.guide import STAGES

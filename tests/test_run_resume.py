@@ -52,7 +52,7 @@ class Stopper(Recorder):
     def step(self, report: StepReport) -> None:
         super().step(report)
         if (report.stage, report.step) == self._at:
-            self.interrupts.pending = signal.SIGINT
+            self.interrupts.stop(signal.SIGINT)
 
 
 def test_a_run_stopped_in_each_stage_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
