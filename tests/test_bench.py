@@ -29,6 +29,7 @@ from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
+from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run import ledger
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.speed_guide import SpeedGuide
@@ -344,7 +345,8 @@ def test_doctor_says_what_is_here(capsys) -> None:
     found = json.loads(out)
     assert code == 0 and found["faults"] == []
     assert found["versions"]["torch"] == torch.__version__
-    assert found["kernels"] == bench.kernels("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = backends(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    assert found["kernels"] == {operation: str(choice) for operation, choice in chosen.items()}
     assert {"builtin, coarse", "builtin, fine"} <= found["priors"].keys()
     code, out, _ = answer(capsys, "doctor")
     assert code == 0 and out.endswith("magic3d works here.\n")

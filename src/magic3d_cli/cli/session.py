@@ -53,8 +53,7 @@ def choose_device(name: str, tell: Callable[[str], None]) -> str:
     """ "cpu" or "cuda"; tells what is not used. Raises EnvironmentFault when there is no GPU for what was asked."""
     import torch
 
-    from magic3d_cli.kernels.cuda import refusal, tinycudann_refusal
-    from magic3d_cli.kernels.rasterize import nvdiffrast_refusal
+    from magic3d_cli.kernels.dispatch import NVRTC, usable
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -65,11 +64,11 @@ def choose_device(name: str, tell: Callable[[str], None]) -> str:
     chosen = "cuda" if available and name != "cpu" else "cpu"
     if follows():  # of torchrun's processes only the first asks: the others have not taken their own GPU yet
         return chosen
-    if (reason := refusal(torch.device(chosen))) is not None:
-        tell(f"Plain PyTorch does the work of the CUDA kernels, which is slower: {reason}")
-    for library, wrong in (("tinycudann", tinycudann_refusal), ("nvdiffrast", nvdiffrast_refusal)):
-        if (reason := wrong(torch.device(chosen))) is not None:
-            tell(f"{library} is not used: {reason}")
+    for backend, reason in usable(torch.device(chosen)).refused.items():
+        if backend == NVRTC:
+            tell(f"Plain PyTorch does the work of the CUDA kernels, which is slower: {reason}")
+        else:
+            tell(f"{backend} is not used: {reason}")
     return chosen
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from magic3d_cli.coarse.background import Background
 from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
-from magic3d_cli.kernels.march import Samples, composite, march, transmittance
+from magic3d_cli.kernels.dispatch import composite, march
+from magic3d_cli.kernels.march import Samples, transmittance
 from magic3d_cli.views import ALBEDO, Views, backdrop, shade
 
 HIDDEN, FAINT = 1e-3, 3e-3
