@@ -19,20 +19,21 @@ from tiny_run import tiny_settings
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from magic3d_cli import bench, settings
+from magic3d_cli import settings
+from magic3d_cli.bench import measure as bench
+from magic3d_cli.bench.priors import SpeedGuide
+from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import stage
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance import compiled, shapes
 from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prior import load_prior
-from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
 from magic3d_cli.kernels.dispatch import backends
-from magic3d_cli.run import ledger
+from magic3d_cli.run import timings as ledger
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.run.speed_guide import SpeedGuide
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
 MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
@@ -353,7 +354,7 @@ def test_doctor_says_what_is_here(capsys) -> None:
 
 
 def test_doctor_names_what_is_missing_and_fails(capsys, monkeypatch, tmp_path: Path) -> None:
-    from magic3d_cli.guidance import sources
+    from magic3d_cli.guidance.diffusers import catalogue as sources
 
     monkeypatch.setattr(sources, "BUILTIN", tmp_path)
     code, out, _ = answer(capsys, "doctor")

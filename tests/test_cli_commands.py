@@ -13,7 +13,7 @@ from tiny_run import BallGuide, run_tiny, tiny_settings
 from magic3d_cli import settings as product_settings
 from magic3d_cli.cli import main
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.guidance import hub
+from magic3d_cli.guidance.diffusers import hub
 from magic3d_cli.run import checkpoint, guide
 
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from magic3d_cli.coarse import regularisers
-from magic3d_cli.coarse.background import Background
-from magic3d_cli.coarse.field import LEAST_SLOPE, HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity, surface_samples
-from magic3d_cli.coarse.render import _visible, render, step_length
 from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.coarse.volume_render import _visible, render, step_length
 from magic3d_cli.errors import Collapsed
+from magic3d_cli.scene.background import Background
+from magic3d_cli.scene.field import LEAST_SLOPE, HashField
+from magic3d_cli.scene.views import ALBEDO, DIFFUSE, Views, ViewSampling, shade, turntable
 from magic3d_cli.settings import PRESETS, FieldSettings, Settings
-from magic3d_cli.stage_report import StepReport
-from magic3d_cli.views import ALBEDO, DIFFUSE, Views, ViewSampling, shade, turntable
+from magic3d_cli.training.report import StepReport
 
 RADIUS = 0.6
 
@@ -110,7 +110,7 @@ def test_samples_are_counted_as_marched_not_as_seen(fitted, monkeypatch) -> None
         kept.append(len(samples))
         return _visible(field, samples)
 
-    monkeypatch.setattr("magic3d_cli.coarse.render._visible", watched)
+    monkeypatch.setattr("magic3d_cli.coarse.volume_render._visible", watched)
     views = turntable(2)
     image = render(fitted[0].field, fitted[0].occupancy, fitted[0].background, views, 16, 48)
     assert kept == [image.marched] and 0 < len(image.samples) < 0.8 * image.marched
@@ -223,8 +223,8 @@ def test_empty_space_still_feels_a_pull() -> None:
 
 
 def _keep_every_sample(monkeypatch) -> None:
-    monkeypatch.setattr("magic3d_cli.coarse.render.HIDDEN", 0.0)
-    monkeypatch.setattr("magic3d_cli.coarse.render.FAINT", -1.0)
+    monkeypatch.setattr("magic3d_cli.coarse.volume_render.HIDDEN", 0.0)
+    monkeypatch.setattr("magic3d_cli.coarse.volume_render.FAINT", -1.0)
 
 
 def _in_double_precision(views: Views) -> Views:
@@ -240,7 +240,7 @@ def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
     are then compared with those.
     """
     _keep_every_sample(monkeypatch)
-    monkeypatch.setattr("magic3d_cli.coarse.field.LEAST_SLOPE", 0.0)
+    monkeypatch.setattr("magic3d_cli.scene.field.LEAST_SLOPE", 0.0)
     stage = CoarseStage(_settings(), seed=1)
     stage.occupancy.occupied.fill_(True)
     views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]), plain=torch.tensor([1.0, 0.0]))

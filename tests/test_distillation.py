@@ -11,8 +11,8 @@ from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.distillation import ScoreDistillation, guide, limited, perpendicular, rescaled
 from magic3d_cli.guidance.schedule import mix, sample_timesteps, time_range
+from magic3d_cli.scene.views import turntable
 from magic3d_cli.settings import GuidanceSettings, TimestepSchedule
-from magic3d_cli.views import turntable
 
 ALPHAS = torch.linspace(0.9995, 0.005, 1000)
 SETTINGS = GuidanceSettings(scale=(7.0, 7.0), times=TimestepSchedule((0.3, 0.7), (0.3, 0.7)))

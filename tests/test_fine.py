@@ -14,13 +14,13 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.marching_tetrahedra import marching_tetrahedra
-from magic3d_cli.fine.render import render_mesh
+from magic3d_cli.fine.mesh_render import render_mesh
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.fine.topology import mesh_edges, roughness, vertex_normals
+from magic3d_cli.scene.views import DIFFUSE, Views, turntable
 from magic3d_cli.settings import Settings, preset
-from magic3d_cli.stage_report import StepReport
-from magic3d_cli.views import DIFFUSE, Views, turntable
+from magic3d_cli.training.report import StepReport
 
 
 def ball(radius: float = 0.6, cells: int = 20, centre: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:

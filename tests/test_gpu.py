@@ -13,10 +13,10 @@ from torch import Tensor
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.conditioning import condition, read_prompt
+from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prior import load_prior
+from magic3d_cli.scene.views import Views, turntable
 from magic3d_cli.settings import GuidanceSettings, preset
-from magic3d_cli.views import Views, turntable
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

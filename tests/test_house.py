@@ -15,9 +15,9 @@ import magic3d_cli
 ROOT = Path(magic3d_cli.__file__).parent
 LAYERS = (
     ("errors", "kernels"),
-    ("views", "scene", "settings"),
+    ("scene", "settings"),
     ("guidance",),
-    ("optimiser", "portions", "ranks", "stage_report", "training"),
+    ("training",),
     ("coarse",),
     ("fine",),
     ("run",),
@@ -27,8 +27,9 @@ LAYERS = (
 )
 """The package's files and folders from the lowest to the highest; those of one layer may import each other."""
 UPWARDS = {
-    ("guidance.distillation", "ranks"),
-    ("ranks", "run.directory"),
+    ("guidance.distillation", "training.distributed"),
+    ("guidance.guide", "training.report"),
+    ("training.distributed", "run.directory"),
 }
 """Imports that go up a layer today, and have to go."""
 HIDDEN = {("cli.progress", "cli.bar")}

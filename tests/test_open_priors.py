@@ -14,13 +14,14 @@ import torch
 from tiny_priors import is_compiled, save_builtin, save_sd, save_small_encoder
 from tiny_run import tiny_settings
 
-from magic3d_cli import bench, settings
+from magic3d_cli import settings
+from magic3d_cli.bench import measure as bench
 from magic3d_cli.cli import main
-from magic3d_cli.guidance import compiled
+from magic3d_cli.guidance.diffusers import compile as compiled
+from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run import guide as run_guide
-from magic3d_cli.run.guide import PriorGuide
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 
 def magic3d(*arguments: object) -> int:

@@ -21,7 +21,7 @@ from model import robot
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.diffusion import alpha_sigma
 from magic3d_cli.guidance.oracle import OraclePrior
-from magic3d_cli.views import ViewSampling, sample_views, turntable, views_from_features
+from magic3d_cli.scene.views import ViewSampling, sample_views, turntable, views_from_features
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import torch
 from tiny_priors import save_builtin, save_if, save_pixart, save_sd
 
 from magic3d_cli.errors import EnvironmentFault
-from magic3d_cli.guidance import prior as prior_module
-from magic3d_cli.guidance.description import describe
-from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
+from magic3d_cli.guidance.diffusers import prior as prior_module
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
+from magic3d_cli.guidance.diffusers.spec import describe
+from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.run import guide as guide_module
-from magic3d_cli.run.guide import PriorGuide
 from magic3d_cli.settings import PRESETS
 
 

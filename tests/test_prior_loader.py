@@ -14,11 +14,11 @@ from tiny_priors import save_builtin, save_if, save_pixart, save_sd, save_small_
 
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance import hub, layout, sources
-from magic3d_cli.guidance import prior as prior_module
-from magic3d_cli.guidance.description import describe
+from magic3d_cli.guidance.diffusers import prior as prior_module
+from magic3d_cli.guidance.diffusers.prior import load_prior
+from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.guidance.prior import load_prior
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 
 @pytest.fixture(scope="module")

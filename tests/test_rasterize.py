@@ -8,7 +8,7 @@ from kernel_backends import Backend
 
 from magic3d_cli.kernels.dispatch import rasterize
 from magic3d_cli.kernels.rasterize import rasterize_reference
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 
 def soup(count: int, spread: float, seed: int = 0, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "proofs"))
 from model import Model, from_trimesh, load_model, psnr, robot
 from reconstruct import reconstruct, settings_for, take_poses, where_it_was
 
+from magic3d_cli.scene.views import turntable
 from magic3d_cli.settings import AssetSettings
-from magic3d_cli.views import turntable
 
 
 @pytest.fixture(scope="module")

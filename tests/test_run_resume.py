@@ -22,7 +22,7 @@ from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.pipeline import Saved
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
-from magic3d_cli.stage_report import StepReport
+from magic3d_cli.training.report import StepReport
 
 COARSE, FINE = tiny_settings().coarse.steps, tiny_settings().fine.steps
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from magic3d_cli.views import (
+from magic3d_cli.scene.views import (
     ALBEDO,
     DIFFUSE,
     FEATURES,

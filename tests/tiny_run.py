@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from magic3d_cli import pipeline
-from magic3d_cli.ranks import current, joined, run_directory
+from magic3d_cli.run.callbacks import Cadence
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
-from magic3d_cli.run.keeper import Cadence
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.scene.views import Views
 from magic3d_cli.settings import (
     AssetSettings,
     CoarseSettings,
@@ -28,8 +28,8 @@ from magic3d_cli.settings import (
     GuidanceSettings,
     Settings,
 )
-from magic3d_cli.stage_report import Objective, StepReport
-from magic3d_cli.views import Views
+from magic3d_cli.training.distributed import current, joined, run_directory
+from magic3d_cli.training.report import Objective, StepReport
 
 RADIUS = 0.5
 

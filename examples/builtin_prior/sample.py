@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.distillation import guide
-from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
-from magic3d_cli.guidance.sources import BUILTIN
-from magic3d_cli.views import Views, turntable
+from magic3d_cli.scene.views import Views, turntable
 
 LABEL = 12  # pixels
 

@@ -23,14 +23,14 @@ from recogniser import load_recogniser
 
 from magic3d_cli import pipeline, settings
 from magic3d_cli.errors import Magic3DError
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.conditioning import condition, read_prompt
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import BUILTIN
+from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.run.directory import RunDirectory
-from magic3d_cli.run.guide import PriorGuide
+from magic3d_cli.scene.views import ViewSampling
 from magic3d_cli.settings import GuidanceSettings, Settings, TimestepSchedule
-from magic3d_cli.views import ViewSampling
 
 
 def guided(chosen: Settings, change: Callable[[GuidanceSettings], GuidanceSettings]) -> Settings:

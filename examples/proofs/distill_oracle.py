@@ -20,6 +20,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.oracle import OraclePrior
+from magic3d_cli.scene.views import Views, turntable
 from magic3d_cli.settings import (
     CoarseSettings,
     FieldSettings,
@@ -28,8 +29,7 @@ from magic3d_cli.settings import (
     TimestepSchedule,
     preset,
 )
-from magic3d_cli.stage_report import Objective
-from magic3d_cli.views import Views, turntable
+from magic3d_cli.training.report import Objective
 
 GUIDANCE = GuidanceSettings(
     scale=(2.0, 1.0),

@@ -30,9 +30,9 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.write import write
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.prior import resize
+from magic3d_cli.guidance.diffusers.prior import resize
+from magic3d_cli.scene.views import Views, ViewSampling, turntable
 from magic3d_cli.settings import AssetSettings, FieldSettings, Settings, preset
-from magic3d_cli.views import Views, ViewSampling, turntable
 
 
 @dataclass(frozen=True)

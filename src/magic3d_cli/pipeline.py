@@ -18,13 +18,13 @@ from magic3d_cli.asset.write import write
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
 from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.guide import Guide
 from magic3d_cli.run import checkpoint
+from magic3d_cli.run.callbacks import Cadence, Keeper
 from magic3d_cli.run.directory import RunDirectory
-from magic3d_cli.run.guide import Guide
 from magic3d_cli.run.interrupts import Interrupts
-from magic3d_cli.run.keeper import Cadence, Keeper
-from magic3d_cli.run.ledger import Ledger, peak_memory
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.timings import Ledger, peak_memory
 from magic3d_cli.settings import AssetSettings, Settings
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.views import ViewSampling
+from magic3d_cli.scene.views import ViewSampling
 
 
 @dataclass(frozen=True)

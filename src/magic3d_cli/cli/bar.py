@@ -19,7 +19,7 @@ from rich.progress import (
 from magic3d_cli.cli.progress import Display, clock, summary
 
 if TYPE_CHECKING:  # would import torch
-    from magic3d_cli.stage_report import StepReport
+    from magic3d_cli.training.report import StepReport
 
 
 class Bar(Display):

@@ -51,8 +51,9 @@ def bench(
         if value is not None and value < 1:
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
     with session(quiet) as work, tempfile.TemporaryDirectory() as folder:
-        from magic3d_cli import bench, settings
-        from magic3d_cli.run.speed_guide import SpeedGuide
+        from magic3d_cli import settings
+        from magic3d_cli.bench import measure
+        from magic3d_cli.bench.priors import SpeedGuide
 
         where = choose_device(device, work.observer.note)
         tell = work.observer.note
@@ -61,7 +62,7 @@ def bench(
         chosen = [guide.suited(settings.asked_for(settings.preset(name), **asked)) for name in preset or checks.PRESETS]
         most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         priors = {stage: guide.name(stage) for stage in ("coarse", "fine")}
-        result = {"priors": priors, **bench.run(chosen, guide, where, steps, most, work.observer)}
+        result = {"priors": priors, **measure.run(chosen, guide, where, steps, most, work.observer)}
     put(json.dumps(result) if as_json else _table(result))
 
 

@@ -43,8 +43,8 @@ def generate(
     sizes = checks.check_sizes(faces, texture_size)
     with session(quiet) as work:
         from magic3d_cli import pipeline, settings
-        from magic3d_cli.ranks import joined
-        from magic3d_cli.run.guide import PriorGuide
+        from magic3d_cli.guidance.guide import PriorGuide
+        from magic3d_cli.training.distributed import joined
 
         chosen = replace(settings.preset(preset), seed=seed)
         chosen = settings.asked_for(chosen, perp_neg=perp_neg, small_encoder=small_encoder)

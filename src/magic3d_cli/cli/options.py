@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magic3d_cli.guidance.sources import NAMES
+from magic3d_cli.guidance.diffusers.catalogue import NAMES
 
 Output = Annotated[
     Path | None,

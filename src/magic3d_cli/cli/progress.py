@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from magic3d_cli.run.observer import Observer
 
 if TYPE_CHECKING:  # would import torch
-    from magic3d_cli.stage_report import StepReport
+    from magic3d_cli.training.report import StepReport
 
 INTERVAL = 10.0  # seconds between plain lines
 _TECHNICAL = ("time", "scale", "samples")  # metrics that are in the log but tell a person nothing

@@ -42,8 +42,8 @@ def refine(
     sizes = checks.check_sizes(faces, texture_size)
     with session(quiet) as work:
         from magic3d_cli import pipeline, settings
-        from magic3d_cli.ranks import joined
-        from magic3d_cli.run.guide import PriorGuide
+        from magic3d_cli.guidance.guide import PriorGuide
+        from magic3d_cli.training.distributed import joined
 
         saved = pipeline.Saved.load(checkpoint)
         header, chosen = saved.header, saved.settings

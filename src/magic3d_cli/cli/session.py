@@ -18,7 +18,7 @@ from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    from magic3d_cli.ranks import Ranks
+    from magic3d_cli.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def session(quiet: bool) -> Iterator[Session]:
 @contextmanager
 def opened(run: RunDirectory, ranks: Ranks) -> Iterator[RunDirectory]:
     """The run folder, made and locked; failures inside are written to its log."""
-    from magic3d_cli.ranks import run_directory
+    from magic3d_cli.training.distributed import run_directory
 
     with run_directory(ranks, run) as own, own, recorded(own):
         yield own

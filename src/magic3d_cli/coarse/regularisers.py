@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from magic3d_cli.coarse.field import HashField
-from magic3d_cli.coarse.render import VolumeRender
+from magic3d_cli.coarse.volume_render import VolumeRender
+from magic3d_cli.scene.field import HashField
 
 SHAPING = 0.3
 """Share of the normal agreement by which predicted normals, hence shading, shape the density; for the rest, they follow

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from magic3d_cli.coarse.background import Background
-from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity
-from magic3d_cli.coarse.render import Render, VolumeRender, render, step_length
+from magic3d_cli.coarse.volume_render import Render, VolumeRender, render, step_length
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
-from magic3d_cli.portions import Portions
-from magic3d_cli.ranks import current
+from magic3d_cli.scene.background import Background
+from magic3d_cli.scene.field import HashField
+from magic3d_cli.scene.views import Views, sample_views
 from magic3d_cli.settings import Settings
-from magic3d_cli.stage_report import Clock, Objective, StepReport
-from magic3d_cli.views import Views, sample_views
+from magic3d_cli.training.distributed import current
+from magic3d_cli.training.microbatch import Portions
+from magic3d_cli.training.optimiser import FiniteAdam, pack_state, unpack_state
+from magic3d_cli.training.report import Clock, Objective, StepReport
 
 PIXELS = 64.0
 """A regulariser of weight 1 pulls on a whole image as hard as this many pixels of the objective, which is a

@@ -11,21 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from magic3d_cli.coarse.background import Background
-from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.fine.field_to_sdf import SOLID, field_to_surface
 from magic3d_cli.fine.geometry import Geometry
-from magic3d_cli.fine.render import MeshRender, render_mesh
+from magic3d_cli.fine.mesh_render import MeshRender, render_mesh
+from magic3d_cli.fine.surface import SOLID, field_to_surface
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.fine.topology import mesh_edges, roughness
-from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
-from magic3d_cli.portions import Portions
-from magic3d_cli.ranks import current
+from magic3d_cli.scene.background import Background
+from magic3d_cli.scene.field import HashField
+from magic3d_cli.scene.views import Views, sample_views, turntable
 from magic3d_cli.settings import Settings
-from magic3d_cli.stage_report import Clock, Objective, StepReport
-from magic3d_cli.views import Views, sample_views, turntable
+from magic3d_cli.training.distributed import current
+from magic3d_cli.training.microbatch import Portions
+from magic3d_cli.training.optimiser import FiniteAdam, pack_state, unpack_state
+from magic3d_cli.training.report import Clock, Objective, StepReport
 
 _EMPTY, _SOLID = 0.002, 0.98  # mean opacity of the renderings
 _PIXELS = 1 << 19  # rendered at a time without gradient

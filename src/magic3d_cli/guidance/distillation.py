@@ -22,9 +22,9 @@ from torch import Tensor
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusion import Prior, alpha_sigma
 from magic3d_cli.guidance.schedule import mix, sample_timesteps
-from magic3d_cli.ranks import current
+from magic3d_cli.scene.views import Views
 from magic3d_cli.settings import GuidanceSettings
-from magic3d_cli.views import Views
+from magic3d_cli.training.distributed import current
 
 WEIGHTINGS = ("sds", "uniform")
 

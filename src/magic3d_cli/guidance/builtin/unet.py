@@ -19,9 +19,9 @@ from diffusers.utils import BaseOutput
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from magic3d_cli.guidance.caption_volume import PLACE, SURFACE, Look
-from magic3d_cli.guidance.layers import Residual, unit_gain
-from magic3d_cli.views import FEATURES
+from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
+from magic3d_cli.guidance.builtin.volume import PLACE, SURFACE, Look
+from magic3d_cli.scene.views import FEATURES
 
 
 @dataclass

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.portions import Portions
+from magic3d_cli.scene.views import turntable
 from magic3d_cli.settings import Settings
-from magic3d_cli.stage_report import Objective
-from magic3d_cli.views import turntable
+from magic3d_cli.training.microbatch import Portions
+from magic3d_cli.training.report import Objective
 
 
 def settings() -> Settings:

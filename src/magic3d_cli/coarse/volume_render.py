@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from magic3d_cli.coarse.background import Background
-from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.kernels.dispatch import composite, march
 from magic3d_cli.kernels.march import Samples, transmittance
-from magic3d_cli.views import ALBEDO, Views, backdrop, shade
+from magic3d_cli.scene.background import Background
+from magic3d_cli.scene.field import HashField
+from magic3d_cli.scene.views import ALBEDO, Views, backdrop, shade
 
 HIDDEN, FAINT = 1e-3, 3e-3
 """Samples that less than this share of the light reaches, or that stop less than this share of it, are

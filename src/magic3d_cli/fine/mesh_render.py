@@ -13,7 +13,7 @@ from torch import Tensor
 from magic3d_cli.fine.antialias import antialias
 from magic3d_cli.fine.topology import Edges, mesh_edges, vertex_normals
 from magic3d_cli.kernels.dispatch import rasterize
-from magic3d_cli.views import Views, backdrop, shade
+from magic3d_cli.scene.views import Views, backdrop, shade
 
 _BEHIND_ALL = 2.0
 """z / w of a pixel that sees nothing; what is visible lies within [-1, 1]."""

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from magic3d_cli.errors import EnvironmentFault
-from magic3d_cli.guidance.hub import ABSENT, INSTALLED, HubPrior, snapshot, state_of
-from magic3d_cli.guidance.layout import WEIGHTED
+from magic3d_cli.guidance.diffusers.files import WEIGHTED
+from magic3d_cli.guidance.diffusers.hub import ABSENT, INSTALLED, HubPrior, snapshot, state_of
 
-BUILTIN = Path(__file__).resolve().parents[1] / "prior"
+BUILTIN = Path(__file__).resolve().parents[2] / "prior"
 """Holds coarse/ and fine/, and beside them what both use: volume/, text_encoder/ and more."""
 
 _OPENRAIL, _IF = "CreativeML OpenRAIL-M", "DeepFloyd IF licence"

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.views import Views
+from magic3d_cli.scene.views import Views
 
 RESOLUTION = 96
 """Voxels along each side of [-1, 1]^3 at which the density is sampled."""

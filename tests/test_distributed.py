@@ -19,11 +19,11 @@ from magic3d_cli import ranks
 from magic3d_cli.cli import failures
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.conditioning import condition, read_prompt
+from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prior import load_prior
 from magic3d_cli.pipeline import Saved
+from magic3d_cli.scene.views import ViewSampling, sample_views, turntable
 from magic3d_cli.settings import GuidanceSettings
-from magic3d_cli.views import ViewSampling, sample_views, turntable
 
 TINY = Path(__file__).with_name("tiny_run.py")
 
@@ -114,7 +114,7 @@ def test_what_all_processes_come_upon_is_said_once(rank: str, lines: int, monkey
 
 FOLLOW = """
 import torch, torch.distributed as dist
-from magic3d_cli.ranks import current
+from magic3d_cli.training.distributed import current
 dist.init_process_group("gloo")
 grid = [torch.full((3,), float(dist.get_rank())), torch.tensor([dist.get_rank() == 0])]
 current().follow(grid)

@@ -21,14 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.compiled import uncompiled
+from magic3d_cli.guidance.diffusers.compile import uncompiled
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.kernels.dispatch import backends
-from magic3d_cli.run.ledger import forget_peak, peak_memory
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.timings import forget_peak, peak_memory
+from magic3d_cli.scene.views import Views
 from magic3d_cli.settings import GuidanceSettings, Settings
-from magic3d_cli.stage_report import StepReport, now
-from magic3d_cli.views import Views
+from magic3d_cli.training.report import StepReport, now
 
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""

@@ -13,9 +13,9 @@ import torch
 from tiny_priors import VOCABULARY
 
 from magic3d_cli.errors import EnvironmentFault, UsageError
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, negative_weights, read_prompt, view_weights
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_broken_word_list_is_a_clear_fault(tmp_path):
 
 
 def test_prompts_are_checked_without_loading_torch():
-    code = "import sys, magic3d_cli.guidance.prompts; sys.exit('torch' in sys.modules)"
+    code = "import sys, magic3d_cli.guidance.builtin.vocabulary; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from magic3d_cli.errors import out_of_memory
-from magic3d_cli.ranks import current
 from magic3d_cli.run.atomic import write_atomically
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
-from magic3d_cli.run.ledger import Ledger
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.stage_report import StepReport
-from magic3d_cli.views import Views, turntable
+from magic3d_cli.run.timings import Ledger
+from magic3d_cli.scene.views import Views, turntable
+from magic3d_cli.training.distributed import current
+from magic3d_cli.training.report import StepReport
 
 
 class Picture(Protocol):

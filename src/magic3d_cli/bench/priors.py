@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from magic3d_cli.guidance import compiled
+from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
 from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.diffusers import compile as compiled
+from magic3d_cli.guidance.diffusers.catalogue import HUB
+from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.hub import INSTALLED, state_of
-from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
-from magic3d_cli.guidance.sources import HUB
-from magic3d_cli.run.guide import PriorGuide
+from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.settings import GuidanceSettings, Settings, guided_by
 
 

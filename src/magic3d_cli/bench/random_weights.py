@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from magic3d_cli.guidance.description import Part, class_named, describe
-from magic3d_cli.guidance.prior import DiffusersPrior, default_dtype
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
+from magic3d_cli.guidance.diffusers.spec import Part, class_named, describe
 
 _SD_VAE = {
     "block_out_channels": [128, 256, 512, 512],

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from magic3d_cli.stage_report import StepReport
+from magic3d_cli.training.report import StepReport
 
 
 @dataclass

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from magic3d_cli.errors import EnvironmentFault, first_line
-from magic3d_cli.guidance.layout import is_whole
+from magic3d_cli.guidance.diffusers.files import is_whole
 
 INSTALLED, PARTIAL, ABSENT = "installed", "downloaded in part", "not downloaded"
 INTERVAL = 30.0

@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 
 from magic3d_cli.errors import out_of_memory
-from magic3d_cli.ranks import current
-from magic3d_cli.views import Views
+from magic3d_cli.scene.views import Views
+from magic3d_cli.training.distributed import current
 
 T = TypeVar("T")
 

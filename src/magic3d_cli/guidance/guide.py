@@ -11,17 +11,25 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance import compiled
+from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
-from magic3d_cli.guidance.description import Description, check, describe
+from magic3d_cli.guidance.diffusers import compile as compiled
+from magic3d_cli.guidance.diffusers.catalogue import (
+    HUB,
+    NAMES,
+    OPEN_VOCABULARY,
+    directory,
+    find,
+    of_stage,
+    small_encoder,
+)
+from magic3d_cli.guidance.diffusers.files import vocabulary_of, weights_sha256
+from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
+from magic3d_cli.guidance.diffusers.spec import Description, check, describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.hub import INSTALLED, state_of
-from magic3d_cli.guidance.layout import vocabulary_of, weights_sha256
-from magic3d_cli.guidance.prior import DiffusersPrior, default_dtype
-from magic3d_cli.guidance.prompts import Caption, Vocabulary
-from magic3d_cli.guidance.sources import HUB, NAMES, OPEN_VOCABULARY, directory, find, of_stage, small_encoder
 from magic3d_cli.settings import GuidanceSettings, Settings, guided_by
-from magic3d_cli.stage_report import Objective
+from magic3d_cli.training.report import Objective
 
 
 class Guide(Protocol):

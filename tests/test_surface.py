@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.fine.field_to_sdf import JOINED, clean, crossings, field_to_surface
-from magic3d_cli.views import Views, turntable
+from magic3d_cli.fine.surface import JOINED, clean, crossings, field_to_surface
+from magic3d_cli.scene.views import Views, turntable
 
 RESOLUTION = 64
 VOXEL = 2 / RESOLUTION

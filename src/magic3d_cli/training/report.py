@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magic3d_cli.views import Views
+from magic3d_cli.scene.views import Views
 
 Objective = Callable[[Tensor, Views, float, torch.Generator], tuple[Tensor, dict[str, float]]]
 """(images [B, H, W, 3] with gradient, views, progress 0..1, generator) -> (loss [], metrics).

@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.errors import EnvironmentFault, first_line
-from magic3d_cli.guidance.caption_volume import CaptionVolume
+from magic3d_cli.guidance.builtin.unet import VolumeUNet
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
+from magic3d_cli.guidance.diffusers.files import has, part_of, read_json, weight_shapes
 from magic3d_cli.guidance.diffusion import PREDICTIONS
-from magic3d_cli.guidance.layout import has, part_of, read_json, weight_shapes
-from magic3d_cli.guidance.volume_unet import VolumeUNet
-from magic3d_cli.views import FEATURES
+from magic3d_cli.scene.views import FEATURES
 
 DENOISERS = {"unet": ("UNet2DConditionModel", "VolumeUNet"), "transformer": ("PixArtTransformer2DModel",)}
 TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel")

@@ -17,10 +17,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from magic3d_cli.guidance.layers import Residual, unit_gain
+from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
-from magic3d_cli.views import Views, shade, views_from_features
+from magic3d_cli.scene.views import Views, shade, views_from_features
 
 SURFACE, PLACE = 6, 3
 """Features of a voxel: world normal and own colour; and the numbers of a position."""

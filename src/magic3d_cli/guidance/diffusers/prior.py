@@ -14,8 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.errors import EnvironmentFault, first_line, out_of_memory
-from magic3d_cli.guidance.compiled import compile_at_first_call
-from magic3d_cli.guidance.description import (
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.diffusers.catalogue import locate, small_encoder
+from magic3d_cli.guidance.diffusers.compile import compile_at_first_call
+from magic3d_cli.guidance.diffusers.files import read_json, vocabulary_of, weight_variant
+from magic3d_cli.guidance.diffusers.spec import (
     OWN,
     TEXT_ENCODERS,
     Description,
@@ -26,10 +29,7 @@ from magic3d_cli.guidance.description import (
     load_tokenizer,
 )
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.guidance.layout import read_json, vocabulary_of, weight_variant
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import locate, small_encoder
-from magic3d_cli.views import FEATURES
+from magic3d_cli.scene.views import FEATURES
 
 _LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120, "VolumeUNet": 77}
 """Prompt length in tokens; IF and PixArt-alpha were trained with T5 padded to it."""
