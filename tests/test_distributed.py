@@ -15,15 +15,17 @@ import torch
 from tiny_priors import save_builtin
 from tiny_run import run_tiny, tiny_settings
 
-from magic3d_cli import ranks
 from magic3d_cli.cli import failures
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.pipeline import Saved
+from magic3d_cli.run.resume import Saved
+from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import ViewSampling, sample_views, turntable
-from magic3d_cli.settings import GuidanceSettings
+from magic3d_cli.settings import GuidanceSettings, Settings
+from magic3d_cli.training.distributed import Processes, joined
+from magic3d_cli.training.terms import Step
 
 TINY = Path(__file__).with_name("tiny_run.py")
 
@@ -33,6 +35,10 @@ def two(*arguments: object) -> subprocess.Popen[str]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, str(TINY), *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def views_of(settings: Settings) -> dict[str, int]:
+    return {"coarse": settings.coarse.views, "fine": settings.fine.views}
 
 
 def picture(checkpoint: Path) -> torch.Tensor:
@@ -64,31 +70,30 @@ def test_one_process_told_to_stop_stops_both_and_the_run_goes_on_alone(tmp_path:
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_shares_of_score_distillation_add_up_to_the_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
+def test_shares_of_score_distillation_add_up_to_the_whole(tmp_path: Path, count: int) -> None:
     prior = load_prior(str(save_builtin(tmp_path / "prior")), stage="coarse")
-    objective = ScoreDistillation(prior, condition(prior, read_prompt(prior, "a red car", 0)), GuidanceSettings())
+    distillation = ScoreDistillation(prior, condition(prior, read_prompt(prior, "a red car", 0)), GuidanceSettings())
     views = sample_views(4, ViewSampling(), torch.Generator().manual_seed(0))
     images = torch.rand(4, 16, 16, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
 
-    def gradient(place: ranks.Ranks) -> torch.Tensor:
-        monkeypatch.setattr("magic3d_cli.guidance.distillation.current", lambda: place)
-        loss, _ = objective(place.own(images), place.own(views), 0.3, torch.Generator().manual_seed(2))
+    def gradient(processes: Processes) -> torch.Tensor:
+        own, empty = processes.shard(images), torch.zeros(0)
+        step = Step(processes.shard(views), 0.3, torch.Generator().manual_seed(2), processes)
+        loss, _ = distillation(Render(own, empty, empty, empty, empty), step)
         return torch.autograd.grad(loss, images)[0]
 
-    whole = gradient(ranks.Ranks())
-    shares = torch.stack([gradient(ranks.Ranks(index, count)) for index in range(count)]).mean(0)
+    whole = gradient(Processes())
+    shares = torch.stack([gradient(Processes(index, count)) for index in range(count)]).mean(0)
     torch.testing.assert_close(shares, whole, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
 def test_views_that_cannot_be_shared_out_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     settings = tiny_settings()
-    with pytest.raises(UsageError, match="coarse stage's 2 views"), ranks.joined("cpu", settings):
+    with pytest.raises(UsageError, match="coarse stage's 2 views"), joined("cpu", views_of(settings)):
         pass
     settings = replace(settings, coarse=replace(settings.coarse, views=6))
-    with pytest.raises(UsageError, match="fine stage's 2 views"), ranks.joined("cpu", settings):
+    with pytest.raises(UsageError, match="fine stage's 2 views"), joined("cpu", views_of(settings)):
         pass
 
 
@@ -99,7 +104,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     settings = replace(tiny_settings(), coarse=replace(tiny_settings().coarse, views=2))
     with (
         pytest.raises(EnvironmentFault, match="2 processes want a GPU each, and this machine has 1") as fault,
-        ranks.joined("cuda", settings),
+        joined("cuda", views_of(settings)),
     ):
         pass
     assert "--nproc-per-node 1" in fault.value.next_step
@@ -112,18 +117,18 @@ def test_what_all_processes_come_upon_is_said_once(rank: str, lines: int, monkey
     assert len(capsys.readouterr().err.splitlines()) == lines
 
 
-FOLLOW = """
+BROADCAST = """
 import torch, torch.distributed as dist
-from magic3d_cli.training.distributed import current
+from magic3d_cli.training.distributed import Processes
 dist.init_process_group("gloo")
 grid = [torch.full((3,), float(dist.get_rank())), torch.tensor([dist.get_rank() == 0])]
-current().follow(grid)
+Processes(dist.get_rank(), 2).broadcast(grid)
 assert grid[0].tolist() == [0.0] * 3 and grid[1].item(), grid
 dist.destroy_process_group()
 """
 
 
 def test_the_others_take_over_what_the_first_has(tmp_path: Path) -> None:
-    (tmp_path / "follow.py").write_text(FOLLOW)
+    (tmp_path / "broadcast.py").write_text(BROADCAST)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, str(tmp_path / "follow.py")], check=True, timeout=120)
+    subprocess.run([*torchrun, str(tmp_path / "broadcast.py")], check=True, timeout=120)

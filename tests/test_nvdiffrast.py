@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import torch
 from test_rasterize import soup
+from tiny_run import Noting
 
-from magic3d_cli.cli import doctor, session
+from magic3d_cli import job
+from magic3d_cli.cli import doctor
 from magic3d_cli.kernels import compiled, dispatch, nvdiffrast, verify
 from magic3d_cli.kernels.dispatch import NVDIFFRAST, NVRTC, SWITCH, TRIANGLES, Choice, Usable, backends, usable
 from magic3d_cli.kernels.rasterize import rasterize_reference
@@ -90,7 +92,7 @@ def test_a_disagreement_is_the_reason_why_it_is_not_used(
     assert backends(gpu)[TRIANGLES] == Choice(NVRTC, {NVDIFFRAST: reason})
     assert doctor.examine()["kernels"][TRIANGLES] == f"NVRTC, not nvdiffrast ({reason})"
     notes: list[str] = []
-    session.choose_device("auto", notes.append)
+    job.choose_device("auto", Noting(notes))
     assert notes == [f"nvdiffrast is not used: {reason}"]
 
 

@@ -19,9 +19,9 @@ from tiny_run import BallGuide, Recorder, run_tiny, tiny_settings, with_fine_ste
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.pipeline import Saved
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
+from magic3d_cli.run.resume import Saved
 from magic3d_cli.training.report import StepReport
 
 COARSE, FINE = tiny_settings().coarse.steps, tiny_settings().fine.steps

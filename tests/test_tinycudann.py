@@ -17,9 +17,11 @@ from typing import Any
 import fake_tinycudann
 import pytest
 import torch
+from tiny_run import Noting
 from torch import Tensor
 
-from magic3d_cli.cli import doctor, session
+from magic3d_cli import job
+from magic3d_cli.cli import doctor
 from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels import compiled, dispatch, tinycudann, verify
 from magic3d_cli.kernels.dispatch import ENCODING, MARCHING, NVRTC, TINYCUDANN, Choice, Usable, backends, usable
@@ -290,7 +292,7 @@ def _assert_told(reason: str) -> None:
     told = doctor.examine()["kernels"][ENCODING]
     assert told.startswith("NVRTC, not tinycudann (") and reason in told and not _advised()
     notes: list[str] = []
-    assert session.choose_device("auto", notes.append) == "cuda"
+    assert job.choose_device("auto", Noting(notes)) == "cuda"
     assert len(notes) == 1 and "tinycudann is not used" in notes[0] and reason in notes[0]
 
 

@@ -26,9 +26,10 @@ from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import forget_peak, peak_memory
-from magic3d_cli.scene.views import Views
+from magic3d_cli.scene.render import Render
 from magic3d_cli.settings import GuidanceSettings, Settings
 from magic3d_cli.training.report import StepReport, now
+from magic3d_cli.training.terms import LossTerm, Step
 
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
@@ -39,7 +40,7 @@ BALL_STEPS, BALL_RADIUS = 60, 0.4
 class Priors(Protocol):
     """What is measured: `SpeedGuide`; tests put a tiny prior in its place."""
 
-    def objective(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
+    def distillation(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
         """Load the stage's prior."""
 
     def release(self) -> None:
@@ -54,7 +55,7 @@ class TimedPrior:
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("encoder", "encoder backward", "prior"), 0.0)
     )
-    rows: int = 0  # denoised; a step's may come in several calls, see Portions
+    rows: int = 0  # denoised; a step's may come in several calls, see MicroBatches
     operations: float = 0.0  # of one row
 
     def __getattr__(self, name: str) -> Any:
@@ -124,15 +125,14 @@ def run(
     }
 
 
-def ball(
-    images: Float[Tensor, "B H W 3"], views: Views, progress: float, generator: torch.Generator
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """An objective without a prior: a grey ball before each view's backdrop. Loss and metrics."""
+def ball(render: Render, step: Step) -> Float[Tensor, ""]:
+    """A loss without a prior: a grey ball before each view's backdrop."""
+    images, views = render.rgb, step.views
     origins, directions = views.rays(images.shape[1])
     nearest = origins - (origins * directions).sum(-1, keepdim=True) * directions
     behind = views.backdrop[:, None, None, :].expand_as(images)
     target = torch.where(nearest.norm(dim=-1, keepdim=True) < BALL_RADIUS, 0.5, behind)
-    return 0.5 * (images - target).square().sum() / len(images), {}
+    return 0.5 * (images - target).square().sum() / len(images)
 
 
 def _measure(chosen: Settings, priors: Priors, device: str, steps: int, most: int) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def _measure(chosen: Settings, priors: Priors, device: str, steps: int, most: in
         fine=replace(fine, views=min(fine.views, most)),
     )
     begun = now(where)
-    objective = priors.objective("coarse", coarse.guidance)
+    distillation = priors.distillation("coarse", coarse.guidance)
     loading = now(where) - begun
-    peak = _matmul_speed(objective.prior.device, getattr(objective.prior, "dtype", torch.float32))
+    peak = _matmul_speed(distillation.prior.device, getattr(distillation.prior, "dtype", torch.float32))
     scene = CoarseStage(few, chosen.seed, device)
-    scene.run(ball, until=BALL_STEPS)
+    scene.run([scene.random_views(LossTerm("ball", ball))], until=BALL_STEPS)
     begun = now(where)
     scene.occupancy.update(scene.field.density, scene.generator)
     upkeep = (now(where) - begun) / coarse.occupancy_every
@@ -155,21 +155,21 @@ def _measure(chosen: Settings, priors: Priors, device: str, steps: int, most: in
     scene.settings = replace(few, coarse=replace(few.coarse, occupancy_every=coarse.steps + 1))
     parts: dict[str, Any] = {}
     more = coarse.views / few.coarse.views
-    small = round(coarse.warm * coarse.steps)
+    small = round(coarse.warmup * coarse.steps)
     for name, first, count in (("coarse, small", 0, small), ("coarse", small, coarse.steps - small)):
         if count:
             scene.step = first
-            parts[name] = {"steps": count, **_steps(scene, objective, _timed(steps, count), more, peak, upkeep)}
-    del objective  # or two priors would be held while the next is loaded
+            parts[name] = {"steps": count, **_steps(scene, distillation, _timed(steps, count), more, peak, upkeep)}
+    del distillation  # or two priors would be held while the next is loaded
     forget_peak()
     begun = now(where)
     mesh = FineStage.from_coarse(few, scene)
     parts["mesh"] = {"seconds": now(where) - begun, "peak_memory_bytes": peak_memory()}
     begun = now(where)
-    objective = priors.objective("fine", fine.guidance)
+    distillation = priors.distillation("fine", fine.guidance)
     loading += now(where) - begun
     more, count = fine.views / few.fine.views, _timed(steps, fine.steps)
-    parts["fine"] = {"steps": fine.steps, **_steps(mesh, objective, count, more, peak)}
+    parts["fine"] = {"steps": fine.steps, **_steps(mesh, distillation, count, more, peak)}
     forget_peak()
     begun = now(where)
     vertices, faces = mesh.mesh()
@@ -193,7 +193,7 @@ def _timed(steps: int, total: int) -> int:
 
 def _steps(
     stage: CoarseStage | FineStage,
-    objective: ScoreDistillation,
+    distillation: ScoreDistillation,
     count: int,
     more: float,
     peak: float,
@@ -206,8 +206,8 @@ def _steps(
     keeping the occupancy grid takes, on average; they are the optimiser's, as in the stage's own account.
     """
     forget_peak()
-    timed = TimedPrior(objective.prior)
-    watched = replace(objective, prior=timed)
+    timed = TimedPrior(distillation.prior)
+    watched = [stage.random_views(LossTerm("distillation", replace(distillation, prior=timed)))]
     stage.run(watched, until=stage.step + WARM_UP)
     timed.start()
     reports: list[StepReport] = []
@@ -219,7 +219,7 @@ def _steps(
     split = {
         "prior": prior,
         "encoder": encoder + encoder_backward,
-        "rendering": seconds["render"] + seconds["objective"] - prior - encoder,
+        "rendering": seconds["render"] + seconds["losses"] - prior - encoder,
         "backward": seconds["backward"] - encoder_backward,
         "optimizer": seconds["optimizer"] + upkeep,
     }
@@ -245,8 +245,8 @@ def _work(stage: CoarseStage | FineStage, reports: list[StepReport], views: int)
     if isinstance(stage, FineStage):
         return {"triangles": views * sum(report.metrics["faces"] for report in reports) / len(reports)}
     coarse = stage.settings.coarse
-    small = reports[0].step <= round(coarse.warm * coarse.steps)
-    rays = views * (coarse.warm_render_size if small else coarse.render_size) ** 2
+    small = reports[0].step <= round(coarse.warmup * coarse.steps)
+    rays = views * (coarse.warmup_render_size if small else coarse.render_size) ** 2
     return {"rays": rays, "samples": sum(report.metrics["samples"] for report in reports) / len(reports)}
 
 

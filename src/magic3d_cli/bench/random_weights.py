@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
-from magic3d_cli.guidance.diffusers.spec import Part, class_named, describe
+from magic3d_cli.guidance.diffusers.spec import Component, class_named, describe
 
 _SD_VAE = {
     "block_out_channels": [128, 256, 512, 512],
@@ -94,7 +94,7 @@ class RandomPrior(DiffusersPrior):
         device = torch.device(device)
         super().__init__(describe(folder, f"random weights in the shape of {name}"), device, default_dtype(device))
 
-    def _component(self, part: Part, dtype: torch.dtype) -> Any:
+    def _component(self, part: Component, dtype: torch.dtype) -> Any:
         # Made where they are used: random numbers for billions of weights take minutes on a CPU.
         with torch.device(self.device):
             model = class_named(part.cls)(**self.shape[part.folder.name])

@@ -15,7 +15,9 @@ from magic3d_cli.kernels.dispatch import composite, march
 from magic3d_cli.kernels.march import Samples, transmittance
 from magic3d_cli.scene.background import Background
 from magic3d_cli.scene.field import HashField
-from magic3d_cli.scene.views import ALBEDO, Views, backdrop, shade
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.shading import backdrop, shade
+from magic3d_cli.scene.views import ALBEDO, Views
 
 HIDDEN, FAINT = 1e-3, 3e-3
 """Samples that less than this share of the light reaches, or that stop less than this share of it, are
@@ -24,17 +26,6 @@ dropped: each is under one 8-bit level."""
 SEEN = 0.1
 """Samples a ray, on average, below which the faint ones stay: of a scene that has faded they are all there is to
 pull on."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """B images of H x W pixels. Colours are display-referred."""
-
-    rgb: Float[Tensor, "B H W 3"]  # shaded, over the background
-    opacity: Float[Tensor, "B H W"]
-    depth: Float[Tensor, "B H W"]  # distance from the camera, world units; 0 where empty
-    normal: Float[Tensor, "B H W 3"]  # unit where opaque, zero where empty or not needed for the shading
-    albedo: Float[Tensor, "B H W 3"]  # of the surface alone
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ def step_length(samples_per_ray: int) -> float:
     return 2 * math.sqrt(3) / samples_per_ray
 
 
-def render(
+def render_volume(
     field: HashField,
     occupancy: OccupancyGrid,
     background: Background,
@@ -122,7 +113,7 @@ def _evaluate(
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N C"]]:
     """Density, and what to composite: albedo, distance and, if `lit`, the normals of the lit samples."""
     features = field.features(samples.points, known)
-    density, albedo = field.matter(samples.points, features)
+    density, albedo = field.density_and_albedo(samples.points, features)
     values = [albedo, samples.t[:, None]]
     if lit is not None:
         rows = lit.nonzero()[:, 0]

@@ -13,26 +13,21 @@ from torch import Tensor
 from magic3d_cli.fine.antialias import antialias
 from magic3d_cli.fine.topology import Edges, mesh_edges, vertex_normals
 from magic3d_cli.kernels.dispatch import rasterize
-from magic3d_cli.scene.views import Views, backdrop, shade
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.shading import backdrop, shade
+from magic3d_cli.scene.views import Views
 
 _BEHIND_ALL = 2.0
 """z / w of a pixel that sees nothing; what is visible lies within [-1, 1]."""
 
 
 @dataclass(frozen=True)
-class MeshRender:
-    """B images of H x W pixels. Outlines are antialiased in rgb and opacity."""
+class MeshRender(Render):
+    """Antialiased at outlines in rgb and opacity; with the mesh itself, which the regularisers look at."""
 
-    rgb: Float[Tensor, "B H W 3"]  # shaded, over the background
-    opacity: Float[Tensor, "B H W"]
-    depth: Float[Tensor, "B H W"]  # distance from the camera, 0 where empty
-    normal: Float[Tensor, "B H W 3"]  # unit, zero where empty
-    albedo: Float[Tensor, "B H W 3"]  # of the surface alone, zero where empty
-
-    @staticmethod
-    def concatenate(parts: list[MeshRender]) -> MeshRender:
-        names = ("rgb", "opacity", "depth", "normal", "albedo")
-        return MeshRender(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    vertices: Float[Tensor, "V 3"]
+    faces: Int[Tensor, "F 3"]
+    edges: Edges
 
 
 def render_mesh(
@@ -88,6 +83,9 @@ def render_mesh(
         depth=image_of(distance[:, None])[..., 0],
         normal=normal,
         albedo=albedo,
+        vertices=vertices,
+        faces=faces,
+        edges=edges,
     )
 
 

@@ -20,27 +20,21 @@ from magic3d_cli.run.atomic import write_atomically
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.run.timings import Ledger
+from magic3d_cli.run.timings import Timings
+from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import Views, turntable
-from magic3d_cli.training.distributed import current
+from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.report import StepReport
 
 
-class Picture(Protocol):
-    """Anything with images in it."""
-
-    @property
-    def rgb(self) -> Float[Tensor, "B H W 3"]: ...
-
-
 class Drawable(Protocol):
-    """A stage, as far as the keeper is concerned."""
+    """A stage, as far as these callbacks are concerned."""
 
-    def render(self, views: Views, size: int) -> Picture: ...
+    def render(self, views: Views, size: int) -> Render: ...
 
 
 @dataclass(frozen=True)
-class Cadence:
+class Intervals:
     """How often things are written, in seconds of wall time. None of it changes the result."""
 
     checkpoint: float = 60.0  # the most that `kill -9` loses
@@ -49,7 +43,7 @@ class Cadence:
     preview_size: int = 80  # pixels a view
 
 
-class Keeper:
+class Callbacks:
     """Called after every step of one stage. Only reads the stage, so that saving changes no result."""
 
     def __init__(
@@ -57,33 +51,34 @@ class Keeper:
         run: RunDirectory,
         stage: Drawable,
         save: Callable[[], None],
-        ledger: Ledger,
+        timings: Timings,
         observer: Observer,
         interrupts: Interrupts,
-        cadence: Cadence,
+        intervals: Intervals,
+        processes: Processes,
     ) -> None:
-        self.run, self.stage, self.save, self.ledger = run, stage, save, ledger
-        self.observer, self.interrupts, self.cadence = observer, interrupts, cadence
+        self.run, self.stage, self.save, self.timings = run, stage, save, timings
+        self.observer, self.interrupts, self.intervals, self.processes = observer, interrupts, intervals, processes
         now = self._last = time.monotonic()
-        self._next_checkpoint = now + cadence.checkpoint
+        self._next_checkpoint = now + intervals.checkpoint
         # The first picture comes at once: a sign of life.
-        self._next_preview = now + (cadence.preview if run.preview.is_file() else 0)
+        self._next_preview = now + (intervals.preview if run.preview.is_file() else 0)
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
         now = time.monotonic()
-        self.ledger.add_step(report)
-        self.ledger.add(report.stage, now - self._last)  # step by step, so that a checkpoint has it all
+        self.timings.add_step(report)
+        self.timings.add(report.stage, now - self._last)  # step by step, so that a checkpoint has it all
         self._last = now
         self.run.log("step", stage=report.stage, step=report.step, **_rounded(report))
         self.observer.step(report)
-        if current().any(self.interrupts.pending is not None):
+        if self.processes.any(self.interrupts.pending is not None):
             self.save()
             self.interrupts.check()
             raise Interrupted(signal.SIGTERM)  # another process was told to stop
         if time.monotonic() >= self._next_checkpoint:
             self.save()
-            self._next_checkpoint = time.monotonic() + self.cadence.checkpoint
+            self._next_checkpoint = time.monotonic() + self.intervals.checkpoint
         if time.monotonic() >= self._next_preview:
             self.draw()
 
@@ -92,12 +87,12 @@ class Keeper:
         begun = time.monotonic()
         views = turntable(4, start=20.0)
         try:
-            write_preview(self.run.preview, self.stage.render(views, self.cadence.preview_size).rgb)
+            write_preview(self.run.preview, self.stage.render(views, self.intervals.preview_size).rgb)
         except (OSError, RuntimeError, MemoryError) as error:
             if not (isinstance(error, OSError) or out_of_memory(error)):
                 raise
         now = time.monotonic()
-        self._next_preview = now + max(self.cadence.preview, (now - begun) / self.cadence.preview_share)
+        self._next_preview = now + max(self.intervals.preview, (now - begun) / self.intervals.preview_share)
 
 
 def write_preview(path: Path, images: Float[Tensor, "B H W 3"]) -> None:

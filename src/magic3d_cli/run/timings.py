@@ -15,7 +15,7 @@ from magic3d_cli.training.report import StepReport
 
 
 @dataclass
-class Ledger:
+class Timings:
     """Adds up over interruptions: a checkpoint carries it, a resumed run goes on from there."""
 
     seconds: dict[str, float] = field(default_factory=dict)  # part -> wall time
@@ -44,8 +44,8 @@ class Ledger:
         return {"seconds": self.seconds, "steps": self.steps, "step_seconds": self.step_seconds}
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> Ledger:
-        return Ledger(dict(data["seconds"]), dict(data["steps"]), dict(data["step_seconds"]))
+    def from_json(data: dict[str, Any]) -> Timings:
+        return Timings(dict(data["seconds"]), dict(data["steps"]), dict(data["step_seconds"]))
 
     def per_step(self) -> dict[str, dict[str, float]]:
         """Mean seconds of each kind of work in one step, by stage."""

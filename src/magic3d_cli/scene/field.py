@@ -54,9 +54,9 @@ class HashField(nn.Module):
 
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Display-referred, 0..1."""
-        return self.matter(points, self.features(points))[1]
+        return self.density_and_albedo(points, self.features(points))[1]
 
-    def matter(
+    def density_and_albedo(
         self, points: Float[Tensor, "N 3"], features: Float[Tensor, "N E"]
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
         """Density and albedo from features already encoded."""

@@ -7,7 +7,6 @@ on +Z (it sees the front), azimuth 90 degrees on +X; elevation 90 looks straight
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 ALBEDO, DIFFUSE, TEXTURELESS = 0, 1, 2
 """Shading modes (DreamFusion section 3.1): flat colour, Lambertian colour, Lambertian white."""
 
-TEXTURELESS_ALBEDO = 0.9
 FEATURES = 23
 """Length of the vector that `Views.features` returns."""
 
@@ -129,31 +127,6 @@ def direction(azimuth: Float[Tensor, "*b"], elevation: Float[Tensor, "*b"]) -> F
     """Unit vector from the origin toward (azimuth, elevation), radians."""
     flat = torch.cos(elevation)
     return torch.stack([flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)], -1)
-
-
-def shade(albedo: Float[Tensor, "B *d 3"], normal: Float[Tensor, "B *d 3"], views: Views) -> Float[Tensor, "B *d 3"]:
-    """Colour of surface points under each view's light and shading mode (DreamFusion section 3.1).
-
-    Display-referred in and out. `normal` is a world-space unit vector; d stands for any number of dimensions.
-    """
-    shape = (len(views),) + (1,) * (albedo.dim() - 2)
-    lambert = (normal * views.light.view(*shape, 3)).sum(-1).clamp(min=0)
-    ambient = views.ambient.view(shape)
-    lit = (ambient + (1 - ambient) * lambert)[..., None]
-    mode = views.shading.view(*shape, 1)
-    base = torch.where(mode == TEXTURELESS, torch.full_like(albedo, TEXTURELESS_ALBEDO), albedo)
-    return torch.where(mode == ALBEDO, albedo, base * lit)
-
-
-def backdrop(
-    background: Callable[[Tensor], Tensor], directions: Float[Tensor, "B H W 3"], views: Views
-) -> Float[Tensor, "B H W 3"]:
-    """What is behind the object: each view's plain colour, or `background` of the directions where it has none."""
-    colour = views.backdrop[:, None, None, :].expand_as(directions)
-    open_sky = (views.plain < 0.5).nonzero()[:, 0]
-    if len(open_sky) == 0:
-        return colour
-    return colour.index_copy(0, open_sky, background(directions[open_sky]))
 
 
 @dataclass(frozen=True)

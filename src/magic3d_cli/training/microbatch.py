@@ -1,58 +1,61 @@
-"""Steps that fit the memory there is: a batch of views in as many parts as it takes, with the gradient of the whole."""
+"""Gradient accumulation that halves the micro-batch when memory runs out, with the gradient of the whole step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
 from magic3d_cli.errors import out_of_memory
-from magic3d_cli.scene.views import Views
-from magic3d_cli.training.distributed import current
+from magic3d_cli.training.distributed import Processes
 
 T = TypeVar("T")
 
 
-class Portions:
-    """How many views are worked on at once: all of a step's, until memory runs out; then half as many, and so on."""
+class MicroBatches:
+    """How many views are rendered at once: all of a batch, until memory runs out; then half as many, and so on."""
 
     def __init__(self) -> None:
         self.at_once: int | None = None
 
-    def accumulate(
+    def run(
         self,
-        views: Views,
+        sizes: Sequence[int],
         generator: torch.Generator,
-        compute: Callable[[Views, slice, float], T],
-        forget: Callable[[], None],
-    ) -> list[T]:
-        """The results of `compute(part, rows, share)` for parts that cover the views.
+        compute: Callable[[int, slice, float], T],
+        zero_grad: Callable[[], None],
+        processes: Processes,
+    ) -> list[tuple[int, T]]:
+        """Batch index and result of `compute(batch, rows, fraction)` for parts that cover all batches.
 
         Args:
-            compute: adds the gradient of its part, `rows` of the views and this `share` of their number.
-            forget: clears gradients, before everything is computed again in smaller parts.
+            sizes: views of each of the step's batches.
+            compute: adds the gradient of `rows` of a batch, which are this fraction of its views.
+            zero_grad: clears all gradients, before the whole step is computed again in smaller parts.
 
-        An error that is `out_of_memory` is raised when a single view is too much. Processes that share out a step agree
+        An error that is `out_of_memory` is raised when a single view is too much. Processes that share a step agree
         on the parts, because the random numbers that each draws depend on them.
         """
-        ranks, before = current(), generator.get_state()
+        before, largest = generator.get_state(), max(sizes)
         while True:
-            at_once = min(self.at_once or len(views), len(views))
-            results, short = [], False
+            at_once = min(self.at_once or largest, largest)
+            results: list[tuple[int, T]] = []
+            short = False
             try:
-                for first in range(0, len(views), at_once):
-                    rows = slice(first, min(first + at_once, len(views)))
-                    results.append(compute(views[rows], rows, (rows.stop - first) / len(views)))
+                for batch, size in enumerate(sizes):
+                    for first in range(0, size, at_once):
+                        rows = slice(first, min(first + at_once, size))
+                        results.append((batch, compute(batch, rows, (rows.stop - first) / size)))
             except (RuntimeError, MemoryError) as error:
                 if at_once == 1 or not out_of_memory(error):
                     raise
                 short = True
-            if not ranks.any(short):
+            if not processes.any(short):
                 return results
             self.at_once = max(at_once // 2, 1)
             generator.set_state(before)
-            forget()
+            zero_grad()
             results.clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

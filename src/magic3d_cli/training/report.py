@@ -1,21 +1,14 @@
-"""What a stage is given to optimise, and what it tells about each step."""
+"""What a stage tells about each step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from magic3d_cli.scene.views import Views
-
-Objective = Callable[[Tensor, Views, float, torch.Generator], tuple[Tensor, dict[str, float]]]
-"""(images [B, H, W, 3] with gradient, views, progress 0..1, generator) -> (loss [], metrics).
-
-The loss is a sum over an image's pixels (or latents), averaged over the batch.
-"""
+PHASES = ("render", "losses", "backward", "optimizer")
+"""What a step's time goes to."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +19,7 @@ class StepReport:
     step: int  # steps done, 1 after the first
     total: int
     metrics: dict[str, float]
-    seconds: dict[str, float]  # "render", "objective", "backward", "optimizer"
+    seconds: dict[str, float]  # one entry for each of PHASES
 
 
 def now(device: torch.device) -> float:
@@ -36,12 +29,12 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class Clock:
+class PhaseTimer:
     """Adds up the seconds of each phase; waits for the device, so that a phase is charged its own work."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds = dict.fromkeys(("render", "objective", "backward", "optimizer"), 0.0)
+        self.seconds = dict.fromkeys(PHASES, 0.0)
         self.last = now(device)
 
     def lap(self, phase: str) -> None:

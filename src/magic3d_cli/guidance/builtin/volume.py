@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
-from magic3d_cli.scene.views import Views, shade, views_from_features
+from magic3d_cli.scene.shading import shade
+from magic3d_cli.scene.views import Views, views_from_features
 
 SURFACE, PLACE = 6, 3
 """Features of a voxel: world normal and own colour; and the numbers of a position."""

@@ -1,6 +1,6 @@
 """One loader for every diffusion prior in diffusers layout: pixel or latent, told the view or the words.
 
-What a prior is, its `Description` says; the built-in prior is loaded by the same lines as Stable Diffusion.
+What a prior is, its `PriorSpec` says; the built-in prior is loaded by the same lines as Stable Diffusion.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from magic3d_cli.guidance.diffusers.files import read_json, vocabulary_of, weigh
 from magic3d_cli.guidance.diffusers.spec import (
     OWN,
     TEXT_ENCODERS,
-    Description,
-    Part,
+    Component,
+    PriorSpec,
     check,
     class_named,
     describe,
@@ -38,28 +38,28 @@ _LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120, "Volume
 class DiffusersPrior:
     """A `Prior` loaded as its description says; see `load_prior`."""
 
-    def __init__(self, about: Description, device: torch.device, dtype: torch.dtype) -> None:
-        self.about, self.id, self.device, self.dtype = about, about.name, device, dtype
-        self.image_size, self.patch, self.takes_views = about.image_size, about.patch, about.takes_views
-        self.alphas_cumprod, self.prediction = about.alphas_cumprod.to(device), about.prediction
-        self.network = self._component(about.network, dtype)
-        self.volume = self._component(about.volume, dtype) if about.volume else None
-        self.vae = self._load_vae(about.vae) if about.vae else None
+    def __init__(self, spec: PriorSpec, device: torch.device, dtype: torch.dtype) -> None:
+        self.spec, self.id, self.device, self.dtype = spec, spec.name, device, dtype
+        self.image_size, self.patch, self.takes_views = spec.image_size, spec.patch, spec.takes_views
+        self.alphas_cumprod, self.prediction = spec.alphas_cumprod.to(device), spec.prediction
+        self.network = self._component(spec.network, dtype)
+        self.volume = self._component(spec.volume, dtype) if spec.volume else None
+        self.vae = self._load_vae(spec.vae) if spec.vae else None
         for model in (self.network, self.vae):
             if model is not None:
                 # Tensor cores want it, and convolutions in bf16 on a CPU are ten times slower in the default one.
                 model.to(memory_format=torch.channels_last)
         self.kind = "pixel" if self.vae is None else "latent"
-        words = vocabulary_of(about.folder)
+        words = vocabulary_of(spec.folder)
         self.vocabulary = Vocabulary.load(words) if words else None
         self._text_encoder: Any = None
         self._compiled = False
 
-    def _component(self, part: Part, dtype: torch.dtype) -> Any:
+    def _component(self, part: Component, dtype: torch.dtype) -> Any:
         """A part's network, ready for use."""
         return _load(part, dtype, self.device)
 
-    def _load_vae(self, part: Part) -> Any:
+    def _load_vae(self, part: Component) -> Any:
         # Only where the file itself says so: diffusers' default is true, also for VAEs that are safe in fp16.
         upcast = read_json(part.folder / "config.json").get("force_upcast", False)
         vae = self._component(part, torch.float32 if upcast else self.dtype)
@@ -69,18 +69,18 @@ class DiffusersPrior:
     @property
     def masks_text(self) -> bool:
         """PixArt ignores padding; UNets of Stable Diffusion and IF were trained to see it."""
-        return self.about.network.cls == "PixArtTransformer2DModel"
+        return self.spec.network.cls == "PixArtTransformer2DModel"
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it."""
         if self._text_encoder is None:
-            part = self.about.text_encoder
+            part = self.spec.text_encoder
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if part.cls.startswith("T5") else torch.float32
-            self._text_encoder = self._component(part, dtype), load_tokenizer(self.about.tokenizer)
+            self._text_encoder = self._component(part, dtype), load_tokenizer(self.spec.tokenizer)
         encoder, tokenizer = self._text_encoder
-        length = min(tokenizer.model_max_length, _LONGEST[self.about.network.cls])
+        length = min(tokenizer.model_max_length, _LONGEST[self.spec.network.cls])
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").to(
             self.device
         )
@@ -178,15 +178,15 @@ def load_prior(
         device: where it runs.
         dtype: of its weights; by default fp16 on CUDA, bf16 on CPUs with AVX512-BF16, else fp32.
         stage: "coarse" or "fine"; matters for priors that keep one model per stage, as the built-in one does.
-        small: encode with `sources.SMALL_ENCODER`; only where `Description.fits_small_encoder`.
+        small: encode with `sources.SMALL_ENCODER`; only where `PriorSpec.fits_small_encoder`.
 
     Raises:
         EnvironmentFault: no such prior, not cached while offline, pickled or damaged weights, an unsupported model.
     """
-    about = describe(locate(name, stage), name, small_encoder() if small else None)
-    check(about)
+    spec = describe(locate(name, stage), name, small_encoder() if small else None)
+    check(spec)
     device = torch.device(device)
-    return DiffusersPrior(about, device, dtype or default_dtype(device))
+    return DiffusersPrior(spec, device, dtype or default_dtype(device))
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
@@ -215,7 +215,7 @@ def _distinct(text: Float[Tensor, "B L D"]) -> Float[Tensor, "N L D"]:
     return text
 
 
-def _load(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
+def _load(part: Component, dtype: torch.dtype, device: torch.device) -> Any:
     """One component: safetensors only, evaluation mode, frozen."""
     from safetensors import SafetensorError
 

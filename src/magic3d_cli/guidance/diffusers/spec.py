@@ -32,7 +32,7 @@ OWN = {"VolumeUNet": VolumeUNet, "CaptionVolume": CaptionVolume}
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """One component: where its files are, and the class that reads them."""
 
     folder: Path
@@ -47,15 +47,15 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Description:
+class PriorSpec:
     """A prior without its weights."""
 
     folder: Path
     name: str
-    network: Part
-    vae: Part | None  # None: it works on pixels
-    volume: Part | None  # the built-in prior's knowledge of things
-    text_encoder: Part
+    network: Component
+    vae: Component | None  # None: it works on pixels
+    volume: Component | None  # the built-in prior's knowledge of things
+    text_encoder: Component
     tokenizer: Path
     patch: int  # pixels are packed patch x patch to a position
     image_size: int
@@ -71,7 +71,7 @@ class Description:
         return found == (4, 0.18215, 0)
 
 
-def describe(folder: Path, name: str, encoder: Path | None = None) -> Description:
+def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
     """Read the description of a local prior called `name`.
 
     `encoder` is the folder of an AutoencoderTiny that takes the place of a latent prior's VAE. Raises EnvironmentFault
@@ -79,7 +79,7 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> Descriptio
     """
     index = read_json(folder / "model_index.json")
 
-    def part(key: str, *known: str) -> Part:
+    def part(key: str, *known: str) -> Component:
         entry = index.get(key)
         cls = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
         if cls not in known:
@@ -87,16 +87,16 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> Descriptio
                 f"{name}: its {key} is {cls or 'missing'}; this program can use {', '.join(known)}.",
                 "Use Stable Diffusion 1.x or 2.x, DeepFloyd IF stage I or PixArt-alpha: --prior sd15.",
             )
-        return Part(part_of(folder, key), cls)
+        return Component(part_of(folder, key), cls)
 
     denoiser = next((key for key in DENOISERS if has(index, key)), "unet")
     network = part(denoiser, *DENOISERS[denoiser])
     vae = part("vae", *AUTOENCODERS) if has(index, "vae") else None
     if vae and encoder:
-        vae = Part(encoder, "AutoencoderTiny")
+        vae = Component(encoder, "AutoencoderTiny")
     patch, image_size = _shapes(name, network, vae)
     alphas_cumprod, prediction = _schedule(part_of(folder, "scheduler"), name)
-    return Description(
+    return PriorSpec(
         folder,
         name,
         network,
@@ -112,15 +112,15 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> Descriptio
     )
 
 
-def check(about: Description) -> None:
+def check(spec: PriorSpec) -> None:
     """Raises EnvironmentFault where a part could not be loaded later; builds the networks without their weights."""
-    for part in (about.network, about.vae, about.volume, about.text_encoder):
+    for part in (spec.network, spec.vae, spec.volume, spec.text_encoder):
         if part is not None:
             _check_part(part)
-    load_tokenizer(about.tokenizer)
+    load_tokenizer(spec.tokenizer)
 
 
-def _check_part(part: Part) -> None:
+def _check_part(part: Component) -> None:
     settings, cls = read_json(part.folder / "config.json"), class_named(part.cls)
     found = weight_shapes(part.folder)
     try:
@@ -159,14 +159,14 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def class_named(cls: str) -> Any:
-    """The class of a component, one of those that a `Description` may name."""
+    """The class of a component, one of those that a `PriorSpec` may name."""
     import diffusers
     import transformers
 
     return OWN.get(cls) or getattr(transformers if cls in TEXT_ENCODERS else diffusers, cls)
 
 
-def _shapes(name: str, network: Part, vae: Part | None) -> tuple[int, int]:
+def _shapes(name: str, network: Component, vae: Component | None) -> tuple[int, int]:
     """Patch and image size; refuses upscalers and inpainting models."""
     channels, out = _whole_number(network, "in_channels"), _whole_number(network, "out_channels")
     same = out in (channels, 2 * channels)  # twice as many: a learned variance
@@ -190,7 +190,7 @@ def _shapes(name: str, network: Part, vae: Part | None) -> tuple[int, int]:
     return patch, _whole_number(network, "sample_size") * 2 ** (len(levels) - 1)
 
 
-def _whole_number(part: Part, key: str) -> int:
+def _whole_number(part: Component, key: str) -> int:
     value = part.config.get(key)
     value = value[0] if isinstance(value, list | tuple) and value else value
     if not isinstance(value, int) or value < 1:

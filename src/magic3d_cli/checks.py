@@ -38,17 +38,27 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def check_sizes(faces: int | None, texture_size: int | None) -> dict[str, int]:
-    """Those asset settings that were given, within bounds."""
-    given = {"faces": (faces, FACES, "--faces"), "texture_size": (texture_size, TEXTURE, "--texture-size")}
-    sizes = {}
-    for name, (value, (low, high), option) in given.items():
-        if value is None:
-            continue
-        if not low <= value <= high:
+def check_sizes(faces: int | None, texture_size: int | None) -> None:
+    """The asset's settings that were given are within bounds."""
+    for value, (low, high), option in ((faces, FACES, "--faces"), (texture_size, TEXTURE, "--texture-size")):
+        if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
-        sizes[name] = value
-    return sizes
+
+
+def check_added(priors: list[str]) -> list[tuple[str, float]]:
+    """Names and weights of NAME or NAME=WEIGHT."""
+    added = []
+    for text in priors:
+        name, equals, weight = text.rpartition("=")
+        try:
+            added.append((name, float(weight)) if equals else (text, 1.0))
+        except ValueError as error:
+            raise UsageError(
+                f"--also-prior {text!r} has no number after its =.", "Use NAME=WEIGHT: builtin=0.5"
+            ) from error
+        if not (0 < added[-1][1] < float("inf")):
+            raise UsageError(f"--also-prior {text!r}: the weight is out of range.", "Use a number above 0.")
+    return added
 
 
 def check_output(output: Path) -> Path:
