@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from magic3d_cli import checks
+from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
@@ -42,6 +42,8 @@ def generate(
     checks.check_seed(seed)
     checks.check_sizes(faces, texture_size)
     added = checks.check_added(also_prior or [])
+    names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
+    precheck.check_generate(prompt, seed, names, device, out)
     with session(quiet) as work:
         from magic3d_cli import job
 

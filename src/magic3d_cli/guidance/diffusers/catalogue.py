@@ -71,25 +71,37 @@ def find(name: str, tell: Callable[[str], None] = lambda text: None) -> Path:
 
     Raises EnvironmentFault when there is nothing under that name or it cannot be fetched.
     """
-    if name in ("auto", "builtin"):
-        return BUILTIN
+    check_name(name)
+    if (folder := local(name)) is not None:
+        return folder
     if name in HUB:
         return _download(HUB[name], tell)
-    if (folder := directory(name)) is not None:
-        return folder
+    repository, _, revision = name.partition("@")
+    return _download(HubPrior(repository, revision or None), tell)
+
+
+def local(name: str) -> Path | None:
+    """The directory that a name means without a download; None for a model on the hub."""
+    if name in ("auto", "builtin"):
+        return BUILTIN
+    return None if name in HUB else directory(name)
+
+
+def check_name(name: str) -> None:
+    """Raises EnvironmentFault for a name that means nothing; asks neither the network nor PyTorch."""
+    if name in NAMES or directory(name) is not None:
+        return
     if Path(name).is_file():
         raise EnvironmentFault(
             f"{name} is a file; a prior is a directory in diffusers layout, with model_index.json in it.",
             "Give that directory. A single .ckpt or .safetensors file has to be converted first: "
             "https://huggingface.co/docs/diffusers/using-diffusers/other-formats",
         )
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
-        repository, _, revision = name.partition("@")
-        return _download(HubPrior(repository, revision or None), tell)
-    raise EnvironmentFault(
-        f"There is no prior {name!r}.",
-        f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
-    )
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
+        raise EnvironmentFault(
+            f"There is no prior {name!r}.",
+            f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
+        )
 
 
 def of_stage(root: Path, stage: str) -> Path:
