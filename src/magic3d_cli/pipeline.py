@@ -14,6 +14,7 @@ from typing import Any
 
 from magic3d_cli import __version__
 from magic3d_cli.asset.build import build_asset
+from magic3d_cli.asset.material import of_prompt
 from magic3d_cli.asset.write import write
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
@@ -190,7 +191,13 @@ def _build(
     """Unwrap, bake, write."""
     vertices, faces = fine.mesh()
     asset = build_asset(
-        vertices.numpy(), faces.numpy(), fine.albedo, settings, on_stage=observer.phase, device=fine.device
+        vertices.numpy(),
+        faces.numpy(),
+        fine.albedo,
+        settings,
+        on_stage=observer.phase,
+        device=fine.device,
+        material=of_prompt(prompt),
     )
     if reason := asset.report.get("atlas_reason"):
         observer.note(f"Unwrapped by the simple atlas: {reason}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from jaxtyping import Float, Int
 from magic3d_cli.asset.bake import Albedo, bake, evaluate
 from magic3d_cli.asset.check import FileMesh, measure, sample
 from magic3d_cli.asset.clean import clean
-from magic3d_cli.asset.mesh import face_areas, vertex_normals
+from magic3d_cli.asset.material import DEFAULT, Material
+from magic3d_cli.asset.mesh import surface_samples, vertex_normals
+from magic3d_cli.asset.metal import reflecting
 from magic3d_cli.asset.simplify import simplify
 from magic3d_cli.asset.unwrap import unwrap
 from magic3d_cli.asset.uv_raster import own_texels
@@ -28,6 +31,7 @@ def build_asset(
     settings: AssetSettings,
     on_stage: Callable[[str], None] | None = None,
     device: torch.device | str = "cpu",
+    material: Material = DEFAULT,
 ) -> Asset:
     """Clean, simplify, unwrap and bake.
 
@@ -37,6 +41,7 @@ def build_asset(
         settings: face count, texture size, padding, time limit of the unwrap.
         on_stage: told "clean", "simplify", "unwrap" and "bake" as each begins.
         device: where `albedo` wants its points.
+        material: of the whole surface, for instance `material.of_prompt`'s.
 
     Returns:
         The asset, moved so that it stands on y = 0 above the origin; scale and orientation are kept. Its
@@ -70,12 +75,17 @@ def build_asset(
     layout = unwrap(points, triangles, normals, settings.texture_size, settings.padding, settings.unwrap_seconds)
     end("unwrap")
     begin("bake")
+    if material.reflectance is not None:
+        face, weights = surface_samples(points, triangles, 20_000)
+        seen = (points[triangles[face]] * weights).sum(1)
+        albedo = reflecting(albedo, material.reflectance, seen, device)
     positions = points[layout.vertex]
     ownership = own_texels(layout.uvs, layout.faces, layout.size)
     texture = bake(positions, layout.faces, ownership, layout.uvs, albedo, device)
     end("bake")
 
     report: dict[str, Any] = {"input_faces": len(faces), "repairs": repairs, "atlas": layout.method}
+    report["material"] = asdict(material)
     if layout.reason:
         report["atlas_reason"] = layout.reason
     mesh = FileMesh(positions, layout.uvs, layout.faces, texture)
@@ -87,6 +97,7 @@ def build_asset(
         faces=layout.faces,
         texture=texture,
         report=report,
+        material=material,
     )
 
 
@@ -98,10 +109,7 @@ def standing_point(positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"
 
 def bake_psnr(mesh: FileMesh, albedo: Albedo, device: torch.device | str, count: int = 20_000) -> float:
     """Peak signal-to-noise ratio, in dB, of the texture against the field at random points of the surface."""
-    rng = np.random.default_rng(0)
-    area = face_areas(mesh.positions, mesh.faces)
-    face = np.searchsorted(np.cumsum(area), rng.random(count) * area.sum()).clip(max=len(area) - 1)
-    weights = rng.dirichlet(np.ones(3), count)[:, :, None]
+    face, weights = surface_samples(mesh.positions, mesh.faces, count)
     points = (mesh.positions[mesh.faces[face]] * weights).sum(1)
     seen = sample(mesh.texture, (mesh.uvs[mesh.faces[face]] * weights).sum(1))
     error = float(((seen - evaluate(albedo, points, device).clip(0, 1)) ** 2).mean())

@@ -18,12 +18,11 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from magic3d_cli import __version__
+from magic3d_cli.asset.material import DEFAULT, Material
 from magic3d_cli.errors import Magic3DError, UsageError
 from magic3d_cli.run.atomic import write_atomically
 
 SUFFIXES = (".glb", ".obj")
-ROUGHNESS = 0.8
-"""The colour field has no roughness of its own; slightly matt suits most words."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Asset:
         faces: int [F, 3], counter-clockwise from outside.
         texture: uint8 [S, S, 3], display-referred base colour; row 0 is the top.
         report: what was done and measured.
+        material: metallic and roughness of the whole surface.
     """
 
     positions: Float[np.ndarray, "V 3"]
@@ -45,6 +45,7 @@ class Asset:
     faces: Int[np.ndarray, "F 3"]
     texture: UInt8[np.ndarray, "S S 3"]
     report: dict[str, Any] = field(default_factory=dict)
+    material: Material = DEFAULT
 
 
 def write(asset: Asset, path: Path | str, name: str) -> list[Path]:
@@ -90,7 +91,7 @@ def png_bytes(texture: UInt8[np.ndarray, "S S 3"]) -> bytes:
 
 
 def glb_bytes(asset: Asset, name: str) -> bytes:
-    """One mesh, one primitive, one opaque non-metal material with an embedded PNG base colour."""
+    """One mesh, one primitive, one opaque material with an embedded PNG base colour."""
     # The largest index of a component type is reserved for primitive restart.
     small = len(asset.positions) < 65_535
     indices = asset.faces.astype(np.uint16 if small else np.uint32).reshape(-1)
@@ -134,8 +135,8 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
         pbrMetallicRoughness=gltf.PbrMetallicRoughness(
             baseColorTexture=gltf.TextureInfo(index=0),
             baseColorFactor=[1.0, 1.0, 1.0, 1.0],
-            metallicFactor=0.0,  # the default, 1, would show a black object
-            roughnessFactor=ROUGHNESS,
+            metallicFactor=asset.material.metallic,  # said always: left out it means 1, a black object
+            roughnessFactor=asset.material.roughness,
         ),
         alphaMode=gltf.OPAQUE,
         alphaCutoff=None,
@@ -186,17 +187,31 @@ def obj_files(asset: Asset, path: Path, name: str) -> dict[Path, bytes]:
     lines += ["vn {:.6f} {:.6f} {:.6f}".format(*n) for n in asset.normals.tolist()]
     lines += ["usemtl baked", "s 1"]
     lines += ["f {0}/{0}/{0} {1}/{1}/{1} {2}/{2}/{2}".format(*f) for f in (asset.faces + 1).tolist()]
-    material = [
-        "newmtl baked",
-        "Ka 0 0 0",
-        "Kd 1 1 1",  # multiplies the texture; anything less would darken it
-        "Ks 0 0 0",
-        "d 1",
-        "illum 1",
-        f"map_Kd {image.name}",
-    ]
+    material = ["newmtl baked", *_surface(asset), f"map_Kd {image.name}"]
     return {
         path: ("\n".join(lines) + "\n").encode(),
         library: ("\n".join(material) + "\n").encode(),
         image: png_bytes(asset.texture),
     }
+
+
+def _surface(asset: Asset) -> list[str]:
+    """MTL lines of the material: Pm and Pr for readers that know them, Phong's terms for older ones.
+
+    Ns is what Blender's importer turns back into the roughness, 1 - sqrt(Ns / 1000). Ks makes a Phong highlight as high
+    as that of the GGX distribution, F0 / (4 alpha^2), with 4 % reflectance; a metal's has the colour of the metal.
+    Without Ka: Blender's older importer reads Ka 0 as "no metal".
+    """
+    metallic, roughness = asset.material.metallic, asset.material.roughness
+    highlight = np.full(3, min(0.04 / (4 * max(roughness, 0.1) ** 4), 0.5))
+    metal = asset.texture.reshape(-1, 3).mean(0) / 255
+    specular = highlight * (1 - metallic) + metal * metallic
+    return [
+        "Kd 1 1 1",  # multiplies the texture; anything less would darken it
+        "Ks {:.3f} {:.3f} {:.3f}".format(*specular),
+        f"Ns {1000 * (1 - roughness) ** 2:.4g}",
+        "d 1",
+        f"illum {3 if metallic else 2}",
+        f"Pm {metallic:g}",
+        f"Pr {roughness:g}",
+    ]
