@@ -76,6 +76,7 @@ def _machine(advice: list[str]) -> dict[str, Any]:
 
     from magic3d_cli.bench import TRIANGLES, kernels
     from magic3d_cli.guidance.prior import default_dtype
+    from magic3d_cli.kernels import numba_cache
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     told: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "memory_gigabytes": _memory()}
@@ -92,6 +93,15 @@ def _machine(advice: list[str]) -> dict[str, Any]:
     told["kernels"] = kernels(device)
     if told["kernels"][TRIANGLES] == "nvdiffrast":
         told["nvdiffrast_licence"] = f"{LICENCE}; MAGIC3D_KERNELS=nvrtc does without it"
+    if not numba_cache.CACHE:
+        told["kernel_cache"] = "none: no folder can be written"
+        advice.append("Kernels are compiled at every start (half a minute); name a folder for them: NUMBA_CACHE_DIR")
+    elif numba_cache.TEMPORARY is not None:
+        told["kernel_cache"] = str(numba_cache.TEMPORARY)
+        advice.append(
+            "Compiled kernels are kept in a temporary folder, because neither the package nor the home folder can be "
+            "written; name a folder that stays: NUMBA_CACHE_DIR"
+        )
     told["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
     for package, line in OPTIONAL.items() if device == "cuda" else ():
         if importlib.util.find_spec(package) is None:

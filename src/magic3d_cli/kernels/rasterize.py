@@ -21,6 +21,7 @@ from torch import Tensor
 from magic3d_cli.kernels import NUMBA_LOCK
 from magic3d_cli.kernels.cuda import asked, attempt, kernels_on, operations
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
+from magic3d_cli.kernels.numba_cache import CACHE
 
 SUBPIXEL = 256
 """Vertex positions are rounded to this fraction of a pixel."""
@@ -73,7 +74,7 @@ def _screen(clip: Float[Tensor, "B V 4"], size: int) -> tuple[Int[Tensor, "B V 2
     return xy.round().long().contiguous(), (clip[..., 2] / safe).contiguous(), usable.contiguous()
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=CACHE)
 def _zbuffer(xy: Any, depth: Any, usable: Any, faces: Any, ids: Any) -> None:  # pragma: no cover - compiled
     images, size = ids.shape[0], ids.shape[1]
     for task in numba.prange(images * _BANDS):
