@@ -84,6 +84,7 @@ def generate(job: Job, *, fresh: bool = False) -> dict[str, Any]:
     origin = _coarse_origin(job)
     fine_origin = _fine_origin(job, origin, job.settings.coarse.steps)
     _make_way(job, origin, fine_origin, fresh)
+    job.observer.expect(job.settings, {stage: job.guide.name(stage) for stage in ("coarse", "fine")})
     fine = _resume(job, job.run.fine)
     if fine is None:
         coarse = _resume(job, job.run.coarse) or CoarseStage(job.settings, job.settings.seed, job.device)
@@ -98,6 +99,7 @@ def refine(job: Job, coarse: Saved, *, fresh: bool = False) -> dict[str, Any]:
     origin = coarse.header["origin"]
     fine_origin = _fine_origin(job, origin, coarse.header["step"])
     _make_way(job, origin, fine_origin, fresh, keep=[coarse.path])
+    job.observer.expect(job.settings, {stage: job.guide.name(stage) for stage in ("coarse", "fine")})
     fine = _resume(job, job.run.fine)
     if fine is None:
         job.ledger = Ledger.from_json(coarse.header["ledger"])

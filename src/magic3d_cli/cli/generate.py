@@ -58,6 +58,5 @@ def generate(
             job = pipeline.Job(
                 prompt, chosen, out, run, guide, where, ranks.leads, observer=work.observer, interrupts=work.interrupts
             )
-            work.observer.note(f"Watch the shape appear: {run.preview}")
             result = pipeline.generate(job, fresh=fresh)
     answer(result, as_json)

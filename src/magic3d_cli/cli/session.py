@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from magic3d_cli.cli.failures import follows, recorded
 from magic3d_cli.cli.progress import Display, display
 from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.kernels import ON_COMPILE
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 
@@ -36,7 +37,9 @@ def session(quiet: bool) -> Iterator[Session]:
     with ExitStack() as stack:
         observer = stack.enter_context(display(quiet or follows()))
         interrupts = stack.enter_context(Interrupts().installed())
-        observer.phase("start")
+        observer.phase("load libraries")
+        ON_COMPILE.append(observer.compiling)
+        stack.callback(ON_COMPILE.remove, observer.compiling)
         yield Session(observer, interrupts)
 
 

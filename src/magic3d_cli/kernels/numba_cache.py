@@ -13,6 +13,9 @@ import tempfile
 from pathlib import Path
 
 import numba
+from numba.core import event
+
+from magic3d_cli.kernels import ON_COMPILE
 
 _SHARED_MEMORY = "/dev/shm"  # writable in a container whose disk is read-only
 
@@ -68,5 +71,15 @@ def _places() -> list[str]:
         return [_SHARED_MEMORY]
 
 
+class _Compiling(event.Listener):
+    def on_start(self, event: event.Event) -> None:
+        for told in ON_COMPILE:
+            told()
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Compiling())
 CACHE, TEMPORARY = _choose()
 """Whether kernels are cached, and the temporary folder if that is where."""

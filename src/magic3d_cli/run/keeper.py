@@ -68,6 +68,7 @@ class Keeper:
         self._next_checkpoint = now + cadence.checkpoint
         # The first picture comes at once: a sign of life.
         self._next_preview = now + (cadence.preview if run.preview.is_file() else 0)
+        self._shown = False
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
@@ -93,6 +94,9 @@ class Keeper:
         views = turntable(4, start=20.0)
         try:
             write_preview(self.run.preview, self.stage.render(views, self.cadence.preview_size).rgb)
+            if not self._shown:
+                self._shown = True
+                self.observer.note(f"Watch the shape appear: {self.run.preview}")
         except (OSError, RuntimeError, MemoryError) as error:
             if not (isinstance(error, OSError) or out_of_memory(error)):
                 raise
