@@ -46,7 +46,7 @@ class Cadence:
     checkpoint: float = 60.0  # the most that `kill -9` loses
     preview: float = 10.0
     preview_share: float = 0.05  # previews may cost at most this share of the time
-    preview_size: int = 80  # pixels a view
+    preview_size: int = 256  # pixels a view, of two by two
 
 
 class Keeper:
@@ -69,6 +69,7 @@ class Keeper:
         # The first picture comes at once: a sign of life.
         self._next_preview = now + (cadence.preview if run.preview.is_file() else 0)
         self._shown = False
+        self._drawn_size = max(cadence.preview_size // 2, 1)  # until it is known what a picture costs
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
@@ -91,9 +92,10 @@ class Keeper:
     def draw(self) -> None:
         """Replace preview.png; a preview is a convenience: neither a full disk nor full memory stops the run here."""
         begun = time.monotonic()
-        views = turntable(4, start=20.0)
+        size = self._drawn_size
         try:
-            write_preview(self.run.preview, self.stage.render(views, self.cadence.preview_size).rgb)
+            images = self.stage.render(turntable(4, start=20.0), size).rgb
+            write_preview(self.run.preview, images, self.cadence.preview_size)
             if not self._shown:
                 self._shown = True
                 self.observer.note(f"Watch the shape appear: {self.run.preview}")
@@ -102,14 +104,27 @@ class Keeper:
                 raise
         now = time.monotonic()
         self._next_preview = now + max(self.cadence.preview, (now - begun) / self.cadence.preview_share)
+        self._drawn_size = self._affordable((now - begun) / size**2)
+
+    def _affordable(self, seconds: float) -> int:
+        """Pixels a view that can be drawn as often as wanted, at `seconds` a pixel: all, a half or a quarter.
+
+        Marching a volume on a CPU in full size would cost a draft's whole share at once.
+        """
+        budget = self.cadence.preview * self.cadence.preview_share
+        sizes = [max(self.cadence.preview_size // part, 1) for part in (1, 2, 4)]
+        return next((size for size in sizes if seconds * size**2 <= budget), sizes[-1])
 
 
-def write_preview(path: Path, images: Float[Tensor, "B H W 3"]) -> None:
-    """PNG of the images side by side. Raises OSError."""
-    row = images.detach().clamp(0, 1).cpu().numpy().transpose(1, 0, 2, 3)
-    pixels = np.rint(row.reshape(row.shape[0], -1, 3) * 255).astype(np.uint8)
+def write_preview(path: Path, images: Float[Tensor, "4 H W 3"], size: int) -> None:
+    """PNG of the images two by two, each enlarged to `size` pixels. Raises OSError."""
+    pixels = np.rint(images.detach().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+    sheet = Image.new("RGB", (2 * size, 2 * size))
+    for number, view in enumerate(pixels):
+        picture = Image.fromarray(view).resize((size, size), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (number % 2 * size, number // 2 * size))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    sheet.save(buffer, "PNG")
     write_atomically(path, buffer.getvalue(), durable=False)
 
 
