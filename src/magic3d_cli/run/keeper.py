@@ -68,7 +68,7 @@ class Keeper:
         self._next_checkpoint = now + cadence.checkpoint
         # The first picture comes at once: a sign of life.
         self._next_preview = now + (cadence.preview if run.preview.is_file() else 0)
-        self._shown = False
+        self._shown = run.preview.is_file()  # its place has been told
         self._drawn_size = max(cadence.preview_size // 2, 1)  # until it is known what a picture costs
 
     def __call__(self, report: StepReport) -> None:
