@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from kernel_backends import kernels_on_the_cpu
+from tiny_run import Noting
 
-from magic3d_cli import bench
-from magic3d_cli.cli import doctor, session
+from magic3d_cli import job
+from magic3d_cli.bench import measure as bench
+from magic3d_cli.cli import doctor
 from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels import cuda
 from magic3d_cli.kernels.cuda import check, nvrtc
@@ -141,7 +143,7 @@ def test_kernels_that_fail_are_not_used_and_the_reason_is_told(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     assert str(error) in str(doctor.examine()["kernels"])
     notes: list[str] = []
-    assert session.choose_device("auto", notes.append) == "cuda"
+    assert job.choose_device("auto", Noting(notes)) == "cuda"
     assert len(notes) == 1 and str(error) in notes[0]
 
 

@@ -44,7 +44,7 @@ def job(settings: Settings, seconds: dict[str, float], noise: float = 0.0, compi
         else:
             total = settings.coarse.steps if part == "coarse" else settings.fine.steps
             for step in range(1, total + 1):
-                small = part == "coarse" and (step - 1) / total < settings.coarse.warm
+                small = part == "coarse" and (step - 1) / total < settings.coarse.warmup
                 now += seconds["small" if small else part] * (1 + noise * draw.uniform(-1, 1))
                 if compiling and step in (1, 10):
                     forecast.compiling()

@@ -9,7 +9,7 @@ import torch
 from kernel_backends import Backend
 
 from magic3d_cli.kernels.march import Samples, composite_reference, march, march_reference, transmittance
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 STEP = 0.05
 

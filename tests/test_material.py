@@ -96,8 +96,8 @@ def test_a_finish_moves_the_roughness():
 
 
 def test_every_material_of_the_built_in_prior_is_one_of_these():
-    from magic3d_cli.guidance.prompts import Vocabulary
-    from magic3d_cli.guidance.sources import BUILTIN
+    from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+    from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
     for name, phrases in Vocabulary.load(BUILTIN / "vocabulary.json").materials.items():
         for phrase in phrases:

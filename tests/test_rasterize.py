@@ -11,14 +11,16 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from kernel_backends import Backend
+from tiny_run import Noting
 
-from magic3d_cli import bench
-from magic3d_cli.cli import doctor, session
+from magic3d_cli import job
+from magic3d_cli.bench import measure as bench
+from magic3d_cli.cli import doctor
 from magic3d_cli.kernels import cuda
 from magic3d_cli.kernels import rasterize as rasterize_module
 from magic3d_cli.kernels.cuda import SWITCH, check
 from magic3d_cli.kernels.rasterize import nvdiffrast_on, nvdiffrast_refusal, rasterize, rasterize_reference
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 GPU = torch.device("cuda", 0)
 
@@ -104,7 +106,7 @@ def test_what_is_wrong_with_nvdiffrast_is_told(stand_in: type[StandIn], monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "refusal", lambda _: None)
     notes: list[str] = []
-    session.choose_device("auto", notes.append)
+    job.choose_device("auto", Noting(notes))
     assert notes == ["nvdiffrast is not used: nvdiffrast draws other triangles than PyTorch"]
 
 

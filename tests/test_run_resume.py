@@ -20,13 +20,14 @@ from tiny_run import BallGuide, Recorder, run_tiny, tiny_settings, with_fine_ste
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.pipeline import Saved
 from magic3d_cli.run import checkpoint
+from magic3d_cli.run.callbacks import Callbacks, Intervals
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
-from magic3d_cli.run.keeper import Cadence, Keeper
-from magic3d_cli.run.ledger import Ledger
-from magic3d_cli.stage_report import StepReport
+from magic3d_cli.run.resume import Saved
+from magic3d_cli.run.timings import Timings
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.report import StepReport
 
 COARSE, FINE = tiny_settings().coarse.steps, tiny_settings().fine.steps
 
@@ -206,7 +207,7 @@ def test_a_preview_is_large_enough_to_see_and_as_sharp_as_its_share_of_the_time_
     from PIL import Image
 
     clock, sizes = [0.0], []
-    monkeypatch.setattr("magic3d_cli.run.keeper.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("magic3d_cli.run.callbacks.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     class Stage:
         def render(self, views: object, size: int) -> SimpleNamespace:
@@ -215,9 +216,9 @@ def test_a_preview_is_large_enough_to_see_and_as_sharp_as_its_share_of_the_time_
             return SimpleNamespace(rgb=torch.zeros(4, size, size, 3))
 
     with RunDirectory(tmp_path / "x.run") as run:
-        keeper = Keeper(run, Stage(), lambda: None, Ledger(), Recorder(), Interrupts(), Cadence())
-        keeper.draw()
-        keeper.draw()
+        callbacks = Callbacks(run, Stage(), lambda: None, Timings(), Recorder(), Interrupts(), Intervals(), Processes())
+        callbacks.draw()
+        callbacks.draw()
     assert sizes == [128, size]
     with Image.open(run.preview) as picture:
         assert picture.size == (512, 512)

@@ -18,10 +18,12 @@ from typing import Any
 import fake_tinycudann
 import pytest
 import torch
+from tiny_run import Noting
 from torch import Tensor
 
-from magic3d_cli import bench
-from magic3d_cli.cli import doctor, session
+from magic3d_cli import job
+from magic3d_cli.bench import measure as bench
+from magic3d_cli.cli import doctor
 from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels import cuda, hash_encode, tinycudann
 from magic3d_cli.kernels.cuda import check
@@ -308,7 +310,7 @@ def _assert_told(reason: str) -> None:
     assert told[bench.MARCHING] == "NVRTC"
     assert reason in str(doctor.examine()["kernels"]) and not _advised()
     notes: list[str] = []
-    assert session.choose_device("auto", notes.append) == "cuda"
+    assert job.choose_device("auto", Noting(notes)) == "cuda"
     assert len(notes) == 1 and "tinycudann is not used" in notes[0] and reason in notes[0]
 
 

@@ -15,7 +15,7 @@ from magic3d_cli.cli.progress import COMPILING, Display, Tracker, clock, summary
 
 if TYPE_CHECKING:  # would import torch
     from magic3d_cli.settings import Settings
-    from magic3d_cli.stage_report import StepReport
+    from magic3d_cli.training.report import StepReport
 
 WIDEST_BAR = 24
 _NARROWEST_BAR = 6

@@ -74,8 +74,8 @@ def examine() -> dict[str, Any]:
 def _machine(advice: list[str]) -> dict[str, Any]:
     import torch
 
-    from magic3d_cli.bench import TRIANGLES, kernels
-    from magic3d_cli.guidance.prior import default_dtype
+    from magic3d_cli.bench.measure import TRIANGLES, kernels
+    from magic3d_cli.guidance.diffusers.prior import default_dtype
     from magic3d_cli.kernels import numba_cache
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -118,9 +118,9 @@ def _memory() -> float | None:
 
 def _priors(faults: list[str]) -> dict[str, Any]:
     from magic3d_cli.errors import Magic3DError
-    from magic3d_cli.guidance.hub import INSTALLED, state_of
-    from magic3d_cli.guidance.layout import weight_shapes, weights_sha256
-    from magic3d_cli.guidance.sources import HUB, locate
+    from magic3d_cli.guidance.diffusers.catalogue import HUB, locate
+    from magic3d_cli.guidance.diffusers.files import weight_shapes, weights_sha256
+    from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 
     told = {}
     try:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from magic3d_cli.cli import checks, options
+from magic3d_cli import checks
+from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.refine import default_output
-from magic3d_cli.cli.session import answer, choose_device, session
+from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.run.directory import RunDirectory
 
@@ -43,18 +43,13 @@ def export(
     if format is not None and out.suffix.lower() != f".{format}":
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
-    sizes = checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size)
     with session(quiet) as work:
-        from magic3d_cli import pipeline
+        from magic3d_cli import job
 
-        saved = pipeline.Saved.load(source)
-        header = saved.header
-        work.observer.note(
-            f'{source}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
+        result = job.export(
+            source, job.Request(out, device=device, faces=faces, texture_size=texture_size), work.observer
         )
-        asset = replace(saved.settings.asset, **sizes)
-        where = choose_device(device, work.observer.note)
-        result = pipeline.export(saved, out, asset, where, work.observer)
     answer(result, as_json)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magic3d_cli.guidance.sources import NAMES
+from magic3d_cli.guidance.diffusers.catalogue import NAMES
 
 Output = Annotated[
     Path | None,
@@ -31,6 +31,14 @@ Prior = Annotated[
 ]
 CoarsePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the coarse stage alone.")]
 FinePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the fine stage alone.")]
+AlsoPrior = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also-prior",
+        metavar="NAME[=WEIGHT]",
+        help="A prior beside the others, in both stages; the losses are added up. May be given several times.",
+    ),
+]
 PerpNeg = Annotated[
     bool | None,
     typer.Option(

@@ -13,7 +13,7 @@ from magic3d_cli.run.observer import Observer
 if TYPE_CHECKING:  # would import torch
     from magic3d_cli.run.forecast import Forecast
     from magic3d_cli.settings import Settings
-    from magic3d_cli.stage_report import StepReport
+    from magic3d_cli.training.report import StepReport
 
 COMPILING = "compiling kernels (first run only)"
 INTERVAL = 10.0  # seconds between plain lines

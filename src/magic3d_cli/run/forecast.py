@@ -80,7 +80,7 @@ def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
             SAMPLE.get(priors[stage], LATENT) * own.views for stage, own in (("coarse", coarse), ("fine", fine))
         )
         costs = Costs(coarse=1.0, fine=second / first, mesh=0.0, asset=0.0)
-    small = sum(step / coarse.steps < coarse.warm for step in range(coarse.steps))
+    small = sum(step / coarse.steps < coarse.warmup for step in range(coarse.steps))
     return [
         Part("coarse", ((small, 1.0), (coarse.steps - small, costs.coarse))),
         Part("mesh", ((1, costs.mesh),)),

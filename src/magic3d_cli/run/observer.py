@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # would import torch, which --help must not wait for
     from magic3d_cli.settings import Settings
-    from magic3d_cli.stage_report import StepReport
+    from magic3d_cli.training.report import StepReport
 
 
 class Observer:
