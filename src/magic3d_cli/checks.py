@@ -12,7 +12,7 @@ from magic3d_cli.errors import UsageError
 
 PRESETS = ("draft", "standard", "paper")
 DEVICES = ("auto", "cpu", "cuda")
-FORMATS = ("glb", "obj")
+FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
 
@@ -75,7 +75,7 @@ def check_output(output: Path) -> Path:
             f"{output} has no known suffix: the suffix says which format to write.",
             f"Use one of: {', '.join(str(output.with_suffix('.' + f)) for f in FORMATS)}"
             if output.name
-            else "Use a file name that ends in .glb or .obj.",
+            else f"Use a file name that ends in {', '.join('.' + f for f in FORMATS)}.",
         )
     folder = output.parent
     if not folder.is_dir():

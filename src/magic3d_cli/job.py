@@ -45,7 +45,7 @@ from magic3d_cli.training.terms import ViewGroup
 class Request:
     """What a person asks for; None leaves a choice to the preset or, when refining, to the checkpoint."""
 
-    output: Path  # .glb or .obj
+    output: Path  # the suffix says the format
     preset: str | None = None
     coarse_prior: str | None = None
     fine_prior: str | None = None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.bake import Albedo, bake, evaluate
 from magic3d_cli.asset.check import FileMesh, measure, sample
 from magic3d_cli.asset.clean import clean
@@ -20,7 +21,6 @@ from magic3d_cli.asset.metal import reflecting
 from magic3d_cli.asset.simplify import simplify
 from magic3d_cli.asset.unwrap import unwrap
 from magic3d_cli.asset.uv_raster import own_texels
-from magic3d_cli.asset.write import Asset
 from magic3d_cli.settings import AssetSettings
 
 
@@ -32,6 +32,7 @@ def build_asset(
     on_stage: Callable[[str], None] | None = None,
     device: torch.device | str = "cpu",
     material: Material = DEFAULT,
+    about: dict[str, Any] | None = None,
 ) -> Asset:
     """Clean, simplify, unwrap and bake.
 
@@ -42,6 +43,7 @@ def build_asset(
         on_stage: told "clean", "simplify", "unwrap" and "bake" as each begins.
         device: where `albedo` wants its points.
         material: of the whole surface, for instance `material.of_prompt`'s.
+        about: where the asset comes from; see `Asset`.
 
     Returns:
         The asset, moved so that it stands on y = 0 above the origin; scale and orientation are kept. Its
@@ -98,6 +100,8 @@ def build_asset(
         texture=texture,
         report=report,
         material=material,
+        point=layout.vertex,
+        about=about or {},
     )
 
 

@@ -1,4 +1,4 @@
-"""`magic3d export [CHECKPOINT] --format glb|obj`: write the mesh of any checkpoint."""
+"""`magic3d export [CHECKPOINT] --format NAME`: write the mesh of any checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", "-f", metavar="NAME", help="glb or obj; default: by --output.")
+        str | None,
+        typer.Option("--format", "-f", metavar="NAME", help=f"{', '.join(checks.FORMATS)}; default: by --output."),
     ] = None,
     output: options.Output = None,
     device: options.Device = "auto",

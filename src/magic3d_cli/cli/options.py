@@ -15,7 +15,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Where to write: .glb or .obj. The run is kept in FILE's .run folder.",
+        help="Where to write: .glb, .obj, .usdz, .ply, .stl or .3mf. The run is kept in FILE's .run folder.",
     ),
 ]
 Preset = Annotated[
