@@ -21,17 +21,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from magic3d_cli import settings
 from magic3d_cli.bench import measure as bench
+from magic3d_cli.bench import random_weights as shapes
 from magic3d_cli.bench.priors import SpeedGuide
 from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import stage
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.guidance import compiled, shapes
 from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.diffusers import compile as compiled
 from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run import timings as ledger
 from magic3d_cli.run.observer import Observer
 
@@ -347,7 +349,8 @@ def test_doctor_says_what_is_here(capsys) -> None:
     found = json.loads(out)
     assert code == 0 and found["faults"] == []
     assert found["versions"]["torch"] == torch.__version__
-    assert found["kernels"] == bench.kernels("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = backends(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    assert found["kernels"] == {operation: str(choice) for operation, choice in chosen.items()}
     assert {"builtin, coarse", "builtin, fine"} <= found["priors"].keys()
     code, out, _ = answer(capsys, "doctor")
     assert code == 0 and out.endswith("magic3d works here.\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tiny_priors import save_builtin, save_sd
-from tiny_run import BallGuide, run_tiny, tiny_settings
+from tiny_run import BallGuide, play_tiny, run_tiny, tiny_settings
 
 from magic3d_cli import job
 from magic3d_cli import settings as product_settings
@@ -32,20 +32,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Ball:
-    """A prior as far as settings depend on it."""
-
-    name, weight, open_vocabulary = "ball", 1.0, False
-
-
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with a finished run; priors are balls and presets are tiny."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "choose_priors", lambda names, *rest: {stage: [Ball()] for stage in names})
-    monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
-    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    play_tiny(monkeypatch)
     return tmp_path
 
 

@@ -19,7 +19,7 @@ PACKAGE = Path(magic3d_cli.__file__).parent
 RASTERIZE = """
 import json, torch
 from magic3d_cli.kernels import numba_cache
-from magic3d_cli.kernels.rasterize import rasterize
+from magic3d_cli.kernels.dispatch import rasterize
 clip = torch.tensor([[[-1.0, -1, 0, 1], [1, -1, 0, 1], [0, 1, 0, 1]]])
 ids = rasterize(clip, torch.tensor([[0, 1, 2]]), 8)
 print(json.dumps([int((ids == 0).sum()), numba_cache.CACHE, numba_cache.TEMPORARY and str(numba_cache.TEMPORARY)]))

@@ -57,7 +57,7 @@ class Stopper(Recorder):
     def step(self, report: StepReport) -> None:
         super().step(report)
         if (report.stage, report.step) == self._at:
-            self.interrupts.pending = signal.SIGINT
+            self.interrupts.stop(signal.SIGINT)
 
 
 def test_a_run_stopped_in_each_stage_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
@@ -219,7 +219,8 @@ def test_a_preview_is_large_enough_to_see_and_as_sharp_as_its_share_of_the_time_
         callbacks = Callbacks(run, Stage(), lambda: None, Timings(), Recorder(), Interrupts(), Intervals(), Processes())
         callbacks.draw()
         callbacks.draw()
-    assert sizes == [128, size]
+        callbacks.draw(last=True)
+    assert sizes == [128, size, min(2 * size, 256)]
     with Image.open(run.preview) as picture:
         assert picture.size == (512, 512)
 

@@ -11,19 +11,23 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from magic3d_cli import job, pipeline
+from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.scene.render import Render
 from magic3d_cli.settings import (
+    PRESETS,
     AssetSettings,
     CoarseSettings,
     FieldSettings,
     FineSettings,
     Settings,
+    resolve,
 )
 from magic3d_cli.training.report import StepReport
 from magic3d_cli.training.terms import LossTerm, Step
@@ -31,10 +35,16 @@ from magic3d_cli.training.terms import LossTerm, Step
 RADIUS = 0.5
 
 
+class _Ball:
+    """A prior as far as settings depend on it."""
+
+    name, weight, open_vocabulary = "ball", 1.0, False
+
+
 def tiny_settings(seed: int = 0) -> Settings:
     """A few steps of a few pixels."""
     field = FieldSettings(levels=4, log2_size=10, base_resolution=4, finest_resolution=16, hidden=16)
-    return Settings(
+    settings = Settings(
         preset="tiny",
         coarse=CoarseSettings(
             steps=10, views=2, render_size=24, samples_per_ray=48, occupancy_size=16, sparsity=0, field=field
@@ -43,6 +53,7 @@ def tiny_settings(seed: int = 0) -> Settings:
         asset=AssetSettings(faces=400, texture_size=64, padding=1),
         seed=seed,
     )
+    return resolve(settings, {stage: [_Ball()] for stage in STAGES})
 
 
 class BallGuide:
@@ -71,6 +82,13 @@ class BallGuide:
             return (images - target - noise).square().sum() / len(images)
 
         return [LossTerm("ball", toward_ball)]
+
+
+def play_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever asks `job.py` for a draft gets tiny settings and a ball in place of a prior."""
+    monkeypatch.setattr(job, "choose_priors", lambda names, *rest: {stage: [_Ball()] for stage in names})
+    monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
+    monkeypatch.setitem(PRESETS, "draft", tiny_settings())
 
 
 class Noting(Observer):

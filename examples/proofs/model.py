@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from magic3d_cli.kernels.rasterize import rasterize
+from magic3d_cli.kernels.dispatch import rasterize
 from magic3d_cli.scene.shading import shade
 from magic3d_cli.scene.views import Views
 

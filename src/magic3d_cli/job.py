@@ -28,8 +28,7 @@ from magic3d_cli.guidance.guide import (
     choose_priors,
     fetch_small_encoder,
 )
-from magic3d_cli.kernels.cuda import refusal, tinycudann_refusal
-from magic3d_cli.kernels.rasterize import nvdiffrast_refusal
+from magic3d_cli.kernels.dispatch import NVRTC, usable
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
@@ -159,11 +158,11 @@ def choose_device(name: str, observer: Observer) -> str:
     chosen = "cuda" if available and name != "cpu" else "cpu"
     if not is_main_process():  # only the first asks: the others have not taken their own GPU yet
         return chosen
-    if (reason := refusal(torch.device(chosen))) is not None:
-        observer.note(f"Plain PyTorch does the work of the CUDA kernels, which is slower: {reason}")
-    for library, wrong in (("tinycudann", tinycudann_refusal), ("nvdiffrast", nvdiffrast_refusal)):
-        if (reason := wrong(torch.device(chosen))) is not None:
-            observer.note(f"{library} is not used: {reason}")
+    for backend, reason in usable(torch.device(chosen)).refused.items():
+        if backend == NVRTC:
+            observer.note(f"Plain PyTorch does the work of the CUDA kernels, which is slower: {reason}")
+        else:
+            observer.note(f"{backend} is not used: {reason}")
     return chosen
 
 

@@ -23,8 +23,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.compile import uncompiled
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.kernels.cuda import refusal, tinycudann_on, tinycudann_refusal
-from magic3d_cli.kernels.rasterize import nvdiffrast_on, nvdiffrast_refusal
+from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import forget_peak, peak_memory
 from magic3d_cli.scene.render import Render
@@ -34,7 +33,6 @@ from magic3d_cli.training.terms import LossTerm, Step
 
 WARM_UP = 2
 """Steps before the clock starts: kernels are compiled and memory is fetched in the first."""
-ENCODING, MARCHING, TRIANGLES = "hash encoding", "ray marching and compositing", "visible triangles"
 BALL_STEPS, BALL_RADIUS = 60, 0.4
 """Steps that make the scene that is measured; half-width of what they make, of the box's half-side."""
 
@@ -122,26 +120,8 @@ def run(
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "kernels": kernels(device),
+        "kernels": {operation: str(choice) for operation, choice in backends(torch.device(device)).items()},
         "presets": results,
-    }
-
-
-def kernels(device: str) -> dict[str, str]:
-    """What does the hot operations on this device."""
-    if device == "cpu":
-        return dict.fromkeys((ENCODING, MARCHING, TRIANGLES), "numba")
-    where = torch.device(device)
-    reason = refusal(where)
-    ours = "NVRTC" if reason is None else f"PyTorch ({reason})"
-
-    def told(library: str, used: bool, wrong: str | None) -> str:
-        return library if used else ours if wrong is None else f"{ours}, not {library} ({wrong})"
-
-    return {
-        ENCODING: told("tinycudann", tinycudann_on(where), tinycudann_refusal(where)),
-        MARCHING: ours,
-        TRIANGLES: told("nvdiffrast", nvdiffrast_on(where), nvdiffrast_refusal(where)),
     }
 
 

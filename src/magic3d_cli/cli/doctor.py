@@ -74,9 +74,9 @@ def examine() -> dict[str, Any]:
 def _machine(advice: list[str]) -> dict[str, Any]:
     import torch
 
-    from magic3d_cli.bench.measure import TRIANGLES, kernels
     from magic3d_cli.guidance.diffusers.prior import default_dtype
     from magic3d_cli.kernels import numba_cache
+    from magic3d_cli.kernels.dispatch import NVDIFFRAST, TRIANGLES, backends
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     told: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "memory_gigabytes": _memory()}
@@ -90,8 +90,9 @@ def _machine(advice: list[str]) -> dict[str, Any]:
             advice.append("There is an NVIDIA driver; install a CUDA build of PyTorch: https://pytorch.org/get-started")
     else:
         told["gpu"] = "none that PyTorch can use"
-    told["kernels"] = kernels(device)
-    if told["kernels"][TRIANGLES] == "nvdiffrast":
+    choices = backends(torch.device(device))
+    told["kernels"] = {operation: str(choice) for operation, choice in choices.items()}
+    if choices[TRIANGLES].backend == NVDIFFRAST:
         told["nvdiffrast_licence"] = f"{LICENCE}; MAGIC3D_KERNELS=nvrtc does without it"
     if not numba_cache.CACHE:
         told["kernel_cache"] = "none: no folder can be written"

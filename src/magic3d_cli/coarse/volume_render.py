@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from magic3d_cli.coarse.occupancy import OccupancyGrid
-from magic3d_cli.kernels.march import Samples, composite, march, transmittance
+from magic3d_cli.kernels.dispatch import composite, march
+from magic3d_cli.kernels.march import Samples, transmittance
 from magic3d_cli.scene.background import Background
 from magic3d_cli.scene.field import HashField
 from magic3d_cli.scene.render import Render

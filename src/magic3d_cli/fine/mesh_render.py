@@ -12,7 +12,7 @@ from torch import Tensor
 
 from magic3d_cli.fine.antialias import antialias
 from magic3d_cli.fine.topology import Edges, mesh_edges, vertex_normals
-from magic3d_cli.kernels.rasterize import rasterize
+from magic3d_cli.kernels.dispatch import rasterize
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.shading import backdrop, shade
 from magic3d_cli.scene.views import Views

@@ -43,6 +43,9 @@ class Intervals:
     preview_size: int = 256  # pixels a view, of two by two
 
 
+_LAST = 4.0  # times the expense of a preview for a stage's last one, which stays
+
+
 class Callbacks:
     """Called after every step of one stage. Only reads the stage, so that saving changes no result."""
 
@@ -64,7 +67,7 @@ class Callbacks:
         # The first picture comes at once: a sign of life.
         self._next_preview = now + (intervals.preview if run.preview.is_file() else 0)
         self._shown = run.preview.is_file()  # its place has been told
-        self._drawn_size = max(intervals.preview_size // 2, 1)  # until it is known what a picture costs
+        self._seconds_per_pixel: float | None = None  # of a view, in the last picture
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
@@ -84,10 +87,13 @@ class Callbacks:
         if time.monotonic() >= self._next_preview:
             self.draw()
 
-    def draw(self) -> None:
-        """Replace preview.png; a preview is a convenience: neither a full disk nor full memory stops the run here."""
+    def draw(self, last: bool = False) -> None:
+        """Replace preview.png; a stage's `last` one may cost more.
+
+        A preview is a convenience: neither a full disk nor full memory stops the run here.
+        """
         begun = time.monotonic()
-        size = self._drawn_size
+        size = self._affordable(_LAST if last else 1.0)
         try:
             images = self.stage.render(turntable(4, start=20.0), size).rgb
             write_preview(self.run.preview, images, self.intervals.preview_size)
@@ -99,16 +105,18 @@ class Callbacks:
                 raise
         now = time.monotonic()
         self._next_preview = now + max(self.intervals.preview, (now - begun) / self.intervals.preview_share)
-        self._drawn_size = self._affordable((now - begun) / size**2)
+        self._seconds_per_pixel = (now - begun) / size**2
 
-    def _affordable(self, seconds: float) -> int:
-        """Pixels a view that can be drawn as often as wanted, at `seconds` a pixel: all, a half or a quarter.
+    def _affordable(self, times: float) -> int:
+        """Pixels a view that can be drawn for `times` a picture's share of the time: all, a half or a quarter.
 
         Marching a volume on a CPU in full size would cost a draft's whole share at once.
         """
-        budget = self.intervals.preview * self.intervals.preview_share
         sizes = [max(self.intervals.preview_size // part, 1) for part in (1, 2, 4)]
-        return next((size for size in sizes if seconds * size**2 <= budget), sizes[-1])
+        if self._seconds_per_pixel is None:
+            return sizes[1]
+        budget = times * self.intervals.preview * self.intervals.preview_share
+        return next((size for size in sizes if self._seconds_per_pixel * size**2 <= budget), sizes[-1])
 
 
 def write_preview(path: Path, images: Float[Tensor, "4 H W 3"], size: int) -> None:

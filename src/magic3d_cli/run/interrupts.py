@@ -37,8 +37,12 @@ class Interrupts:
     def pending(self) -> int | None:
         """The signal that waits for `check`."""
         if self._received is None and self._cancelled():
-            self._received = signal.SIGINT
+            self.stop()
         return self._received
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """Have the next `check` raise, as that signal would."""
+        self._received = number
 
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
@@ -70,6 +74,6 @@ class Interrupts:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._holding and self._received is None:
-            self._received = number
+            self.stop(number)
         else:
             raise Interrupted(number)

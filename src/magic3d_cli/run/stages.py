@@ -66,7 +66,7 @@ def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[
         )
         with job.interrupts.held():
             stage.run([stage.random_views(*terms), *job.more_views], on_step=callbacks)
-            callbacks.draw()
+            callbacks.draw(last=True)
             save()
 
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from magic3d_cli.kernels.hash_encode import hash_encode, level_resolutions
+from magic3d_cli.kernels.dispatch import hash_encode
+from magic3d_cli.kernels.hash_encode import level_resolutions
 from magic3d_cli.settings import FieldSettings
 
 _ROWS = 16384  # rows of a matrix product at a time: its hidden layer then stays in the processor's cache

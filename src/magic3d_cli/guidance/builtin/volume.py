@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
-from magic3d_cli.kernels.volume import composite_volume, occupied_blocks
+from magic3d_cli.kernels.dispatch import composite_volume
+from magic3d_cli.kernels.volume import occupied_blocks
 from magic3d_cli.scene.shading import shade
 from magic3d_cli.scene.views import Views, views_from_features
 

@@ -1,4 +1,4 @@
-"""The hot operations by the compiled kernels: arguments and results as those of their references."""
+"""The hot operations by the CUDA kernels of `cuda`: arguments and results as those of their references."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from magic3d_cli.kernels import lattice_points
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
+from magic3d_cli.kernels.march import Samples, lattice_points
+from magic3d_cli.kernels.rasterize import BACKGROUND, to_screen, triangle_ids
 
-_THREADS_EACH = 4
-"""That share out a triangle's rows: most are a few pixels high."""
+_THREADS_EACH = 4  # threads that divide the rows of a triangle among them: most are a few pixels high
 
 
 def hash_encode(
@@ -20,7 +20,10 @@ def hash_encode(
     resolutions: tuple[int, ...],
     known: Float[Tensor, "N L*F"] | None = None,
 ) -> Float[Tensor, "N L*F"]:
-    """`kernels.hash_encode.hash_encode` for a float32 table of at most MOST_LEVELS levels."""
+    """Features of `hash_encode_reference`, for a float32 table of at most MOST_LEVELS levels.
+
+    `known`: the result, where it has been computed before without gradient: only the gradient is added.
+    """
     return _HashEncode.apply(kernels, points, table, resolutions, known)
 
 
@@ -31,8 +34,8 @@ def march(
     occupancy: Bool[Tensor, "G G G"],
     step: float,
     jitter: Float[Tensor, "R"],
-) -> tuple[Float[Tensor, "N 3"], Int[Tensor, "N"], Float[Tensor, "N"], Int[Tensor, "R+1"]]:
-    """Points, rays, distances and offsets of `kernels.march.march`."""
+) -> Samples:
+    """Samples of `march_reference`."""
     origins, directions, jitter = (x.detach().float().contiguous() for x in (origins, directions, jitter))
     rays = len(origins)
     rest = (rays, len(occupancy), lattice_points(step), float(step))
@@ -44,7 +47,7 @@ def march(
     points, t = origins.new_empty(total, 3), origins.new_empty(total)
     ray = counts.new_empty(total)
     kernels.launch("march_fill", (rays if total else 0, 1), *lines, offsets, *rest, points, ray, t)
-    return points, ray, t, offsets
+    return Samples(points, ray, t, torch.full_like(t, step), offsets)
 
 
 def composite(
@@ -54,26 +57,20 @@ def composite(
     delta: Float[Tensor, "N"],
     offsets: Int[Tensor, "R+1"],
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R"], Float[Tensor, "N"]]:
-    """`kernels.march.composite` for float32."""
+    """Result of `composite_reference`, for float32."""
     return _Composite.apply(kernels, density, values, delta, offsets)
 
 
 def rasterize(
-    kernels: Kernels,
-    xy: Int[Tensor, "B V 2"],
-    depth: Float[Tensor, "B V"],
-    usable: Bool[Tensor, "B V"],
-    faces: Int[Tensor, "F 3"],
-    nearest: Int[Tensor, "B H W"],
-) -> None:
-    """Lower `nearest`, depth and id in one number, to the nearest triangle's: the kernel of `rasterize_compiled`.
-
-    All contiguous; `xy`, `faces` and `nearest` int64, `depth` float64.
-    """
-    images, size, _ = nearest.shape
-    threads = (len(faces) * _THREADS_EACH, images)
-    rest = (len(faces), xy.shape[1], size, _THREADS_EACH)
-    kernels.launch("rasterize", threads, xy, depth, usable, faces, *rest, nearest)
+    kernels: Kernels, clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
+) -> Int[Tensor, "B H W"]:
+    """Ids of `rasterize_reference`."""
+    nearest = torch.full((len(clip), size, size), BACKGROUND, device=clip.device)
+    threads = (len(faces) * _THREADS_EACH, len(clip))
+    rest = (len(faces), clip.shape[1], size, _THREADS_EACH)
+    screen = to_screen(clip.detach(), size)
+    kernels.launch("rasterize", threads, *screen, faces.long().contiguous(), *rest, nearest)
+    return triangle_ids(nearest)
 
 
 class _HashEncode(torch.autograd.Function):

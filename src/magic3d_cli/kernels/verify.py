@@ -1,4 +1,4 @@
-"""Whether compiled kernels and tinycudann do what plain PyTorch does: values and gradients on small random input."""
+"""Comparison of the backends of a GPU with the references: values and gradients on small random input."""
 
 from __future__ import annotations
 
@@ -9,40 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magic3d_cli.kernels import tinycudann
-from magic3d_cli.kernels.cuda import operations
+from magic3d_cli.kernels import compiled, nvdiffrast, tinycudann
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
 from magic3d_cli.kernels.hash_encode import hash_encode_reference, level_resolutions
 from magic3d_cli.kernels.march import composite_reference, march_reference
-from magic3d_cli.kernels.rasterize import rasterize_compiled, rasterize_reference
+from magic3d_cli.kernels.rasterize import rasterize_reference
 
 SAME_PIXELS = 0.95
-"""Share of a picture's pixels in which nvdiffrast sees what the reference sees, at least."""
+"""Least fraction of pixels in which nvdiffrast has to find the reference's triangle."""
 Random = Callable[..., Tensor]
 """Shape -> uniform in [0, 1)."""
 
 
-def verify(kernels: Kernels) -> None:
+def verify_kernels(kernels: Kernels) -> None:
     """Raises RuntimeError that names the operation which differs from its reference on the kernels' device."""
     random = _random(kernels.device)
-    _compare_encoding("the compiled hash_encode", partial(operations.hash_encode, kernels), random)
+    _compare_encoding("the compiled hash_encode", partial(compiled.hash_encode, kernels), random)
     directions = torch.nn.functional.normalize(random(999, 3) - 0.5, dim=-1)
     rays = (3 * random(999, 3) - 1.5, directions, random(12, 12, 12) < 0.3, 0.05, random(999))
-    points, ray, t, offsets = operations.march(kernels, *rays)
-    expected = march_reference(*rays)
-    same = torch.equal(offsets, expected.offsets) and torch.equal(ray, expected.ray)
-    if not (same and _close(points, expected.points) and _close(t, expected.t)):
+    samples, expected = compiled.march(kernels, *rays), march_reference(*rays)
+    same = torch.equal(samples.offsets, expected.offsets) and torch.equal(samples.ray, expected.ray)
+    if not (same and _close(samples.points, expected.points) and _close(samples.t, expected.t)):
         raise RuntimeError("the compiled march takes other samples than PyTorch")
     _compare(
         "the compiled composite",
-        lambda density, values: operations.composite(kernels, density, values, expected.delta, offsets),
-        lambda density, values: composite_reference(density, values, expected.delta, offsets),
-        (20 * random(len(t)), random(len(t), 5)),
+        lambda density, values: compiled.composite(kernels, density, values, expected.delta, expected.offsets),
+        lambda density, values: composite_reference(density, values, expected.delta, expected.offsets),
+        (20 * random(len(expected)), random(len(expected), 5)),
         random,
     )
     clip, faces = _triangles(random)
     clip[:, ::50, 3] = -1  # some vertices behind the camera
-    if not torch.equal(rasterize_compiled(kernels, clip, faces, 64), rasterize_reference(clip, faces, 64)):
+    if not torch.equal(compiled.rasterize(kernels, clip, faces, 64), rasterize_reference(clip, faces, 64)):
         raise RuntimeError("the compiled rasterize draws other triangles than PyTorch")
 
 
@@ -51,13 +49,13 @@ def verify_tinycudann(device: torch.device) -> None:
     _compare_encoding("tinycudann's hash_encode", tinycudann.hash_encode, _random(device), tinycudann.TOLERANCE)
 
 
-def verify_nvdiffrast(rasterize: Callable[[Tensor, Tensor, int], Tensor], device: torch.device) -> None:
-    """Raises RuntimeError where `rasterize`, by nvdiffrast, draws other triangles than PyTorch.
+def verify_nvdiffrast(device: torch.device) -> None:
+    """Raises RuntimeError where nvdiffrast draws other triangles than PyTorch; whatever it raises where it cannot work.
 
     Pixels on edges may differ: it snaps vertices to a coarser grid.
     """
     clip, faces = _triangles(_random(device))
-    if (rasterize(clip, faces, 64) == rasterize_reference(clip, faces, 64)).float().mean() < SAME_PIXELS:
+    if (nvdiffrast.rasterize(clip, faces, 64) == rasterize_reference(clip, faces, 64)).float().mean() < SAME_PIXELS:
         raise RuntimeError("nvdiffrast draws other triangles than PyTorch")
 
 
