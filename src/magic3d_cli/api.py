@@ -72,6 +72,7 @@ def generate(
     device: str = "auto",
     faces: int | None = None,
     texture_size: int | None = None,
+    height: float | None = None,
     fresh: bool = False,
     on_progress: Callable[[StepReport], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -97,7 +98,7 @@ def generate(
     """
     prompt = check_prompt(prompt)
     check_seed(seed)
-    check_sizes(faces, texture_size)
+    check_sizes(faces, texture_size, height)
     with ExitStack() as stack:
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
@@ -113,6 +114,7 @@ def generate(
             small_encoder=small_encoder,
             faces=faces,
             texture_size=texture_size,
+            height=height,
             fresh=fresh,
         )
         observer = _Callbacks(on_progress, on_note)

@@ -15,6 +15,7 @@ DEVICES = ("auto", "cpu", "cuda")
 FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
+HEIGHT = (0.001, 10_000.0)  # metres
 
 
 def check_prompt(prompt: str) -> str:
@@ -38,9 +39,10 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def check_sizes(faces: int | None, texture_size: int | None) -> None:
+def check_sizes(faces: int | None, texture_size: int | None, height: float | None = None) -> None:
     """The asset's settings that were given are within bounds."""
-    for value, (low, high), option in ((faces, FACES, "--faces"), (texture_size, TEXTURE, "--texture-size")):
+    given = ((faces, FACES, "--faces"), (texture_size, TEXTURE, "--texture-size"), (height, HEIGHT, "--height"))
+    for value, (low, high), option in given:
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
 

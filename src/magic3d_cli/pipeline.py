@@ -12,6 +12,7 @@ from typing import Any
 from magic3d_cli import __version__
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.material import of_prompt
+from magic3d_cli.asset.size import usual_size
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
@@ -111,7 +112,11 @@ def _build(
         device=fine.device,
         material=of_prompt(about["prompt"]),
         about=about,
+        usual=usual_size(about["prompt"]),
     )
+    if asset.report["size"]["from"] == "usual":
+        longest = max(asset.report["size"]["metres"])
+        observer.note(f"Usual size: {asset.report['size']['of']}, {longest:g} m (--height METRES chooses another).")
     if reason := asset.report.get("atlas_reason"):
         observer.note(f"Unwrapped by the simple atlas: {reason}.")
     observer.phase("write")

@@ -33,6 +33,7 @@ def build_asset(
     device: torch.device | str = "cpu",
     material: Material = DEFAULT,
     about: dict[str, Any] | None = None,
+    usual: tuple[str, float] | None = None,
 ) -> Asset:
     """Clean, simplify, unwrap and bake.
 
@@ -44,9 +45,11 @@ def build_asset(
         device: where `albedo` wants its points.
         material: of the whole surface, for instance `material.of_prompt`'s.
         about: where the asset comes from; see `Asset`.
+        usual: the thing and its usual longest side in metres (`size.usual_size`), for settings without a height.
 
     Returns:
-        The asset, moved so that it stands on y = 0 above the origin; scale and orientation are kept. Its
+        The asset, moved so that it stands on y = 0 above the origin and scaled to the height or the usual size; without
+        either, the scale is kept. Its
         report holds counts, the measures of `check.measure`, `bake_psnr` (texture against field, in dB)
         and seconds.
 
@@ -92,8 +95,9 @@ def build_asset(
         report["atlas_reason"] = layout.reason
     mesh = FileMesh(positions, layout.uvs, layout.faces, texture)
     report |= measure(mesh) | {"bake_psnr": bake_psnr(mesh, albedo, device), "seconds": seconds}
+    scale, report["size"] = _scale(positions, settings.height, usual)
     return Asset(
-        positions=(positions - standing_point(positions)).astype(np.float32),
+        positions=((positions - standing_point(positions)) * scale).astype(np.float32),
         normals=normals[layout.vertex].astype(np.float32),
         uvs=layout.uvs.astype(np.float32),
         faces=layout.faces,
@@ -103,6 +107,19 @@ def build_asset(
         point=layout.vertex,
         about=about or {},
     )
+
+
+def _scale(
+    positions: Float[np.ndarray, "V 3"], height: float | None, usual: tuple[str, float] | None
+) -> tuple[float, dict[str, Any]]:
+    """The factor to metres, and what is told of it."""
+    extent = np.ptp(positions, axis=0)
+    scale, told = 1.0, {"from": "kept"}
+    if height is not None:
+        scale, told = height / max(float(extent[1]), 1e-9), {"from": "height"}
+    elif usual is not None:
+        scale, told = usual[1] / float(extent.max()), {"from": "usual", "of": usual[0]}
+    return scale, {"metres": [round(float(side), 4) for side in extent * scale], **told}
 
 
 def standing_point(positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"]:

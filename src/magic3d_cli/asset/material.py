@@ -118,7 +118,7 @@ _NOT_THE_SURFACE = re.compile(
 )
 """Names of things in which a material word tells nothing of the surface."""
 
-_PARTS = frozenset({"with", "wearing", "holding", "carrying", "riding", "on", "under", "beside", "next", "full"})
+PARTS = frozenset({"with", "wearing", "holding", "carrying", "riding", "on", "under", "beside", "next", "full"})
 """What follows describes a part, or another thing: "a wooden chair with metal legs" is wooden."""
 
 
@@ -145,7 +145,7 @@ def _own_words(prompt: str) -> Iterator[str]:
     text = _NOT_THE_SURFACE.sub(" ", " ".join(re.findall(r"[a-z]+", prompt.lower())))
     words = text.split()
     for at, word in enumerate(words):
-        if word in _PARTS:
+        if word in PARTS:
             return
         if word == "in" and at + 2 < len(words) and words[at + 1] in _OF_WORD:
             return  # "in silver armour"; "in gold" at the end goes on

@@ -33,6 +33,7 @@ def export(
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    height: options.Height = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -44,12 +45,14 @@ def export(
     if format is not None and out.suffix.lower() != f".{format}":
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
-    checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, height)
     with session(quiet) as work:
         from magic3d_cli import job
 
         result = job.export(
-            source, job.Request(out, device=device, faces=faces, texture_size=texture_size), work.observer
+            source,
+            job.Request(out, device=device, faces=faces, texture_size=texture_size, height=height),
+            work.observer,
         )
     answer(result, as_json)
 
