@@ -167,8 +167,8 @@ def test_blanks_in_an_obj_name_stay_out_of_its_references(asset, tmp_path):
 
 
 def test_an_unknown_suffix_is_refused(asset, tmp_path):
-    with pytest.raises(UsageError, match="stl"):
-        write(asset, tmp_path / "thing.stl", "")
+    with pytest.raises(UsageError, match="fbx"):
+        write(asset, tmp_path / "thing.fbx", "")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -53,7 +53,7 @@ class GeneratedAsset:
         return self.asset.texture
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the asset in the format of the suffix, .glb or .obj; returns the files. Raises UsageError, OSError."""
+        """Write the asset in the format of the suffix; returns the files. Raises UsageError, OSError."""
         return write(self.asset, check_output(Path(path)), self.prompt)
 
 
@@ -72,6 +72,7 @@ def generate(
     device: str = "auto",
     faces: int | None = None,
     texture_size: int | None = None,
+    height: float | None = None,
     fresh: bool = False,
     on_progress: Callable[[StepReport], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -81,8 +82,8 @@ def generate(
     """Make a textured mesh from a sentence; also in a notebook and outside the main thread.
 
     Args:
-        output: a .glb or .obj to write; its run folder beside it keeps checkpoints, and the same call resumes. Without
-            it the run is made in a temporary folder and nothing is left.
+        output: a file to write, for instance a .glb; its run folder beside it keeps checkpoints, and the same call
+            resumes. Without it the run is made in a temporary folder and nothing is left.
         also_priors: names and weights of priors beside the others.
         on_progress: called after each step.
         on_note: called with what is worth knowing: resumed, fell back, downloading.
@@ -97,7 +98,7 @@ def generate(
     """
     prompt = check_prompt(prompt)
     check_seed(seed)
-    check_sizes(faces, texture_size)
+    check_sizes(faces, texture_size, height)
     with ExitStack() as stack:
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
@@ -113,6 +114,7 @@ def generate(
             small_encoder=small_encoder,
             faces=faces,
             texture_size=texture_size,
+            height=height,
             fresh=fresh,
         )
         observer = _Callbacks(on_progress, on_note)

@@ -12,9 +12,10 @@ from magic3d_cli.errors import UsageError
 
 PRESETS = ("draft", "standard", "paper")
 DEVICES = ("auto", "cpu", "cuda")
-FORMATS = ("glb", "obj")
+FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
+HEIGHT = (0.001, 10_000.0)  # metres
 
 
 def check_prompt(prompt: str) -> str:
@@ -38,9 +39,10 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def check_sizes(faces: int | None, texture_size: int | None) -> None:
+def check_sizes(faces: int | None, texture_size: int | None, height: float | None = None) -> None:
     """The asset's settings that were given are within bounds."""
-    for value, (low, high), option in ((faces, FACES, "--faces"), (texture_size, TEXTURE, "--texture-size")):
+    given = ((faces, FACES, "--faces"), (texture_size, TEXTURE, "--texture-size"), (height, HEIGHT, "--height"))
+    for value, (low, high), option in given:
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
 
@@ -75,7 +77,7 @@ def check_output(output: Path) -> Path:
             f"{output} has no known suffix: the suffix says which format to write.",
             f"Use one of: {', '.join(str(output.with_suffix('.' + f)) for f in FORMATS)}"
             if output.name
-            else "Use a file name that ends in .glb or .obj.",
+            else f"Use a file name that ends in {', '.join('.' + f for f in FORMATS)}.",
         )
     folder = output.parent
     if not folder.is_dir():

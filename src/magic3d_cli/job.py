@@ -44,7 +44,7 @@ from magic3d_cli.training.terms import ViewGroup
 class Request:
     """What a person asks for; None leaves a choice to the preset or, when refining, to the checkpoint."""
 
-    output: Path  # .glb or .obj
+    output: Path  # the suffix says the format
     preset: str | None = None
     coarse_prior: str | None = None
     fine_prior: str | None = None
@@ -54,6 +54,7 @@ class Request:
     small_encoder: bool | None = None
     faces: int | None = None
     texture_size: int | None = None
+    height: float | None = None  # metres
     fresh: bool = False  # start over; an earlier run is moved aside
 
 
@@ -111,7 +112,7 @@ def export(checkpoint: Path, request: Request, observer: Observer) -> dict[str, 
     observer.note(
         f'{checkpoint}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
     )
-    sizes = {"faces": request.faces, "texture_size": request.texture_size}
+    sizes: dict[str, Any] = {"faces": request.faces, "texture_size": request.texture_size, "height": request.height}
     asset = replace(saved.settings.asset, **{key: value for key, value in sizes.items() if value is not None})
     return pipeline.export(saved, request.output, asset, choose_device(request.device, observer), observer)
 
@@ -183,6 +184,7 @@ def _resolve(
         small_encoder=request.small_encoder,
         faces=request.faces,
         texture_size=request.texture_size,
+        height=request.height,
         fine_preset=fine_preset,
     )
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from magic3d_cli import __version__
 from magic3d_cli.asset.build import build_asset
+from magic3d_cli.asset.material import of_prompt
+from magic3d_cli.asset.size import usual_size
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.diffusers.catalogue import licence_of
 from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.run.context import Job
 from magic3d_cli.run.observer import Observer
@@ -64,7 +68,8 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
         if isinstance(stage, CoarseStage):
             observer.phase("mesh")
             stage = FineStage.from_coarse(saved.settings, stage)
-        built, files = _build(stage, output, header["prompt"], asset, observer)
+        about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
+        built, files = _build(stage, output, about, asset, observer)
     return _report(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
 
 
@@ -83,7 +88,8 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
     if not job.processes.is_main:
         return None, {}
     with job.timings.timed("asset"):
-        asset, files = _build(fine, job.output, job.prompt, job.settings.asset, job.observer)
+        about = about_asset(job.prompt, job.settings.seed, job.guide.name("fine"))
+        asset, files = _build(fine, job.output, about, job.settings.asset, job.observer)
     prior = {"id": job.guide.name("fine"), "sha256": job.guide.sha256("fine")}
     result = _report(job.prompt, job.settings, prior, files, fine, asset, job.timings)
     result["run"] = str(job.run.path)
@@ -93,17 +99,34 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
 
 
 def _build(
-    fine: FineStage, output: Path, prompt: str, settings: AssetSettings, observer: Observer
+    fine: FineStage, output: Path, about: dict[str, Any], settings: AssetSettings, observer: Observer
 ) -> tuple[Asset, list[Path]]:
     """Unwrap, bake, write."""
     vertices, faces = fine.mesh()
     asset = build_asset(
-        vertices.numpy(), faces.numpy(), fine.albedo, settings, on_stage=observer.phase, device=fine.device
+        vertices.numpy(),
+        faces.numpy(),
+        fine.albedo,
+        settings,
+        on_stage=observer.phase,
+        device=fine.device,
+        material=of_prompt(about["prompt"]),
+        about=about,
+        usual=usual_size(about["prompt"]),
     )
+    if asset.report["size"]["from"] == "usual":
+        longest = max(asset.report["size"]["metres"])
+        observer.note(f"Usual size: {asset.report['size']['of']}, {longest:g} m (--height METRES chooses another).")
     if reason := asset.report.get("atlas_reason"):
         observer.note(f"Unwrapped by the simple atlas: {reason}.")
     observer.phase("write")
-    return asset, write(asset, output, prompt)
+    return asset, write(asset, output, about["prompt"])
+
+
+def about_asset(prompt: str, seed: int, prior: str) -> dict[str, Any]:
+    """What the files say of where the asset comes from."""
+    about = {"prompt": prompt, "seed": seed, "prior": prior, "version": __version__}
+    return about | ({"prior_licence": licence} if (licence := licence_of(prior)) else {})
 
 
 def _report(

@@ -113,6 +113,7 @@ class AssetSettings:
     texture_size: int = 1024  # pixels
     padding: int = 4  # texels between charts
     unwrap_seconds: float = 60.0  # xatlas is stopped after this and the fall-back atlas used
+    height: float | None = None  # metres; None: the usual size of the thing
 
 
 @dataclass(frozen=True)
@@ -290,6 +291,7 @@ def resolve(
     small_encoder: bool | None = None,
     faces: int | None = None,
     texture_size: int | None = None,
+    height: float | None = None,
     fine_preset: str | None = None,
 ) -> Settings:
     """The settings of a run: a preset or a checkpoint's settings, with what a person chose; None leaves a choice.
@@ -306,7 +308,7 @@ def resolve(
         other = preset(fine_preset)
         fine = replace(other.fine, guidance=base.fine.guidance)
         base = replace(base, preset=fine_preset, fine=fine, asset=other.asset)
-    sizes = {"faces": faces, "texture_size": texture_size}
+    sizes: dict[str, Any] = {"faces": faces, "texture_size": texture_size, "height": height}
     asset = replace(base.asset, **{key: value for key, value in sizes.items() if value is not None})
 
     def guided(stage: Any, paper: GuidanceSettings, builtin: GuidanceSettings, chosen: Sequence[StagePrior]) -> Any:

@@ -75,6 +75,7 @@ def _machine(advice: list[str]) -> dict[str, Any]:
     import torch
 
     from magic3d_cli.guidance.diffusers.prior import default_dtype
+    from magic3d_cli.kernels import numba_cache
     from magic3d_cli.kernels.dispatch import NVDIFFRAST, TRIANGLES, backends
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,6 +94,15 @@ def _machine(advice: list[str]) -> dict[str, Any]:
     told["kernels"] = {operation: str(choice) for operation, choice in choices.items()}
     if choices[TRIANGLES].backend == NVDIFFRAST:
         told["nvdiffrast_licence"] = f"{LICENCE}; MAGIC3D_KERNELS=nvrtc does without it"
+    if not numba_cache.CACHE:
+        told["kernel_cache"] = "none: no folder can be written"
+        advice.append("Kernels are compiled at every start (half a minute); name a folder for them: NUMBA_CACHE_DIR")
+    elif numba_cache.TEMPORARY is not None:
+        told["kernel_cache"] = str(numba_cache.TEMPORARY)
+        advice.append(
+            "Compiled kernels are kept in a temporary folder, because neither the package nor the home folder can be "
+            "written; name a folder that stays: NUMBA_CACHE_DIR"
+        )
     told["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
     for package, line in OPTIONAL.items() if device == "cuda" else ():
         if importlib.util.find_spec(package) is None:

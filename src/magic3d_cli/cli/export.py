@@ -1,4 +1,4 @@
-"""`magic3d export [CHECKPOINT] --format glb|obj`: write the mesh of any checkpoint."""
+"""`magic3d export [CHECKPOINT] --format NAME`: write the mesh of any checkpoint."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", "-f", metavar="NAME", help="glb or obj; default: by --output.")
+        str | None,
+        typer.Option("--format", "-f", metavar="NAME", help=f"{', '.join(checks.FORMATS)}; default: by --output."),
     ] = None,
     output: options.Output = None,
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    height: options.Height = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -43,13 +45,15 @@ def export(
     if format is not None and out.suffix.lower() != f".{format}":
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
-    checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, height)
     precheck.check_checkpoint(source)
     with session(quiet) as work:
         from magic3d_cli import job
 
         result = job.export(
-            source, job.Request(out, device=device, faces=faces, texture_size=texture_size), work.observer
+            source,
+            job.Request(out, device=device, faces=faces, texture_size=texture_size, height=height),
+            work.observer,
         )
     answer(result, as_json)
 

@@ -27,6 +27,7 @@ def generate(
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    height: options.Height = None,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -40,7 +41,7 @@ def generate(
     checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
-    checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, height)
     added = checks.check_added(also_prior or [])
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
     precheck.check_generate(prompt, seed, names, device, out)
@@ -58,6 +59,7 @@ def generate(
             small_encoder=small_encoder,
             faces=faces,
             texture_size=texture_size,
+            height=height,
             fresh=fresh,
         )
         _, result = job.generate(prompt, seed, request, work.observer, work.interrupts)

@@ -15,7 +15,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Where to write: .glb or .obj. The run is kept in FILE's .run folder.",
+        help="Where to write: .glb, .obj, .usdz, .ply, .stl or .3mf. The run is kept in FILE's .run folder.",
     ),
 ]
 Preset = Annotated[
@@ -61,6 +61,12 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Another seed, another obje
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Faces = Annotated[int | None, typer.Option(metavar="N", help="Triangles of the mesh, at most.")]
 TextureSize = Annotated[int | None, typer.Option(metavar="N", help="Side of the texture, in pixels.")]
+Height = Annotated[
+    float | None,
+    typer.Option(
+        metavar="METRES", help="How tall the object stands; default: a usual size (a mug 0.1, a car 4.5 long)."
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; an earlier run is moved aside, not deleted.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON report instead of the path.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors are still shown.")]

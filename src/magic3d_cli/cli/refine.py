@@ -28,6 +28,7 @@ def refine(
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    height: options.Height = None,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -37,7 +38,7 @@ def refine(
     if preset is not None:
         checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
-    checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, height)
     precheck.check_checkpoint(checkpoint)
     with session(quiet) as work:
         from magic3d_cli import job
@@ -51,6 +52,7 @@ def refine(
             small_encoder=small_encoder,
             faces=faces,
             texture_size=texture_size,
+            height=height,
             fresh=fresh,
         )
         _, result = job.refine(checkpoint, request, work.observer, work.interrupts)

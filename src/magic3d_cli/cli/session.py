@@ -13,6 +13,7 @@ from typing import Any
 
 from magic3d_cli.cli.progress import Display, display
 from magic3d_cli.environment import is_main_process
+from magic3d_cli.kernels import ON_COMPILE
 from magic3d_cli.run.interrupts import Interrupts
 
 
@@ -31,7 +32,9 @@ def session(quiet: bool) -> Iterator[Session]:
     with ExitStack() as stack:
         observer = stack.enter_context(display(quiet or not is_main_process()))
         interrupts = stack.enter_context(Interrupts().installed())
-        observer.phase("start")
+        observer.phase("load libraries")
+        ON_COMPILE.append(observer.compiling)
+        stack.callback(ON_COMPILE.remove, observer.compiling)
         yield Session(observer, interrupts)
 
 

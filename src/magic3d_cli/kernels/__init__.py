@@ -8,6 +8,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 NUMBA_LOCK = threading.RLock()
 """Held around every parallel numba call: numba's portable threading layer aborts on concurrent ones."""
+
+ON_COMPILE: list[Callable[[], None]] = []
+"""Called whenever numba begins to compile a kernel that was not in its cache."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.numba_cache import CACHE
 
 _PRIME_Y, _PRIME_Z = 2654435761, 805459861  # [Instant-NGP, section 3]; the first prime is 1
 
@@ -122,7 +123,7 @@ def _combine(x, y, z, dense, mask):
 _BLOCK = 2048  # points: a block's features stay in the second-level cache while levels write their columns
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _encode(points, table, resolutions, out):
     """Parallel over blocks of points; each point is written by one thread only."""
     levels, size, width = table.shape
@@ -155,7 +156,7 @@ def _encode(points, table, resolutions, out):
                     out[n, level * width + f] = near * gz + far * fz
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _encode_backward(points, grad, resolutions, table_grad):
     """Parallel over levels: one thread owns a level's entries: no atomics, a fixed order of summation."""
     levels, size, width = table_grad.shape

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.numba_cache import CACHE
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _cell(value, scale, last):
 _SCENE = np.array([[-1.0] * 3, [1.0] * 3], dtype=np.float32)
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _march_find(origins, directions, occupancy, jitter, box, step, counts, lattice):
     """How many lattice points of each ray are occupied, and which; only the occupied box is searched."""
     scale, last = np.float32(0.5) * np.float32(len(occupancy)), np.int32(len(occupancy) - 1)
@@ -161,7 +162,7 @@ def _march_find(origins, directions, occupancy, jitter, box, step, counts, latti
         counts[r] = count
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _march_fill(origins, directions, jitter, step, offsets, lattice, points, ray, depth):
     for r in numba.prange(len(origins)):
         entry, _ = _span(origins[r], directions[r], _SCENE)
@@ -237,7 +238,7 @@ class _Composite(torch.autograd.Function):
         return grad_density, grad_values, None, None
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _composite(density, values, delta, offsets, out, opacity, weights):
     channels = values.shape[1]
     for r in numba.prange(len(opacity)):
@@ -255,7 +256,7 @@ def _composite(density, values, delta, offsets, out, opacity, weights):
         opacity[r] = total
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _composite_backward(
     density, values, delta, offsets, weights, grad_out, grad_opacity, grad_weights, grad_density, grad_values
 ):

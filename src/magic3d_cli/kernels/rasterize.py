@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.numba_cache import CACHE
 
 SUBPIXEL = 256
 """Vertex positions are rounded to this fraction of a pixel."""
@@ -54,7 +55,7 @@ def to_screen(
     return xy.round().long().contiguous(), (clip[..., 2] / safe).contiguous(), usable.contiguous()
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=CACHE)
 def _zbuffer(xy: Any, depth: Any, usable: Any, faces: Any, ids: Any) -> None:  # pragma: no cover - compiled
     images, size = ids.shape[0], ids.shape[1]
     for task in numba.prange(images * _BANDS):

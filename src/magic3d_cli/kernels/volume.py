@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.numba_cache import CACHE
 
 EMPTY = -6.0
 """Raw densities below this count as nothing, without gradient."""
@@ -186,7 +187,7 @@ def _softplus(x):
     return x if x > 15 else np.log1p(np.exp(x))
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False, fastmath=True)
 def _forward(boxes, occupied, volume, origins, directions, start, jitter, out, samples, extent):
     views, rays = out.shape[:2]
     features = volume.shape[-1] - 1
@@ -228,7 +229,7 @@ def _forward(boxes, occupied, volume, origins, directions, start, jitter, out, s
                     break
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False, fastmath=True)
 def _backward(boxes, occupied, volume, origins, directions, start, jitter, grad_out, grad, samples, extent):
     """With w_i the weight of sample i and q_i the loss's derivative by it,
 

@@ -40,7 +40,10 @@ class Intervals:
     checkpoint: float = 60.0  # the most that `kill -9` loses
     preview: float = 10.0
     preview_share: float = 0.05  # previews may cost at most this share of the time
-    preview_size: int = 80  # pixels a view
+    preview_size: int = 256  # pixels a view, of two by two
+
+
+_LAST = 4.0  # times the expense of a preview for a stage's last one, which stays
 
 
 class Callbacks:
@@ -63,6 +66,8 @@ class Callbacks:
         self._next_checkpoint = now + intervals.checkpoint
         # The first picture comes at once: a sign of life.
         self._next_preview = now + (intervals.preview if run.preview.is_file() else 0)
+        self._shown = run.preview.is_file()  # its place has been told
+        self._seconds_per_pixel: float | None = None  # of a view, in the last picture
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
@@ -82,25 +87,47 @@ class Callbacks:
         if time.monotonic() >= self._next_preview:
             self.draw()
 
-    def draw(self) -> None:
-        """Replace preview.png; a preview is a convenience: neither a full disk nor full memory stops the run here."""
+    def draw(self, last: bool = False) -> None:
+        """Replace preview.png; a stage's `last` one may cost more.
+
+        A preview is a convenience: neither a full disk nor full memory stops the run here.
+        """
         begun = time.monotonic()
-        views = turntable(4, start=20.0)
+        size = self._affordable(_LAST if last else 1.0)
         try:
-            write_preview(self.run.preview, self.stage.render(views, self.intervals.preview_size).rgb)
+            images = self.stage.render(turntable(4, start=20.0), size).rgb
+            write_preview(self.run.preview, images, self.intervals.preview_size)
+            if not self._shown:
+                self._shown = True
+                self.observer.note(f"Watch the shape appear: {self.run.preview}")
         except (OSError, RuntimeError, MemoryError) as error:
             if not (isinstance(error, OSError) or out_of_memory(error)):
                 raise
         now = time.monotonic()
         self._next_preview = now + max(self.intervals.preview, (now - begun) / self.intervals.preview_share)
+        self._seconds_per_pixel = (now - begun) / size**2
+
+    def _affordable(self, times: float) -> int:
+        """Pixels a view that can be drawn for `times` a picture's share of the time: all, a half or a quarter.
+
+        Marching a volume on a CPU in full size would cost a draft's whole share at once.
+        """
+        sizes = [max(self.intervals.preview_size // part, 1) for part in (1, 2, 4)]
+        if self._seconds_per_pixel is None:
+            return sizes[1]
+        budget = times * self.intervals.preview * self.intervals.preview_share
+        return next((size for size in sizes if self._seconds_per_pixel * size**2 <= budget), sizes[-1])
 
 
-def write_preview(path: Path, images: Float[Tensor, "B H W 3"]) -> None:
-    """PNG of the images side by side. Raises OSError."""
-    row = images.detach().clamp(0, 1).cpu().numpy().transpose(1, 0, 2, 3)
-    pixels = np.rint(row.reshape(row.shape[0], -1, 3) * 255).astype(np.uint8)
+def write_preview(path: Path, images: Float[Tensor, "4 H W 3"], size: int) -> None:
+    """PNG of the images two by two, each enlarged to `size` pixels. Raises OSError."""
+    pixels = np.rint(images.detach().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+    sheet = Image.new("RGB", (2 * size, 2 * size))
+    for number, view in enumerate(pixels):
+        picture = Image.fromarray(view).resize((size, size), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (number % 2 * size, number // 2 * size))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    sheet.save(buffer, "PNG")
     write_atomically(path, buffer.getvalue(), durable=False)
 
 

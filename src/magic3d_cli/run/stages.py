@@ -23,6 +23,7 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
     if moved is not None:
         job.observer.note(f"An earlier run was kept in {moved}; delete it when you do not need it.")
     priors = {stage: job.guide.name(stage) for stage in STAGES}
+    job.observer.expect(job.settings, priors)
     job.run.write_json(job.run.settings, {"prompt": job.prompt, "priors": priors, **job.settings.to_json()})
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
@@ -65,7 +66,7 @@ def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[
         )
         with job.interrupts.held():
             stage.run([stage.random_views(*terms), *job.more_views], on_step=callbacks)
-            callbacks.draw()
+            callbacks.draw(last=True)
             save()
 
 

@@ -55,6 +55,14 @@ OPEN_VOCABULARY = ("sd15", "sd21")
 """What "auto" prefers on a GPU, if it is there."""
 
 NAMES = ("auto", "builtin", *HUB)
+BUILTIN_LICENCE = "CC-BY-SA 4.0"
+
+
+def licence_of(name: str) -> str:
+    """The licence of a prior's weights; empty for one that is not listed here: its own page says."""
+    if name == "builtin":
+        return BUILTIN_LICENCE
+    return HUB[name].licence if name in HUB else ""
 
 
 def locate(name: str, stage: str, tell: Callable[[str], None] = lambda text: None) -> Path:

@@ -218,7 +218,9 @@ def _distinct(text: Float[Tensor, "B L D"]) -> Float[Tensor, "N L D"]:
 def _load(part: Component, dtype: torch.dtype, device: torch.device) -> Any:
     """One component: safetensors only, evaluation mode, frozen."""
     from safetensors import SafetensorError
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # a bar for each file, over before it can be read; downloads were before this
     variant = weight_variant(part.folder)
     naming = {"dtype" if part.cls in TEXT_ENCODERS else "torch_dtype": dtype}
     try:
