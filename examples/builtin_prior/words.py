@@ -203,7 +203,9 @@ class Words:
                 (same if self.means_just(word, noun) else kinds).setdefault(noun, []).append(phrase)
             elif noun := self.near(word):
                 near.setdefault(noun, []).append(phrase)
-            elif " " not in phrase and (self._mostly_noun(word) or phrase in self.rules.word):
+            elif phrase in self.rules.word or self._hides(phrase, word):
+                things.add(phrase)
+            elif " " not in phrase and self._mostly_noun(word):
                 (things if self.sense_of_word(word) else nouns).add(phrase)
         placed = things | nouns | {phrase for group in (same, kinds, near) for words in group.values() for phrase in words}
         every = {*self.wordnet.nouns, *(word for index in self.wordnet.others.values() for word in index)}
@@ -216,7 +218,7 @@ class Words:
         groups = {"same": same, "kinds": kinds, "near": near, "looks": looks}
         return {
             **{key: {name: ", ".join(sorted(set(w))) for name, w in sorted(g.items())} for key, g in groups.items()},
-            "things": " ".join(sorted(things)),
+            "things": ", ".join(sorted(things)),
             "nouns": " ".join(sorted(nouns)),
             "verbs": " ".join(sorted(w for w in verbs if " " not in w and w.isascii())),
             "others": " ".join(sorted(others - verbs)),
@@ -236,6 +238,16 @@ class Words:
             for end in ("", "s")
             for index in (self.wordnet.nouns, *self.wordnet.others.values())
         )
+
+    def _hides(self, phrase: str, word: str) -> bool:
+        """Whether a phrase must be known so that its last word is not drawn: "guinea pig", "prairie dog"."""
+        last = phrase.split()[-1]
+        if " " not in phrase or not (last in self.known or self.drawn_as(last)):
+            return False
+        solid = [sense for sense in self.wordnet.meanings(word) if sense.solid]
+        if not solid or any(sense.lexfile == PERSON for sense in solid):
+            return False
+        return not any(last in above.words for sense in solid for _, above in self.wordnet.above(sense))
 
     def _ruled(self, phrase: str) -> bool:
         return self._first(self.rules.word.get(phrase, ())) is not None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from magic3d_cli.guidance.lexicon import correct, singulars
-from magic3d_cli.guidance.prompts import FILLERS, Vocabulary
+from magic3d_cli.guidance.prompts import FILLERS, Vocabulary, split
 
 MOST_WORDS = 200
 """Words of a prompt that are read; what follows them is left out."""
@@ -104,9 +104,12 @@ class Clause:
 
     @property
     def things(self) -> list[Item]:
-        """Phrases that name objects; what can also be a look is one only where nothing else is."""
+        """Phrases that name objects; what can also be a look is one only where nothing else can be drawn."""
         pure = [item for item in self.items if item.thing and not item.both]
-        return pure or [item for item in self.items if item.both][-1:]
+        both = [item for item in self.items if item.both][-1:]
+        if both and not any(item.noun for item in pure) and (not pure or self.items[-1] is both[0]):
+            return [*pure, *both]  # "an orange", "chinook salmon"; but not "a stone wall"
+        return pure
 
     @property
     def looks(self) -> list[Item]:
@@ -190,11 +193,11 @@ def known(typed: str, vocabulary: Vocabulary) -> Item | None:
         look = next(((role, meanings[role]) for role in ("colour", "material") if role in meanings), None)
         if look is None and form in lexicon.looks:
             look = _look(lexicon.looks[form], vocabulary)
-        if (noun is None or noun not in vocabulary.nouns) and look is None and form not in lexicon.near:
-            continue
         noun = noun if noun in vocabulary.nouns else None
-        same = form == noun or lexicon.same.get(form, "") == noun
-        thing = noun is not None or form in lexicon.near
+        thing = noun is not None or form in lexicon.near or (" " in form and form in lexicon.things)
+        if not thing and look is None:
+            continue
+        same = noun is not None and (form == " ".join(split(noun)) or lexicon.same.get(form) == noun)
         return Item(typed, noun, form, thing, thing, look, same, _is_form(form, look), typed.endswith("'s"))
     return None
 

@@ -62,7 +62,8 @@ def _load(path: Path) -> Lexicon:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         same, kinds, near, looks = (_inverted(data[key]) for key in ("same", "kinds", "near", "looks"))
-        things, nouns, verbs, others = (frozenset(data[key].split()) for key in ("things", "nouns", "verbs", "others"))
+        things = frozenset(data["things"].split(", "))
+        nouns, verbs, others = (frozenset(data[key].split()) for key in ("nouns", "verbs", "others"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EnvironmentFault(
             f"The prior's list of everyday words {path} cannot be read: {error}.",

@@ -210,7 +210,8 @@ def article(phrase: str) -> str:
     """A phrase with "a" or "an" before it, unless it is a plural ("red scissors")."""
     if phrase.endswith("s") and not phrase.endswith(("ss", "us", "is")):
         return phrase
-    return f"{'an' if phrase[:1] in 'aeiou' else 'a'} {phrase}"
+    vowel = phrase.startswith(("a", "e", "i", "o", "u")) and not phrase.startswith(("uni", "uri", "uku", "ufo", "eu"))
+    return f"{'an' if vowel else 'a'} {phrase}"
 
 
 def _singular(word: str, known: set[str]) -> str:

@@ -213,8 +213,9 @@ def _refusal(vocabulary: Vocabulary, found: list[Clause]) -> UsageError:
     things = main.things
     name = " ".join(item.corrected or item.typed for item in things)
     what = f"The built-in prior cannot draw {quoted(name, 40)}."
-    inside = [item.noun for item in things[:-1] if item.noun]  # "computer mouse": a computer
-    near = [vocabulary.lexicon.near.get(phrase) for phrase in (name, *(item.phrase for item in reversed(things)))]
+    words = name.split()
+    inside = [item.noun for word in words[:-1] if (item := known(word, vocabulary))]  # "computer mouse": a computer
+    near = [vocabulary.lexicon.near.get(word) for word in (*(item.phrase for item in things), *reversed(words))]
     offer = next((noun for noun in [near[0], *inside, *near[1:]] if noun in vocabulary.nouns), None)
     if offer is None:
         return UsageError(what, _NOTHING_NEAR)
