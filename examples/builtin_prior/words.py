@@ -6,7 +6,7 @@
 The mapping follows WordNet: a word is drawn as the nearest thing above it that is a noun of the manifest ("corgi" is a
 dog). Where that is no fair drawing, `words.tsv` says so, by rules that hold for nouns yet to come as well:
 
-    sense   NOUN    SENSE   which meaning a word has where its usual one is not meant ("seal:pinniped mammal"); "-": none
+    sense   NOUN    SENSE   the meaning of a word where its usual one is not meant ("seal:pinniped mammal"), "-": none
     class   SENSE   NOUNS   what is of this kind is drawn as the first of these nouns that exists; none of them, or "-":
                             as nothing, whatever stands above it (a penguin is no crow)
     word    WORDS   NOUNS   the same for one phrase, before WordNet is asked
@@ -131,11 +131,10 @@ class Words:
             return self._first(rule)
         sense = self.sense_of_word(word)
         noun = self._above(sense) if sense else None
-        if noun and _key(word) not in self.rules.sense and not self.wordnet.count(word, solid=True):
-            # Nobody counted which meaning is the usual one: "wing nut" is a tree, too. All have to agree.
-            if {self._above(s) for s in self.wordnet.meanings(word) if s.solid} != {noun}:
-                return None
-        return noun
+        # Where nobody counted which meaning is the usual one, all have to agree: "wing nut" is a tree, too.
+        settled = _key(word) in self.rules.sense or self.wordnet.count(word, solid=True)
+        meant = {noun} if settled else {self._above(s) for s in self.wordnet.meanings(word) if s.solid}
+        return noun if meant == {noun} else None
 
     def _above(self, sense: Sense) -> str | None:
         """The noun of the nearest class above a sense that is one or has a rule."""
@@ -181,7 +180,7 @@ class Words:
             if sizes[offset] < TOO_GENERAL
         }
 
-    def table(self) -> dict[str, dict[str, str] | str]:
+    def table(self) -> dict[str, dict[str, str]]:
         """What `words.json` holds; see `magic3d_cli.guidance.lexicon`."""
         same: dict[str, list[str]] = {}
         kinds: dict[str, list[str]] = {}
@@ -207,21 +206,21 @@ class Words:
                 things.add(phrase)
             elif " " not in phrase and self._mostly_noun(word):
                 (things if self.sense_of_word(word) else nouns).add(phrase)
-        placed = things | nouns | {phrase for group in (same, kinds, near) for words in group.values() for phrase in words}
+        placed = things.union(nouns, *(words for group in (same, kinds, near) for words in group.values()))
         every = {*self.wordnet.nouns, *(word for index in self.wordnet.others.values() for word in index)}
         others = {_key(word) for word in every if " " not in _key(word)} | self.rules.plain
         others = {w for w in others if w.isascii() and len(w) > 1} - placed - self.known.keys() - self.modifiers
         verbs = {w for w in others if self._mostly_verb(w)} | self.wordnet.verb_forms - placed - self.known.keys()
+        verbs = {word for word in verbs if " " not in word and word.isascii()}
         looks: dict[str, list[str]] = {}
-        for phrase, name in sorted(self.rules.look.items()):
+        for phrase, name in self.rules.look.items():
             looks.setdefault(name, []).append(phrase)
         groups = {"same": same, "kinds": kinds, "near": near, "looks": looks}
+        lists = {"things": things, "nouns": nouns, "verbs": verbs, "others": others - verbs}
+        groups |= {key: _by_letter(words) for key, words in lists.items()}
         return {
-            **{key: {name: ", ".join(sorted(set(w))) for name, w in sorted(g.items())} for key, g in groups.items()},
-            "things": ", ".join(sorted(things)),
-            "nouns": " ".join(sorted(nouns)),
-            "verbs": " ".join(sorted(w for w in verbs if " " not in w and w.isascii())),
-            "others": " ".join(sorted(others - verbs)),
+            key: {name: ", ".join(sorted(set(words))) for name, words in sorted(group.items())}
+            for key, group in groups.items()
         }
 
     def _is_name(self, word: str) -> bool:
@@ -229,7 +228,8 @@ class Words:
         if word in self.rules.word or word in self.rules.hint:
             return False
         senses = self.wordnet.meanings(word)
-        latin = " " in word and all(s.lexfile in (PLANT, ANIMAL) for s in senses) and not self._is_word(word.split()[-1])
+        living = " " in word and all(sense.lexfile in (PLANT, ANIMAL) for sense in senses)
+        latin = living and not self._is_word(word.split()[-1])
         return latin or word.startswith(TAXA) or any(word.upper() in s.spelt and len(word) < 5 for s in senses)
 
     def _is_word(self, word: str) -> bool:
@@ -256,6 +256,14 @@ class Words:
         """ "blue whale", "black bear": a colour or material and a noun of the manifest, which need no entry."""
         first, _, rest = phrase.partition(" ")
         return first in self.modifiers and rest in self.known and phrase not in self.rules.word
+
+
+def _by_letter(words: Iterable[str]) -> dict[str, list[str]]:
+    """Words under their first letters, which are lines of the file: a change shows as a line, not as all of it."""
+    lines: dict[str, list[str]] = {}
+    for word in words:
+        lines.setdefault(word[:2].strip(), []).append(word)
+    return lines
 
 
 def _key(phrase: str) -> str:

@@ -20,14 +20,14 @@ MOST_WORDS = 200
 MOST_CORRECTED = 12
 """Words of a prompt in which slips of spelling are looked for: it takes about a millisecond each."""
 
-SILENT = (
-    FILLERS
-    - {"of", "in", "from", "with", "out", "made"}
-    | set("i i'd i'm me my we us our you your he his she her it it's its they their there here".split())
-    | set("please make create generate draw show give get build design need want would could can will".split())
-    | set("is are was were be been being am do does just very really quite so too also only any every each".split())
-    | set("that's these those please thanks thank hello hi let let's kind type sort".split())
-)  # fmt: skip
+SILENT = FILLERS - {"of", "in", "from", "with", "out", "made"} | {
+    "i", "i'd", "i'm", "me", "my", "we", "us", "our", "you", "your", "he", "his", "she", "her", "it", "it's",
+    "its", "they", "their", "there", "here", "please", "make", "create", "generate", "draw", "show", "give",
+    "get", "build", "design", "need", "want", "would", "could", "can", "will", "is", "are", "was", "were", "be",
+    "been", "being", "am", "do", "does", "just", "very", "really", "quite", "so", "too", "also", "only", "any",
+    "every", "each", "that's", "these", "those", "thanks", "thank", "hello", "hi", "let", "let's", "kind", "type",
+    "sort",
+}  # fmt: skip
 """Words that are dropped without being mentioned: they ask for nothing that could be seen."""
 
 RELATIONS = {
@@ -56,9 +56,10 @@ RELATIONS = {
 }  # fmt: skip
 """Words between two things, and what is made of them."""
 
-NUMBERS = frozenset(
-    "two three four five six seven eight nine ten twelve twenty hundred thousand several many few dozen couple both".split()
-)
+NUMBERS = frozenset({
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "twenty", "hundred",
+    "thousand", "several", "many", "few", "dozen", "couple", "both",
+})  # fmt: skip
 
 _TOKEN = re.compile(r"\d+\.\d+|(?:[^\W_]|')+|[,;:.|()\[\]\n/]")
 _LONGEST = 5
@@ -188,9 +189,9 @@ def known(typed: str, vocabulary: Vocabulary) -> Item | None:
     if typed in SILENT or re.fullmatch(r"1|\d+\.\d+", typed):
         return Item(typed, silent=True)
     for form in singulars(typed):
-        meanings = dict(vocabulary.phrases.get(form, ()))
-        noun = meanings.get("noun") or lexicon.same.get(form) or lexicon.kinds.get(form)
-        look = next(((role, meanings[role]) for role in ("colour", "material") if role in meanings), None)
+        meanings = vocabulary.phrases.get(form, ())
+        noun = dict(meanings).get("noun") or lexicon.same.get(form) or lexicon.kinds.get(form)
+        look = next(((role, name) for role, name in meanings if role != "noun"), None)
         if look is None and form in lexicon.looks:
             look = _look(lexicon.looks[form], vocabulary)
         noun = noun if noun in vocabulary.nouns else None

@@ -6,9 +6,9 @@ The file `words.json` beside a prior's vocabulary is made from WordNet by `examp
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from magic3d_cli.errors import EnvironmentFault
@@ -43,15 +43,17 @@ class Lexicon:
 
     def knows(self, word: str) -> bool:
         """Whether this is an English word, however inflected, so that it is no slip of spelling."""
-        return any(
-            form in group
-            for form in _stems(word)
-            for group in (self.things, self.nouns, self.others, self.verbs, self.kinds, self.same, self.near, self.looks)
-        )
+        return any(form in group for form in _stems(word) for group in self._groups)
+
+    @cached_property
+    def _groups(self) -> tuple[Container[str], ...]:
+        """All of them, those of objects first."""
+        objects = (self.things, self.kinds, self.same, self.near)
+        return (*objects, self.looks, self.nouns, self.verbs, self.others)
 
     def is_verb(self, word: str) -> bool:
         """Whether a word is mostly a verb, in any form: "riding", "sat"."""
-        if any(word in group for group in (self.things, self.kinds, self.same, self.near)):
+        if any(word in group for group in self._groups[:4]):
             return False
         participle = word.endswith("ing")  # "sitting" is a noun as well
         return (participle or word not in self.nouns) and any(form in self.verbs for form in _stems(word))
@@ -62,8 +64,9 @@ def _load(path: Path) -> Lexicon:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         same, kinds, near, looks = (_inverted(data[key]) for key in ("same", "kinds", "near", "looks"))
-        things = frozenset(data["things"].split(", "))
-        nouns, verbs, others = (frozenset(data[key].split()) for key in ("nouns", "verbs", "others"))
+        things, nouns, verbs, others = (
+            frozenset(_inverted(data[key])) for key in ("things", "nouns", "verbs", "others")
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EnvironmentFault(
             f"The prior's list of everyday words {path} cannot be read: {error}.",

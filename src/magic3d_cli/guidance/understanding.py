@@ -11,16 +11,17 @@ from typing import Any
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.grammar import Clause, Item, clauses, known
-from magic3d_cli.guidance.prompts import Caption, Vocabulary, article, check, quoted, split
+from magic3d_cli.guidance.prompts import Caption, Vocabulary, article, check, quoted
 
 PARTS = frozenset({"with", "wearing", "holding", "without", "like", "for", "of"})
 """Relations whose object is not drawn in place of what it belongs to: the hat of a penguin, the owner of a teapot."""
-DEPICTIONS = frozenset(
-    "statue sculpture statuette figurine figure bust model toy replica miniature drawing painting sketch illustration "
-    "picture photo photograph portrait print poster close-up closeup view scene version rendition shot baby cub pup "
-    "chick kid family half pair piece slice stack pile heap set bunch group herd flock pack bit lot couple part "
-    "plushie plush cartoon head face".split()
-)
+DEPICTIONS = frozenset({
+    "statue", "sculpture", "statuette", "figurine", "figure", "bust", "model", "toy", "replica", "miniature",
+    "drawing", "painting", "sketch", "illustration", "picture", "photo", "photograph", "portrait", "print",
+    "poster", "closeup", "view", "scene", "version", "rendition", "shot", "baby", "cub", "pup", "chick", "kid",
+    "family", "half", "pair", "piece", "slice", "stack", "pile", "heap", "set", "bunch", "group", "herd", "flock",
+    "pack", "bit", "lot", "couple", "part", "plushie", "plush", "cartoon", "head", "face",
+})  # fmt: skip
 """Before "of", or after an object: a statue of a horse, a horse statue and a slice of bread are drawn as the object."""
 _NOTHING_NEAR = (
     "Nothing near it is known: magic3d priors --words lists all that is. "
@@ -126,7 +127,7 @@ def _main(found: list[Clause]) -> tuple[int, Item | None]:
         if clause.relation == "shaped like" and (item := _head(clause)):
             return at, item
     for at, clause in enumerate(found):
-        if clause.relation in PARTS and at and found[at - 1].things:
+        if at and (clause.relation == "made of" or (clause.relation in PARTS and found[at - 1].things)):
             continue
         follows = found[at + 1] if at + 1 < len(found) else None
         if follows and follows.relation == "of" and clause.things and (inner := _head(follows)):
@@ -143,11 +144,11 @@ def _head(clause: Clause) -> Item | None:
     things = clause.things
     while things and things[-1].noun is None and (not things[-1].solid or things[-1].phrase in DEPICTIONS):
         things = things[:-1]  # "lion head", "car design": of the whole there is nothing else to draw
-    if not things or things[-1].noun is None or things[-1].possessive and things[-1] is not clause.things[-1]:
+    if not things or things[-1].noun is None or (things[-1].possessive and things[-1] is not clause.things[-1]):
         return None  # "computer mouse" is no computer
     drawable = [item for item in things if item.noun]
     objects = [item for item in drawable if item.phrase not in DEPICTIONS]
-    return (objects or drawable or [None])[-1]
+    return (objects or drawable)[-1]
 
 
 def _looks(found: list[Clause], at: int, head: Item) -> list[Item]:
@@ -205,11 +206,11 @@ def _mention(clause: Clause) -> Mention:
 def _refusal(vocabulary: Vocabulary, found: list[Clause]) -> UsageError:
     """What cannot be drawn, and a prompt that works if one is near in meaning."""
     named = [clause for clause in found if clause.things]
-    main = next((clause for clause in named if clause.things[-1].phrase not in DEPICTIONS), *named[:1] or [None])
-    if main is None:
-        words = " ".join(clause.text for clause in found)
-        what = f"The built-in prior cannot draw {quoted(words, 40)}." if words else "The prompt names no object."
+    if not named:
+        text = " ".join(clause.text for clause in found)
+        what = f"The built-in prior cannot draw {quoted(text, 40)}." if text else "The prompt names no object."
         return UsageError(what, _NOTHING_NEAR)
+    main = next((clause for clause in named if clause.things[-1].phrase not in DEPICTIONS), named[0])
     things = main.things
     name = " ".join(item.corrected or item.typed for item in things)
     what = f"The built-in prior cannot draw {quoted(name, 40)}."
