@@ -28,6 +28,7 @@ def generate(
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
     fresh: options.Fresh = False,
+    strict: options.Strict = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -50,7 +51,9 @@ def generate(
         chosen = settings.asked_for(chosen, perp_neg=perp_neg, small_encoder=small_encoder)
         chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
         where = choose_device(device, work.observer.note)
-        guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where, work.observer.note)
+        guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where, work.observer.note, strict)
+        for note in guide.understood.notes if guide.understood else ():
+            work.observer.note(note)
         chosen = guide.suited(chosen)
         if where == "cuda" and prior == "auto" and guide.name("fine") == "builtin":
             work.observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
@@ -60,4 +63,6 @@ def generate(
             )
             work.observer.note(f"Watch the shape appear: {run.preview}")
             result = pipeline.generate(job, fresh=fresh)
+    if guide.understood:
+        result["understood"] = guide.understood.to_json()
     answer(result, as_json)

@@ -20,6 +20,7 @@ from magic3d_cli.guidance.layout import vocabulary_of, weights_sha256
 from magic3d_cli.guidance.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.prompts import Caption, Vocabulary
 from magic3d_cli.guidance.sources import HUB, NAMES, OPEN_VOCABULARY, directory, find, of_stage, small_encoder
+from magic3d_cli.guidance.understanding import Understood, understand
 from magic3d_cli.settings import GuidanceSettings, Settings, guided_by
 from magic3d_cli.stage_report import Objective
 
@@ -51,13 +52,14 @@ class PriorGuide:
         seed: int,
         device: str,
         tell: Callable[[str], None] = lambda text: None,
+        strict: bool = False,
     ) -> None:
         """Find and check the priors of both stages, without loading them, and the prompt, before any work starts.
 
         `tell` is told before a download, and of options that these priors have no use for.
 
-        Raises EnvironmentFault when there is no such prior or it cannot be used, UsageError for words that it does not
-        know.
+        Raises EnvironmentFault when there is no such prior or it cannot be used, UsageError for a prompt in which
+        it can draw nothing, and if `strict` for any word that it does not know.
         """
         self._names = {"coarse": full_name(coarse, device), "fine": full_name(fine, device)}
         self.prompt, self.seed, self.device, self._tell = prompt, seed, device, tell
@@ -67,9 +69,10 @@ class PriorGuide:
         self._loaded: DiffusersPrior | None = None
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
         self._words = {stage: vocabulary_of(folder) for stage, folder in folders.items()}
+        self.understood: Understood | None = None  # by the last stage whose prior has a closed vocabulary
         for words in self._words.values():
             if words is not None:
-                Vocabulary.load(words).parse(prompt, seed)
+                self.understood = understand(Vocabulary.load(words), prompt, seed, strict=strict)
         self._about = {stage: describe(folder, self._names[stage]) for stage, folder in folders.items()}
         for about in {about.folder: about for about in self._about.values()}.values():
             check(about)
