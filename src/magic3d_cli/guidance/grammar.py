@@ -17,8 +17,8 @@ from magic3d_cli.guidance.prompts import FILLERS, Vocabulary, split
 
 MOST_WORDS = 200
 """Words of a prompt that are read; what follows them is left out."""
-MOST_CORRECTED = 12
-"""Words of a prompt in which slips of spelling are looked for: it takes about a millisecond each."""
+MOST_CORRECTED = 8
+"""Words of a prompt in which slips of spelling are looked for, which takes about a millisecond each."""
 
 SILENT = FILLERS - {"of", "in", "from", "with", "out", "made"} | {
     "i", "i'd", "i'm", "me", "my", "we", "us", "our", "you", "your", "he", "his", "she", "her", "it", "it's",
@@ -131,9 +131,9 @@ def clauses(prompt: str, vocabulary: Vocabulary) -> tuple[list[Clause], bool]:
         if item.relation and (named or things or item.relation in ("made of", "shaped like", "without")):
             # "red and white" is one clause: "and" divides objects, not their colours.
             if item.relation != "and" or things or not here.items:
-                # "sitting on": the verb belongs to the relation.
-                verb = f"{found.pop().typed} " if here.relation == "while" and not here.items else ""
-                found.append(Clause(item.relation, verb + item.typed))
+                # "sitting on" and "trending on" are one relation.
+                bare = here.relation in ("while", ",") and not any(i.thing or i.look for i in here.items)
+                found.append(Clause(item.relation, f"{found.pop().text if bare else ''} {item.typed}".strip()))
         elif item.typed == ",":
             if here.items or here.relation:
                 found.append(Clause(",", ""))
@@ -218,14 +218,10 @@ def _unknown(word: str, vocabulary: Vocabulary, search: bool) -> Item:
         solid = any(form in lexicon.things for form in singulars(word))
         thing = solid or any(form in lexicon.nouns for form in singulars(word))
         return Item(word, None, word, thing, solid, possessive=word.endswith("'s"), verb=lexicon.is_verb(word))
-    groups = (_vocabulary_words(vocabulary), lexicon.looks, lexicon.kinds, lexicon.near, lexicon.things)
+    groups = (vocabulary.single_words, lexicon.looks, lexicon.kinds, lexicon.near, lexicon.things)
     if search and (near := correct(word, groups)):
         return replace(known(near, vocabulary) or Item(word, None, near, True, True), typed=word, corrected=near)
     return Item(word)
-
-
-def _vocabulary_words(vocabulary: Vocabulary) -> frozenset[str]:
-    return frozenset(phrase for phrase in vocabulary.phrases if " " not in phrase)
 
 
 def _look(name: str, vocabulary: Vocabulary) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ The file `words.json` beside a prior's vocabulary is made from WordNet by `examp
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -46,7 +46,7 @@ class Lexicon:
         return any(form in group for form in _stems(word) for group in self._groups)
 
     @cached_property
-    def _groups(self) -> tuple[Container[str], ...]:
+    def _groups(self) -> tuple[Collection[str], ...]:
         """All of them, those of objects first."""
         objects = (self.things, self.kinds, self.same, self.near)
         return (*objects, self.looks, self.nouns, self.verbs, self.others)
@@ -104,7 +104,7 @@ def _stems(word: str) -> Iterator[str]:
                 yield stem[:-1] + "y"
 
 
-def correct(word: str, groups: Iterable[Iterable[str]]) -> str | None:
+def correct(word: str, groups: Sequence[Collection[str]]) -> str | None:
     """The known word that a slip of spelling was meant to be, or None.
 
     One slip (a letter missing, doubled, wrong, or two exchanged) is looked for in every group of words in turn, in
@@ -113,18 +113,18 @@ def correct(word: str, groups: Iterable[Iterable[str]]) -> str | None:
     """
     if not (3 < len(word) < 25 and word.isascii() and word.isalpha()):
         return None
-    groups = [group if isinstance(group, frozenset | set | dict) else frozenset(group) for group in groups]
     for typed in dict.fromkeys((word, word.removesuffix("s"))):
-        slips = sorted(_one_slip(typed), key=lambda near: (near[0] != typed[0], sorted(near) != sorted(typed), near))
+        slips = _one_slip(typed)
         for more, group in enumerate(groups):
-            for near in slips:
-                if near in group and len(near) > 3 + more and (near[0] == typed[0] or len(typed) > 5):
-                    return near
-    if len(word) > 5:
-        for near in sorted(groups[0]):
-            if near[0] == word[0] and abs(len(near) - len(word)) < 3 and len(near) > 5 and _distance(near, word) < 3:
-                return near
-    return None
+            near = [
+                word
+                for word in slips
+                if word in group and len(word) > 3 + more and (word[0] == typed[0] or len(typed) > 5)
+            ]
+            if near:  # two letters exchanged are the commonest slip
+                return min(near, key=lambda word: (word[0] != typed[0], sorted(word) != sorted(typed), word))
+    like = (near for near in groups[0] if near[0] == word[0] and len(near) > 5 and abs(len(near) - len(word)) < 3)
+    return min((near for near in like if _distance(near, word) < 3), default=None) if len(word) > 5 else None
 
 
 def _one_slip(word: str) -> set[str]:

@@ -134,6 +134,11 @@ class Vocabulary:
         return table
 
     @cached_property
+    def single_words(self) -> frozenset[str]:
+        """Phrases of one word."""
+        return frozenset(phrase for phrase in self.phrases if " " not in phrase)
+
+    @cached_property
     def _words(self) -> set[str]:
         return {word for phrase in self.phrases for word in phrase.split()}
 
