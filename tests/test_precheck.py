@@ -33,7 +33,7 @@ def answer(folder: Path, *arguments: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("generate", "a qwzx", "--device", "cpu"), "2", "does not know 'qwzx'"),
+        (("generate", "a qwzx", "--device", "cpu"), "2", "qwzx"),
         (("generate", "a car", "--prior", "nosuch"), "3", "no prior 'nosuch'"),
         (("generate", "a car", "--prior", "builtin", "--also-prior", "nosuch=2"), "3", "no prior 'nosuch'"),
         (("generate", "a car", "--also-prior", "builtin=much"), "2", "no number"),

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import check_name, local, of_stage
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
@@ -17,10 +18,13 @@ from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 
 
-def check_generate(prompt: str, seed: int, priors: Iterable[str], device: str, output: Path) -> None:
-    """Raises UsageError for words that a prior on this machine does not know and for a run in use, EnvironmentFault for
+def check_generate(
+    prompt: str, seed: int, priors: Iterable[str], device: str, output: Path, *, strict: bool = False
+) -> None:
+    """Raises UsageError for a prompt in which a prior on this machine can draw nothing and for a run in use,
+    EnvironmentFault for a prior that does not exist.
 
-    a prior that does not exist. Where a GPU may change which prior "auto" is, the words are left for later.
+    Where a GPU may change which prior "auto" is, the words are left for later.
     """
     RunDirectory.for_output(output).check_free()
     for name in dict.fromkeys(priors):
@@ -28,7 +32,7 @@ def check_generate(prompt: str, seed: int, priors: Iterable[str], device: str, o
         folder = None if name == "auto" and _may_have_gpu(device) else local(name)
         words = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
         if words is not None:
-            Vocabulary.load(words).parse(prompt, seed)
+            understand(Vocabulary.load(words), prompt, seed, strict=strict)
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:
