@@ -13,7 +13,7 @@ from functools import cache
 import pytest
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance import lexicon
+from magic3d_cli.guidance.builtin import lexicon
 from magic3d_cli.guidance.builtin.understanding import Mention, Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary, quoted
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN

@@ -11,6 +11,7 @@ from pathlib import Path
 from magic3d_cli.errors import UsageError
 
 PRESETS = ("draft", "standard", "paper")
+INITS = ("auto", "ball")
 DEVICES = ("auto", "cpu", "cuda")
 FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)

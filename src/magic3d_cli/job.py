@@ -50,6 +50,7 @@ class Request:
     coarse_prior: str | None = None
     fine_prior: str | None = None
     more_priors: tuple[WeightedPrior, ...] = ()  # beside those of both stages
+    init: str | None = None  # where the coarse stage begins, as `CoarseSettings.init`
     device: str = "auto"
     perp_neg: bool | None = None
     small_encoder: bool | None = None
@@ -192,6 +193,7 @@ def _resolve(
         texture_size=request.texture_size,
         height=request.height,
         fine_preset=fine_preset,
+        init=request.init,
     )
 
 

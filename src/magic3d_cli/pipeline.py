@@ -14,6 +14,7 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.material import of_prompt
 from magic3d_cli.asset.size import usual_size
 from magic3d_cli.asset.write import Asset, write
+from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.catalogue import licence_of
@@ -23,7 +24,7 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
 from magic3d_cli.run.timings import Timings, peak_memory
-from magic3d_cli.settings import AssetSettings, Settings
+from magic3d_cli.settings import BALL, AssetSettings, Settings
 
 
 def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, Any]]:
@@ -39,7 +40,7 @@ def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, 
     fine = resume(job, job.run.fine)
     if fine is None:
         coarse = resume(job, job.run.coarse)
-        coarse = coarse or CoarseStage(job.settings, job.settings.seed, job.device, job.processes)
+        coarse = coarse or _start(job)
         optimise(job, coarse, job.run.coarse, origins.coarse)
         fine = _hand_over(job, coarse)
     optimise(job, fine, job.run.fine, origins.fine)
@@ -71,6 +72,16 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
         built, files = _build(stage, output, about, asset, observer)
     return _report(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
+
+
+def _start(job: Job) -> CoarseStage:
+    """A fresh coarse stage: the paper's ball, or fitted to the shape that the settings name."""
+    stage = CoarseStage(job.settings, job.settings.seed, job.device, job.processes)
+    if job.settings.coarse.init != BALL:
+        job.observer.phase("initial shape")
+        with job.timings.timed("initial shape"):
+            fit(stage, job.shape or job.guide.volume())
+    return stage
 
 
 def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:

@@ -13,6 +13,9 @@ from typing import Any, Protocol, get_args, get_type_hints
 from magic3d_cli.errors import UsageError
 from magic3d_cli.scene.views import ViewSampling
 
+AUTO, BALL, VOLUME = "auto", "ball", "volume"
+"""Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
+
 
 @dataclass(frozen=True)
 class FieldSettings:
@@ -65,6 +68,7 @@ class CoarseSettings:
     """Hash-grid NeRF stage [paper, section 4.1]."""
 
     steps: int = 5000
+    init: str = BALL  # what the field is before the first step; AUTO, BALL, VOLUME or another shape's identity
     views: int = 32  # per step
     render_size: int = 64  # pixels
     samples_per_ray: int = 256  # upper bound through the box's diagonal
@@ -202,9 +206,17 @@ _BUILTIN_FINE = replace(
     scale=(1.0, 1.0),  # more makes colours too strong (a car's grey panes cyan), and thin parts no better [m]
     times=TimestepSchedule(start=(0.5, 0.78), end=(0.3, 0.6), anneal=0.8),
 )
+# A shape that is there already is not to be drawn anew: less noise, and only steps enough to sharpen it [m].
+_BUILTIN_SHAPED = replace(
+    _BUILTIN_COARSE, scale=(1.0, 1.0), times=TimestepSchedule(start=(0.4, 0.7), end=(0.3, 0.6), anneal=0.8)
+)
+_SHAPED = {"draft": (40, {"steps": 60, "grid_size": 88}), "standard": (120, {"steps": 200, "grid_size": 112})}
+"""Steps of the coarse stage, and changes of the fine one, by preset."""
+_SHAPED_COARSE: dict[str, Any] = {"samples_per_ray": 128, "occupancy_size": 64, "occupancy_start": 0.0}
 # A few hundred steps: the terms on normals and empty space may not hold the shape back, and fog has to go [m].
 _CPU_COARSE = CoarseSettings(
     steps=300,
+    init=AUTO,
     views=4,
     samples_per_ray=96,
     occupancy_size=48,
@@ -268,6 +280,15 @@ def preset(name: str) -> Settings:
     return PRESETS[name]
 
 
+def _begun_with(base: Settings, init: str) -> Settings:
+    """A preset's settings for another beginning than a ball: fewer steps, all of them at the final resolution."""
+    steps, fine = _SHAPED.get(base.preset, (base.coarse.steps, {}))
+    if init == BALL:
+        return replace(base, coarse=replace(base.coarse, init=init))
+    coarse = replace(base.coarse, init=init, steps=steps, warmup=0.0, **_SHAPED_COARSE)
+    return replace(base, coarse=coarse, fine=replace(base.fine, **fine))
+
+
 class StagePrior(Protocol):
     """What settings depend on of a prior."""
 
@@ -281,6 +302,10 @@ class StagePrior(Protocol):
     def open_vocabulary(self) -> bool:
         """Whether it takes any prompt."""
 
+    @property
+    def has_volume(self) -> bool:
+        """Whether it has a volume of what it is asked for, to begin with."""
+
 
 def resolve(
     base: Settings,
@@ -293,6 +318,7 @@ def resolve(
     texture_size: int | None = None,
     height: float | None = None,
     fine_preset: str | None = None,
+    init: str | None = None,
 ) -> Settings:
     """The settings of a run: a preset or a checkpoint's settings, with what a person chose; None leaves a choice.
 
@@ -303,6 +329,7 @@ def resolve(
     Args:
         priors: of "coarse" and "fine", the one that leads the stage first.
         fine_preset: a preset to take the fine stage and the asset from.
+        init: where the coarse stage begins, see `CoarseSettings.init`.
     """
     if fine_preset is not None:
         other = preset(fine_preset)
@@ -310,6 +337,12 @@ def resolve(
         base = replace(base, preset=fine_preset, fine=fine, asset=other.asset)
     sizes: dict[str, Any] = {"faces": faces, "texture_size": texture_size, "height": height}
     asset = replace(base.asset, **{key: value for key, value in sizes.items() if value is not None})
+
+    init = init or base.coarse.init
+    if init == AUTO:
+        init = VOLUME if priors["coarse"][0].has_volume else BALL
+    if init != base.coarse.init:
+        base = _begun_with(base, init)
 
     def guided(stage: Any, paper: GuidanceSettings, builtin: GuidanceSettings, chosen: Sequence[StagePrior]) -> Any:
         asked = stage.guidance
@@ -325,7 +358,12 @@ def resolve(
 
     return replace(
         base,
-        coarse=guided(base.coarse, CoarseSettings().guidance, _BUILTIN_COARSE, priors["coarse"]),
+        coarse=guided(
+            base.coarse,
+            CoarseSettings().guidance,
+            _BUILTIN_COARSE if base.coarse.init == BALL else _BUILTIN_SHAPED,
+            priors["coarse"],
+        ),
         fine=guided(base.fine, FineSettings().guidance, _BUILTIN_FINE, priors["fine"]),
         asset=asset,
         seed=base.seed if seed is None else seed,

@@ -24,6 +24,7 @@ class _Imagined:
     name: str
     weight: float = 1.0
     open_vocabulary: bool = True
+    has_volume: bool = False
 
 
 class SpeedGuide:

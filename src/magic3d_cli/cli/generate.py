@@ -21,6 +21,7 @@ def generate(
     coarse_prior: options.CoarsePrior = None,
     fine_prior: options.FinePrior = None,
     also_prior: options.AlsoPrior = None,
+    init: options.Init = "auto",
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     seed: options.Seed = 0,
@@ -40,6 +41,7 @@ def generate(
     prompt = checks.check_prompt(prompt)
     out = checks.check_output(output or checks.default_output(prompt))
     checks.check_choice("--preset", preset, checks.PRESETS)
+    checks.check_choice("--init", init, checks.INITS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
     checks.check_sizes(faces, texture_size, height)
@@ -55,6 +57,7 @@ def generate(
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
             more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in added),
+            init=init,
             device=device,
             perp_neg=perp_neg,
             small_encoder=small_encoder,

@@ -39,6 +39,14 @@ AlsoPrior = Annotated[
         help="A prior beside the others, in both stages; the losses are added up. May be given several times.",
     ),
 ]
+Init = Annotated[
+    str,
+    typer.Option(
+        "--init",
+        metavar="SHAPE",
+        help="Where the shape begins: auto (the prior's own volume where it has one), or ball, as the paper does.",
+    ),
+]
 PerpNeg = Annotated[
     bool | None,
     typer.Option(

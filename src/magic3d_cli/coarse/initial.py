@@ -7,72 +7,63 @@ another run, the field is taught it directly in seconds and distilled from lower
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.scene.shape import InitialShape
 
-STEPS, POINTS = 250, 16384
-"""Of the fit, and compared in each of them: seconds on two cores; the silhouettes' error no longer falls then [m]."""
-OPAQUE = 60.0
-"""Density inside shapes that have none of their own: nearly opaque over one voxel of 1/64."""
+STEPS, POINTS, NORMALS = 200, 16384, 1024
+"""Of the fit; compared in each step; and of these, whose normals are learnt [m]."""
+POOL = 1 << 19
+"""Points at which the shape is looked at, once."""
 _LR = (2e-2, 1e-3)  # from first to last step
-_NEAR = 0.7  # share of the points that lie near the surface
-_SPREAD = 0.03  # their standard deviation around it, world units
+_NEAR, _SPREAD = 0.75, 0.025  # share of the points that lie near the surface; their standard deviation, world units
+_WAY = 1 / 32  # world units: two voxels of the built-in prior's volume
 _CEILING = 40.0  # denser than this is as good as this
-
-
-class InitialShape(Protocol):
-    """A shape in the scene's box [-1, 1]^3, seen point by point."""
-
-    def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Per world unit of length, at world points."""
-
-    def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        """Display-referred, 0..1; asked only at and near the surface."""
-
-    def surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
-        """Points on the surface, drawn evenly enough."""
+_LOGIT = 1e-4  # of the logit's error beside the opacity's: it keeps empty space empty and the level sets parallel
 
 
 def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
-    """Teach a stage's field the density and colour of a shape; a fresh stage, before its first step.
+    """Teach a stage's field the density, colours and normals of a shape; a fresh stage, before its first step.
 
-    The density is compared as the opacity of a voxel's length, in which a mistake counts where it is seen: between
-    nothing and something, not between dense and denser. All randomness comes from the stage's generator.
+    The density is compared as the opacity of a short way through it, in which a mistake counts where it is seen: between
+    nothing and something, not between dense and denser. Predicted normals follow the field's own. All randomness comes
+    from the stage's generator.
     """
     field, generator, device = stage.field, stage.generator, stage.device
     adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)
-    pool = shape.surface(POINTS * 8, generator)
+    pool = _pool(shape, generator).to(device)
+    density, colour = shape.density(pool), shape.albedo(pool)
     for step in range(steps):
         for group in adam.param_groups:
             group["lr"] = _LR[0] * (_LR[1] / _LR[0]) ** (step / steps)
-        points = _draw(pool, generator).to(device)
-        with torch.no_grad():
-            density = shape.density(points).clamp(max=_CEILING)
-            colour = shape.albedo(points)
-            seen = 1 - torch.exp(-density / 32)  # colour matters where there is something
+        index = torch.randint(len(pool), (POINTS,), generator=generator).to(device)
+        points, target = pool[index], density[index]
         adam.zero_grad(set_to_none=True)
-        found, albedo = field.density_and_albedo(points, features := field.features(points))
-        opacity = 1 - torch.exp(-found / 32)
-        logit = field.density_logit(points, features)
-        wrong = (opacity - seen).square() + 1e-4 * (logit.clamp(-8, _CEILING) - _inverse_softplus(density)).square()
-        loss = wrong.mean() + (seen[:, None] * (albedo - colour).square()).sum(-1).mean()
+        features = field.features(points)
+        found, albedo = field.density_and_albedo(points, features)
+        opacity, seen = (-torch.expm1(-d * _WAY) for d in (found, target))
+        logit = field.density_logit(points, features).clamp(-8, _CEILING)
+        loss = (opacity - seen).square().mean()
+        loss = loss + _LOGIT * (logit - _inverse_softplus(target.clamp(max=_CEILING))).square().mean()
+        loss = loss + (seen[:, None] * (albedo - colour[index]).square()).sum(-1).mean()
+        few = slice(0, NORMALS)
+        actual = field.density_normal(points[few]).detach()
+        predicted = field.normals(features[few].detach())
+        loss = loss + (seen[few, None] * (predicted - actual).square()).sum(-1).mean()
         loss.backward()
         adam.step()
     field.zero_grad(set_to_none=True)
     stage.restart_occupancy()
 
 
-def _draw(pool: Float[Tensor, "P 3"], generator: torch.Generator) -> Float[Tensor, "N 3"]:
+def _pool(shape: InitialShape, generator: torch.Generator) -> Float[Tensor, "P 3"]:
     """Points near the surface, and some from everywhere."""
-    near = round(_NEAR * POINTS)
-    index = torch.randint(len(pool), (near,), generator=generator)
-    around = pool[index] + _SPREAD * torch.randn(near, 3, generator=generator)
-    anywhere = torch.rand(POINTS - near, 3, generator=generator) * 2 - 1
+    near = round(_NEAR * POOL)
+    around = shape.surface(near, generator) + _SPREAD * torch.randn(near, 3, generator=generator)
+    anywhere = torch.rand(POOL - near, 3, generator=generator) * 2 - 1
     return torch.cat([around, anywhere]).clamp(-1, 1)
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
+from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
@@ -30,6 +31,7 @@ from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings
 from magic3d_cli.training.terms import LossTerm
 
@@ -63,6 +65,10 @@ class ChosenPrior:
         return self.vocabulary is None
 
     @property
+    def has_volume(self) -> bool:
+        return self.spec.volume is not None
+
+    @property
     def sha256(self) -> str:
         """Hash of its weights."""
         return _hash(self.spec.folder)
@@ -82,6 +88,9 @@ class Guide(Protocol):
 
     def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
         """Load what is needed to guide a stage, and give its loss terms."""
+
+    def volume(self) -> InitialShape:
+        """The first coarse prior's own volume of the prompt."""
 
 
 def choose_priors(
@@ -180,6 +189,13 @@ class PriorGuide:
             terms.append(LossTerm(name, self._distillation(spec, own), prior.weight))
         return terms
 
+    def volume(self) -> InitialShape:
+        """The first coarse prior's own volume of the prompt, painted; of a prior that has one."""
+        spec = self.priors["coarse"][0].spec
+        self._keep_only([spec])
+        prior = self._load(spec)
+        return VolumeShape(prior.volume, self._condition(prior).states)
+
     def distillation(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
         """The loss of the stage's first prior alone."""
         spec = self._spec(self.priors[stage][0], settings)
@@ -196,12 +212,16 @@ class PriorGuide:
         return describe(prior.spec.folder, prior.name, self._encoder) if small else prior.spec
 
     def _distillation(self, spec: PriorSpec, settings: GuidanceSettings) -> ScoreDistillation:
-        prior = self._loaded.get(_key(spec))
-        if prior is None:
-            prior = self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+        prior = self._load(spec)
         if compiling.pays(settings, prior.device):
             prior.compile(self._tell)
         return ScoreDistillation(prior, self._condition(prior), settings)
+
+    def _load(self, spec: PriorSpec) -> DiffusersPrior:
+        """The prior, unless it is there already."""
+        if _key(spec) not in self._loaded:
+            self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+        return self._loaded[_key(spec)]
 
     def _keep_only(self, specs: Sequence[PriorSpec]) -> None:
         """Free the priors that the stage has no use for, before the others are loaded."""

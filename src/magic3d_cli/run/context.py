@@ -12,6 +12,7 @@ from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import Timings
+from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import ViewGroup
@@ -28,6 +29,7 @@ class Job:
     guide: Guide
     device: str = "cpu"
     processes: Processes = field(default_factory=Processes)
+    shape: InitialShape | None = None  # to begin with, where `settings.coarse.init` names one of its own
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)
