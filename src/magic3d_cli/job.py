@@ -76,7 +76,6 @@ def generate(
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
     guide = _guide(priors, chosen, request, prompt, device, observer)
     with opened(prompt, chosen, request.output, guide, device, observer, interrupts, more_views=more_views) as job:
-        observer.note(f"Watch the shape appear: {job.run.preview}")
         return pipeline.generate(job, fresh=request.fresh)
 
 
