@@ -2,13 +2,15 @@
 
     python examples/own_loss.py "a red car" front.png -o car.glb
 
-The picture is square, the object fills it as in a view at `turntable`'s size, and what is not the object is transparent.
+The picture is square, the object is as large in it as in a view of `turntable`, and what is not the object is
+transparent.
 """
 
 from __future__ import annotations
 
 import argparse
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,7 +26,7 @@ WEIGHT = 10.0  # the picture against the prior; both are sums over an image's pi
 def like_picture(path: str, size: int = 64) -> ViewGroup:
     """The front view in every step, with its squared error against a picture."""
     with Image.open(path) as image:
-        pixels = torch.tensor(list(image.convert("RGBA").resize((size, size)).getdata())).view(size, size, 4) / 255
+        pixels = torch.from_numpy(np.array(image.convert("RGBA").resize((size, size)))) / 255
 
     def loss(render: Render, step: Step) -> Tensor:
         backdrop = step.views.backdrop[:, None, None].to(render.rgb)

@@ -36,6 +36,7 @@ from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run import timings as ledger
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.training.terms import LossTerm
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
 MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
@@ -189,7 +190,8 @@ def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str
     tables = []
     for guiding in (prior, bench.TimedPrior(prior)):
         scene = CoarseStage(tiny_settings(), 0)
-        scene.run(ScoreDistillation(guiding, told, tiny_settings().coarse.guidance), until=2)
+        loss = ScoreDistillation(guiding, told, tiny_settings().coarse.guidance)
+        scene.run([scene.random_views(LossTerm("distillation", loss))], until=2)
         tables.append(scene.field.table.detach().clone())
     assert torch.equal(*tables) and guiding.seconds["encoder backward"] > 0
     assert len(notes) == (2 if backend else 0) and not any("uncompiled" in note for note in notes)

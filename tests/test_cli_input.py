@@ -149,15 +149,20 @@ def test_a_missing_gpu_is_an_environment_fault(capsys: pytest.CaptureFixture[str
     assert "--device cpu" in capsys.readouterr().err
 
 
-def test_unknown_words_name_the_nearest_and_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_strictly_unknown_words_are_refused_with_a_prompt_that_works(capsys: pytest.CaptureFixture[str]) -> None:
     """The vocabulary is read before the weights: this prior has none."""
     Path("prior").mkdir()
     Path("prior/model_index.json").write_text("{}")
     words = {"nouns": {"dragon": {"words": []}}, "colours": {"red": []}, "materials": {"metal": []}}
     Path("prior/vocabulary.json").write_text(json.dumps(words))
-    message = refused(capsys, "generate", "a metal dragoon", "--prior", "prior")
-    assert "'dragoon' (nearest: dragon)" in message and "--prior sd15" in message
+    message = refused(capsys, "generate", "a metal dragoon", "--prior", "prior", "--strict")
+    assert '"dragoon"' in message and 'magic3d generate "a metal dragon"' in message
+    assert "draw" in refused(capsys, "generate", "a zzyzx", "--prior", "prior")
     assert not list(Path().glob("*.run"))
+
+
+def test_a_prompt_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "UTF-8" in refused(capsys, "generate", "a red drag\udcf6n")
 
 
 def test_the_default_output_is_named_after_the_prompt() -> None:

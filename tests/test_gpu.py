@@ -22,7 +22,7 @@ from magic3d_cli.settings import GuidanceSettings, preset
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import Step
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 
 
 def ball(images: Tensor, views: Views, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

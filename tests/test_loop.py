@@ -78,7 +78,6 @@ def test_a_step_has_several_kinds_of_views_each_with_its_size_and_terms() -> Non
     assert seen == [
         (n, s, p) for p in (0.0, 0.1) for n, s in (("random", (2, 24, 24, 3)), ("reference", (3, 40, 40, 3)))
     ]
-    assert apart
 
 
 def test_fixed_views_add_to_the_gradient_of_the_random_ones() -> None:

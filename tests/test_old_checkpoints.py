@@ -59,10 +59,7 @@ def test_an_old_checkpoint_is_exported(run: Path, capsys: pytest.CaptureFixture[
 def test_an_old_run_goes_on_where_the_same_is_asked_for(run: Path) -> None:
     header = checkpoint.read_header(run / "fine.ckpt")
     settings = Saved.load(run / "fine.ckpt").settings
-    same = {
-        stage: header["prior"]["sha256"] if stage == "fine" else header["origin"]["coarse"]["prior"]
-        for stage in ("coarse", "fine")
-    }
+    same = {"coarse": header["origin"]["coarse"]["prior"], "fine": header["prior"]["sha256"]}
     assert make_way(RunDirectory(run), Origins.of_request("a red car", settings, same), fresh=False) is None
     other = replace(settings, seed=1)
     assert make_way(RunDirectory(run), Origins.of_request("a red car", other, same), fresh=False) is not None

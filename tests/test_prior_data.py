@@ -20,7 +20,7 @@ from render import normalise
 from shapes import make_shape
 from voxels import EXTENT, carve, surface
 
-from magic3d_cli.guidance.builtin.vocabulary import _RELATED, Vocabulary
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.scene.views import Views, ViewSampling, sample_views, turntable
 
@@ -56,7 +56,16 @@ def test_the_shipped_vocabulary_is_the_manifest() -> None:
     assert known.nouns == {noun.name: (noun.name, *noun.words) for noun in NOUNS}
     assert known.styles == {noun.name: tuple(noun.styles) for noun in NOUNS}
     assert known.colours.keys() == COLOURS.keys() and known.materials.keys() == MATERIALS.keys()
-    assert set(_RELATED.values()) <= known._phrases.keys()
+
+
+def test_everyday_words_lead_to_nouns_that_there_are() -> None:
+    known = Vocabulary.load(BUILTIN / "vocabulary.json")
+    lexicon = known.lexicon
+    assert {*lexicon.same.values(), *lexicon.kinds.values(), *lexicon.near.values()} <= known.nouns.keys()
+    assert set(lexicon.looks.values()) <= known.colours.keys() | known.materials.keys()
+    assert not (lexicon.kinds.keys() | lexicon.near.keys() | lexicon.things) & known.phrases.keys() - {"rock", "stone"}
+    assert not lexicon.kinds.keys() & (lexicon.near.keys() | lexicon.things | lexicon.nouns | lexicon.others)
+    assert len(lexicon.kinds) > 5000
 
 
 def _drawn(shape: str, views: Views, size: int = 64) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A prompt is understood completely or refused with the nearest known words."""
+"""In the vocabulary's own words a prompt is understood completely or refused; what priors are told for each view."""
 
 from __future__ import annotations
 
@@ -53,15 +53,11 @@ def test_the_seed_picks_the_style(vocabulary):
     assert styles == ["<dragon-0>", "<dragon-1>"] * 2
 
 
-@pytest.mark.parametrize(
-    ("prompt", "suggestion"),
-    [("a metl dragon", "metal"), ("red dragn", "dragon"), ("wyvern", "dragon"), ("a blue tree", "palm tree")],
-)
-def test_unknown_words_are_refused_with_the_nearest_known_ones(vocabulary, prompt, suggestion):
+def test_unknown_words_are_refused_shortly(vocabulary):
     with pytest.raises(UsageError) as caught:
-        vocabulary.parse(prompt)
-    assert suggestion in caught.value.what
-    assert "--prior" in caught.value.next_step and caught.value.exit_code == 2
+        vocabulary.parse("a metl dragon " + " ".join(f"word{i}" for i in range(2000)))
+    assert '"metl"' in caught.value.what and "--prior" in caught.value.next_step and caught.value.exit_code == 2
+    assert len(caught.value.what + caught.value.next_step) < 300
 
 
 @pytest.mark.parametrize(
@@ -75,9 +71,9 @@ def test_unknown_words_are_refused_with_the_nearest_known_ones(vocabulary, promp
         ("a red blue car", "more than one colour"),
         ("gold metal car", "more than one material"),
         ("a huge car", "huge"),
-        ("a café car", "'café'"),
-        ("a red car 龙", "'龙'"),
-        ("дракон", "'дракон'"),
+        ("a café car", '"café"'),
+        ("a red car 龙", '"龙"'),
+        ("дракон", '"дракон"'),
     ],
 )
 def test_what_cannot_be_meant_is_refused(vocabulary, prompt, complaint):

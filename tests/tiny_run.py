@@ -86,7 +86,8 @@ class BallGuide:
 
 def play_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever asks `job.py` for a draft gets tiny settings and a ball in place of a prior."""
-    monkeypatch.setattr(job, "choose_priors", lambda names, *rest: {stage: [_Ball()] for stage in names})
+    monkeypatch.setattr(job, "choose_priors", lambda names, *rest, **more: {stage: [_Ball()] for stage in names})
+    monkeypatch.setattr(job, "understood", lambda *arguments: None)
     monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
     monkeypatch.setitem(PRESETS, "draft", tiny_settings())
 

@@ -19,7 +19,9 @@ HEIGHT = (0.001, 10_000.0)  # metres
 
 
 def check_prompt(prompt: str) -> str:
-    """The prompt without surrounding space."""
+    """The prompt without surrounding space. Undecodable bytes, which Python passes on as surrogates, are refused."""
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise UsageError("The prompt holds bytes that are not UTF-8 text.", "Type it again, or check the locale.")
     if not prompt.strip():
         raise UsageError("The prompt is empty.", 'Say what to make: magic3d generate "a metal dragon"')
     return prompt.strip()

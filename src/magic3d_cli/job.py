@@ -27,6 +27,7 @@ from magic3d_cli.guidance.guide import (
     WeightedPrior,
     choose_priors,
     fetch_small_encoder,
+    understood,
 )
 from magic3d_cli.kernels.dispatch import NVRTC, usable
 from magic3d_cli.run.callbacks import Intervals
@@ -56,6 +57,7 @@ class Request:
     texture_size: int | None = None
     height: float | None = None  # metres
     fresh: bool = False  # start over; an earlier run is moved aside
+    strict: bool = False  # refuse words that a prior of closed vocabulary does not know
 
 
 def generate(
@@ -73,10 +75,14 @@ def generate(
     priors = _choose(names, request, prompt, seed, device, observer)
     if device == "cuda" and names["fine"] == "auto" and priors["fine"][0].name == "builtin":
         observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
+    drawn = understood(priors, prompt, seed)
+    for note in drawn.notes if drawn else ():
+        observer.note(note)
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
     guide = _guide(priors, chosen, request, prompt, device, observer)
     with opened(prompt, chosen, request.output, guide, device, observer, interrupts, more_views=more_views) as job:
-        return pipeline.generate(job, fresh=request.fresh)
+        asset, report = pipeline.generate(job, fresh=request.fresh)
+    return asset, report | ({"understood": drawn.to_json()} if drawn else {})
 
 
 def refine(
@@ -170,7 +176,7 @@ def _choose(
     names: dict[str, str], request: Request, prompt: str, seed: int, device: str, observer: Observer
 ) -> dict[str, list[ChosenPrior]]:
     wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
-    return choose_priors(wanted, prompt, seed, device, observer.note)
+    return choose_priors(wanted, prompt, seed, device, observer.note, strict=request.strict)
 
 
 def _resolve(

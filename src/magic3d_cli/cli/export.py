@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magic3d_cli import checks
+from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.refine import default_output
@@ -46,6 +46,7 @@ def export(
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
+    precheck.check_checkpoint(source)
     with session(quiet) as work:
         from magic3d_cli import job
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from magic3d_cli import checks
+from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
@@ -29,6 +29,7 @@ def generate(
     texture_size: options.TextureSize = None,
     height: options.Height = None,
     fresh: options.Fresh = False,
+    strict: options.Strict = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -43,6 +44,8 @@ def generate(
     checks.check_seed(seed)
     checks.check_sizes(faces, texture_size, height)
     added = checks.check_added(also_prior or [])
+    names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
+    precheck.check_generate(prompt, seed, names, device, out, strict=strict)
     with session(quiet) as work:
         from magic3d_cli import job
 
@@ -59,6 +62,7 @@ def generate(
             texture_size=texture_size,
             height=height,
             fresh=fresh,
+            strict=strict,
         )
         _, result = job.generate(prompt, seed, request, work.observer, work.interrupts)
     answer(result, as_json)

@@ -68,5 +68,8 @@ Height = Annotated[
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; an earlier run is moved aside, not deleted.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a prompt with any word that the built-in prior does not know.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON report instead of the path.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors are still shown.")]

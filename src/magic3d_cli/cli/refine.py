@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magic3d_cli import checks
+from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
@@ -39,6 +39,7 @@ def refine(
         checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
+    precheck.check_checkpoint(checkpoint)
     with session(quiet) as work:
         from magic3d_cli import job
 

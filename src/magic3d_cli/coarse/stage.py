@@ -121,6 +121,11 @@ class CoarseStage(Stage):
         # Samples are counted as marched, seen or not: rendering pays for all.
         return {"occupied": self.occupancy.fraction(), "samples": sum(render["samples"] for render in renders)}
 
+    def restart_occupancy(self) -> None:
+        """Forget what the grid remembers, for a field that is another one now."""
+        self.occupancy.density.zero_()
+        self._update_occupancy()
+
     def _update_occupancy(self) -> None:
         self.occupancy.update(self.field.density, self.generator)
         self.processes.broadcast(self.occupancy.buffers())  # GPUs of different makes draw different points

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.diffusion import Prior
 from magic3d_cli.scene.views import Views
@@ -55,10 +56,10 @@ class Conditioning:
 def read_prompt(prior: Prior, prompt: str, seed: int = 0) -> Caption | str:
     """What the prior will be asked for: a caption in its own words, or the prompt itself if it takes any.
 
-    Raises UsageError for an empty prompt or words that the prior does not know.
+    Raises UsageError for an empty prompt, or one in which the prior can draw nothing.
     """
     if prior.vocabulary is not None:
-        return prior.vocabulary.parse(prompt, seed)
+        return understand(prior.vocabulary, prompt, seed).caption
     if not prompt.strip():
         raise UsageError("The prompt is empty.", 'Say what to make: magic3d generate "a metal dragon".')
     return prompt.strip()

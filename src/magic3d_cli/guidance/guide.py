@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
+from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
 from magic3d_cli.guidance.diffusers import compile as compiling
@@ -84,23 +85,36 @@ class Guide(Protocol):
 
 
 def choose_priors(
-    names: Mapping[str, Sequence[WeightedPrior]], prompt: str, seed: int, device: str, tell: Tell
+    names: Mapping[str, Sequence[WeightedPrior]],
+    prompt: str,
+    seed: int,
+    device: str,
+    tell: Tell,
+    *,
+    strict: bool = False,
 ) -> dict[str, list[ChosenPrior]]:
     """Find and check the priors of each stage, and whether they understand the prompt, before any work starts.
 
     `tell` is told before a download. Raises EnvironmentFault when there is no such prior or it cannot be used,
-    UsageError for words that it does not know.
+    UsageError for a prompt in which it can draw nothing,
+    and if `strict` for any word that it does not know.
     """
     full = {stage: [WeightedPrior(full_name(p.name, device), p.weight) for p in some] for stage, some in names.items()}
     found = {prior.name: find(prior.name, tell) for some in full.values() for prior in some}
     folders = {(stage, p.name): of_stage(found[p.name], stage) for stage, some in full.items() for p in some}
     for words in dict.fromkeys(vocabulary_of(folder) for folder in folders.values()):
         if words is not None:
-            Vocabulary.load(words).parse(prompt, seed)
+            understand(Vocabulary.load(words), prompt, seed, strict=strict)
     specs = {(stage, name): describe(folder, name) for (stage, name), folder in folders.items()}
     for spec in {spec.folder: spec for spec in specs.values()}.values():
         check(spec)
     return {stage: [ChosenPrior(p.name, specs[stage, p.name], p.weight) for p in some] for stage, some in full.items()}
+
+
+def understood(priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int) -> Understood | None:
+    """How a prompt is drawn by the priors of closed vocabulary; None where all take any prompt."""
+    words = next((prior.vocabulary for some in priors.values() for prior in some if prior.vocabulary), None)
+    return understand(Vocabulary.load(words), prompt, seed) if words else None
 
 
 def fetch_small_encoder(priors: Mapping[str, Sequence[ChosenPrior]], tell: Tell) -> Path | None:

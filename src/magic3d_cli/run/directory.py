@@ -49,6 +49,16 @@ class RunDirectory:
         """The checkpoint of the last stage that has one."""
         return next((self.path / name for name in CHECKPOINTS if (self.path / name).is_file()), None)
 
+    def check_free(self) -> None:
+        """Raises UsageError when another process uses the run; makes nothing."""
+        if not self._lock.path.is_file():
+            return
+        try:
+            self._lock.acquire()
+            self._lock.release()
+        except OSError:
+            pass  # entering it says what is wrong
+
     def __enter__(self) -> RunDirectory:
         """Make the folder, lock it, and remove what a killed process left half written.
 

@@ -79,25 +79,37 @@ def find(name: str, tell: Callable[[str], None] = lambda text: None) -> Path:
 
     Raises EnvironmentFault when there is nothing under that name or it cannot be fetched.
     """
-    if name in ("auto", "builtin"):
-        return BUILTIN
+    check_name(name)
+    if (folder := local(name)) is not None:
+        return folder
     if name in HUB:
         return _download(HUB[name], tell)
-    if (folder := directory(name)) is not None:
-        return folder
+    repository, _, revision = name.partition("@")
+    return _download(HubPrior(repository, revision or None), tell)
+
+
+def local(name: str) -> Path | None:
+    """The directory that a name means without a download; None for a model on the hub."""
+    if name in ("auto", "builtin"):
+        return BUILTIN
+    return None if name in HUB else directory(name)
+
+
+def check_name(name: str) -> None:
+    """Raises EnvironmentFault for a name that means nothing; asks neither the network nor PyTorch."""
+    if name in NAMES or directory(name) is not None:
+        return
     if Path(name).is_file():
         raise EnvironmentFault(
             f"{name} is a file; a prior is a directory in diffusers layout, with model_index.json in it.",
             "Give that directory. A single .ckpt or .safetensors file has to be converted first: "
             "https://huggingface.co/docs/diffusers/using-diffusers/other-formats",
         )
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
-        repository, _, revision = name.partition("@")
-        return _download(HubPrior(repository, revision or None), tell)
-    raise EnvironmentFault(
-        f"There is no prior {name!r}.",
-        f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
-    )
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
+        raise EnvironmentFault(
+            f"There is no prior {name!r}.",
+            f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
+        )
 
 
 def of_stage(root: Path, stage: str) -> Path:
@@ -137,7 +149,7 @@ def _download(source: HubPrior, tell: Callable[[str], None]) -> Path:
     """What this program needs of a hub repository in diffusers layout."""
     # Plain weights only: repositories keep fp16 and pickled copies of the same ones beside them.
     weights = ["model.safetensors", "model-0*.safetensors", "*.index.json", "config.json"]
-    patterns = ["model_index.json", "vocabulary.json", "scheduler/*.json", "tokenizer/*"]
+    patterns = ["model_index.json", "vocabulary.json", "words.json", "scheduler/*.json", "tokenizer/*"]
     weights += [f"diffusion_pytorch_{name}" for name in weights[:2]]
     patterns += [f"{part}/{name}" for part in WEIGHTED for name in weights]
     return snapshot(source, patterns, state_of(source), "use --prior builtin", tell)
