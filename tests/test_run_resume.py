@@ -215,11 +215,13 @@ def test_a_preview_is_large_enough_to_see_and_as_sharp_as_its_share_of_the_time_
             clock[0] += seconds * size**2 / 1e6
             return SimpleNamespace(rgb=torch.zeros(4, size, size, 3))
 
+    recorder = Recorder()
     with RunDirectory(tmp_path / "x.run") as run:
-        callbacks = Callbacks(run, Stage(), lambda: None, Timings(), Recorder(), Interrupts(), Intervals(), Processes())
+        callbacks = Callbacks(run, Stage(), lambda: None, Timings(), recorder, Interrupts(), Intervals(), Processes())
         callbacks.draw()
         callbacks.draw()
         callbacks.draw(last=True)
+        assert recorder.notes == [f"Watch the shape appear: {run.preview}"]  # once, when it is there
     assert sizes == [128, size, min(2 * size, 256)]
     with Image.open(run.preview) as picture:
         assert picture.size == (512, 512)

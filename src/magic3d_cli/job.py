@@ -82,7 +82,6 @@ def generate(
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
     guide = _guide(priors, chosen, request, prompt, device, observer)
     with opened(prompt, chosen, request.output, guide, device, observer, interrupts, more_views=more_views) as job:
-        observer.note(f"Watch the shape appear: {job.run.preview}")
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
 
