@@ -100,6 +100,7 @@ class FineSettings:
     views: int = 32
     render_size: int = 512
     grid_size: int = 128  # tetrahedral grid cells per side of the tight box
+    surface_resolution: int = 96  # voxels along each side of the scene at which the coarse density is sampled
     lr: float = 1e-2  # colour field [ts]
     geometry_lr: float = 1e-3  # signed distance and deformation, in units of one cell
     normal_consistency: float = 1.0  # angle between adjacent faces [paper]
@@ -210,9 +211,22 @@ _BUILTIN_FINE = replace(
 _BUILTIN_SHAPED = replace(
     _BUILTIN_COARSE, scale=(1.0, 1.0), times=TimestepSchedule(start=(0.4, 0.7), end=(0.3, 0.6), anneal=0.8)
 )
-_SHAPED = {"draft": (40, {"steps": 60, "grid_size": 88}), "standard": (120, {"steps": 200, "grid_size": 112})}
-"""Steps of the coarse stage, and changes of the fine one, by preset."""
-_SHAPED_COARSE: dict[str, Any] = {"samples_per_ray": 128, "occupancy_size": 64, "occupancy_start": 0.0}
+# The built-in prior's volume has 128 voxels along its side: a finer level of the hash grid would only add noise to what
+# is fitted, and in a smaller table points would share entries [m].
+_SHAPED_COARSE: dict[str, Any] = {
+    "samples_per_ray": 128,
+    "occupancy_size": 64,
+    "occupancy_start": 0.0,
+    "warmup": 0.0,
+    "field": replace(_CPU_FIELD, levels=7, finest_resolution=128, log2_size=17),
+}
+# The mesh has its details from the beginning: grids fine enough to carry them, and rates that do not wash them out [m].
+_SHAPED_FINE: dict[str, Any] = {"surface_resolution": 128, "geometry_lr": 2e-2, "normal_consistency": 0.08}
+_SHAPED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "draft": ({"steps": 20}, {"steps": 50, "grid_size": 96}, {"faces": 12_000}),
+    "standard": ({"steps": 60}, {"steps": 180, "grid_size": 112}, {"faces": 24_000}),
+}
+"""Changes of the coarse stage, the fine stage and the asset, by preset, where the shape is there from the beginning."""
 # A few hundred steps: the terms on normals and empty space may not hold the shape back, and fog has to go [m].
 _CPU_COARSE = CoarseSettings(
     steps=300,
@@ -281,12 +295,16 @@ def preset(name: str) -> Settings:
 
 
 def _begun_with(base: Settings, init: str) -> Settings:
-    """A preset's settings for another beginning than a ball: fewer steps, all of them at the final resolution."""
-    steps, fine = _SHAPED.get(base.preset, (base.coarse.steps, {}))
-    if init == BALL:
+    """A preset's settings with this beginning: for another one than a ball, with fewer steps on finer grids."""
+    if init == BALL or base.preset not in _SHAPED:
         return replace(base, coarse=replace(base.coarse, init=init))
-    coarse = replace(base.coarse, init=init, steps=steps, warmup=0.0, **_SHAPED_COARSE)
-    return replace(base, coarse=coarse, fine=replace(base.fine, **fine))
+    coarse, fine, asset = _SHAPED[base.preset]
+    return replace(
+        base,
+        coarse=replace(base.coarse, init=init, **(_SHAPED_COARSE | coarse)),
+        fine=replace(base.fine, **(_SHAPED_FINE | fine)),
+        asset=replace(base.asset, **asset),
+    )
 
 
 class StagePrior(Protocol):

@@ -21,16 +21,18 @@ POOL = 1 << 19
 _LR = (2e-2, 1e-3)  # from first to last step
 _NEAR, _SPREAD = 0.75, 0.025  # share of the points that lie near the surface; their standard deviation, world units
 _WAY = 1 / 32  # world units: two voxels of the built-in prior's volume
-_CEILING = 40.0  # denser than this is as good as this
-_LOGIT = 1e-4  # of the logit's error beside the opacity's: it keeps empty space empty and the level sets parallel
+_CEILING = 16.0  # denser than this is as good as this
+_LOGIT = (
+    1e-2  # weight of the logit's error beside the opacity's: it keeps empty space empty and the level sets parallel
+)
 
 
 def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
     """Teach a stage's field the density, colours and normals of a shape; a fresh stage, before its first step.
 
-    The density is compared as the opacity of a short way through it, in which a mistake counts where it is seen: between
-    nothing and something, not between dense and denser. Predicted normals follow the field's own. All randomness comes
-    from the stage's generator.
+    The density is compared as the opacity of a short way through it, in which a mistake counts where it is seen:
+    between nothing and something, not between dense and denser. Predicted normals follow the field's own. All
+    randomness comes from the stage's generator.
     """
     field, generator, device = stage.field, stage.generator, stage.device
     adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)

@@ -87,7 +87,9 @@ class FineStage(Stage):
             seen = occupied[cell[:, 0], cell[:, 1], cell[:, 2]]
             return torch.where(seen, coarse.field.density_logit(points), -math.inf)
 
-        surface = field_to_surface(visible_logit, views, image.opacity, image.depth, device=coarse.device)
+        surface = field_to_surface(
+            visible_logit, views, image.opacity, image.depth, settings.fine.surface_resolution, coarse.device
+        )
         low, high = surface.points.amin(0), surface.points.amax(0)
         lattice = Lattice.around(low, high, settings.fine.grid_size)
         geometry = Geometry(lattice, surface.distance(lattice.vertices())).to(coarse.device)

@@ -22,9 +22,6 @@ from torch import Tensor
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.scene.views import Views
 
-RESOLUTION = 96
-"""Voxels along each side of [-1, 1]^3 at which the density is sampled."""
-
 KEEP = 0.05
 """A separate piece stays if it has at least this share of the largest piece's volume."""
 
@@ -75,7 +72,7 @@ def field_to_surface(
     views: Views,
     opacity: Float[Tensor, "B H W"],
     depth: Float[Tensor, "B H W"],
-    resolution: int = RESOLUTION,
+    resolution: int,
     device: torch.device | str = "cpu",
 ) -> Surface:
     """The solid that the volume renders as.

@@ -194,6 +194,7 @@ class PriorGuide:
         spec = self.priors["coarse"][0].spec
         self._keep_only([spec])
         prior = self._load(spec)
+        assert prior.volume is not None  # as `has_volume` says
         return VolumeShape(prior.volume, self._condition(prior).states)
 
     def distillation(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from magic3d_cli.settings import Settings
+from magic3d_cli.settings import AUTO, BALL, Settings
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,9 @@ BUILTIN = {
     "paper": Costs(coarse=1.0, fine=4.9, mesh=2.6, asset=6.1),  # no smaller resolution
 }
 """Of the built-in prior: `magic3d bench` (examples/bench.md) and logs of whole runs on two cores."""
+
+SHAPED = Costs(coarse=1.0, fine=3.2, mesh=25.0, asset=36.0)
+"""The same where a shape is there from the beginning, in the presets draft and standard."""
 
 SAMPLE = {"deepfloyd-if-m": 0.46, "deepfloyd-if-l": 1.22, "deepfloyd-if-xl": 5.76, "minisd": 1.0}
 """TFLOP of distilling one view with an open-vocabulary prior: two evaluations of the network, and where it is latent
@@ -74,7 +75,7 @@ def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
     """The parts of a whole job in order; `priors` names each stage's."""
     coarse, fine = settings.coarse, settings.fine
     if all(name == "builtin" for name in priors.values()):
-        costs = BUILTIN.get(settings.preset, BUILTIN["draft"])
+        costs = BUILTIN.get(settings.preset, BUILTIN["draft"]) if coarse.init in (AUTO, BALL) else SHAPED
     else:
         first, second = (
             SAMPLE.get(priors[stage], LATENT) * own.views for stage, own in (("coarse", coarse), ("fine", fine))
