@@ -98,3 +98,9 @@ def test_a_loss_of_ones_own_pulls_the_asset_and_makes_another_run(tmp_path: Path
         return float((image.rgb[..., 2] - image.rgb[..., 0]).mean())
 
     assert blue([like_picture("front.png", 24)]) > blue([]) + 0.03
+
+
+def test_the_readmes_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section = README.read_text(encoding="utf-8").split("## In Python")[1]
+    exec(section.split("```python\n")[1].split("```")[0], {})  # the program that a reader would copy
+    assert (tmp_path / "red-car.obj").is_file() and "coarse 1" in capsys.readouterr().out

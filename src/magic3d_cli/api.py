@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.checks import check_output, check_prompt, check_seed, check_sizes
+from magic3d_cli.precheck import choose_output
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.training.report import StepReport
@@ -75,6 +76,7 @@ def generate(
     texture_size: int | None = None,
     height: float | None = None,
     fresh: bool = False,
+    force: bool = False,
     on_progress: Callable[[StepReport], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -105,7 +107,7 @@ def generate(
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
         interrupts = stack.enter_context(Interrupts(cancelled).installed())
         request = job.Request(
-            check_output(Path(output)),
+            choose_output(Path(output), prompt, seed, preset, force),
             preset=preset,
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,

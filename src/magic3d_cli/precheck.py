@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from magic3d_cli.checks import check_output, default_output
+from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import check_name, local, of_stage
@@ -33,6 +35,38 @@ def check_generate(
         words = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
         if words is not None:
             understand(Vocabulary.load(words), prompt, seed, strict=strict)
+
+
+def choose_output(given: Path | None, prompt: str, seed: int, preset: str, force: bool) -> Path:
+    """Where a request's asset goes, so that nothing is overwritten in silence.
+
+    A file of the same request is written again. Without a name of its own, a request that finds its default name taken
+    takes the next one, car-1.glb, with a run of its own. Raises UsageError where a given name is taken, unless `force`.
+    """
+    output = check_output(given or default_output(prompt))
+    run = RunDirectory.for_output(output)
+    if force or run.is_of(prompt, seed, preset):
+        return output
+    if given is not None:
+        refuse_to_overwrite(output)
+        return output
+    number = 0
+    candidate = output
+    while candidate.exists() or RunDirectory.for_output(candidate).path.exists():
+        if RunDirectory.for_output(candidate).is_of(prompt, seed, preset):
+            break
+        number += 1
+        candidate = output.with_name(f"{output.stem}-{number}{output.suffix}")
+    return candidate
+
+
+def refuse_to_overwrite(output: Path) -> None:
+    """Raises UsageError where there is such a file."""
+    if output.exists():
+        raise UsageError(
+            f"{output} exists already, and was not made by this request.",
+            "Give another name with -o, or --force to overwrite it.",
+        )
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def export(
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
     height: options.Height = None,
+    force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,6 +48,8 @@ def export(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
     precheck.check_checkpoint(source)
+    if not force and RunDirectory.for_output(out).path.absolute() != source.absolute().parent:
+        precheck.refuse_to_overwrite(out)
     with session(quiet) as work:
         from magic3d_cli import job
 

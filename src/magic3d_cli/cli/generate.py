@@ -30,6 +30,7 @@ def generate(
     texture_size: options.TextureSize = None,
     height: options.Height = None,
     fresh: options.Fresh = False,
+    force: options.Force = False,
     strict: options.Strict = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -39,7 +40,6 @@ def generate(
     The same command again goes on where an interrupted run stopped.
     """
     prompt = checks.check_prompt(prompt)
-    out = checks.check_output(output or checks.default_output(prompt))
     checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--init", init, checks.INITS)
     checks.check_choice("--device", device, checks.DEVICES)
@@ -47,6 +47,7 @@ def generate(
     checks.check_sizes(faces, texture_size, height)
     added = checks.check_added(also_prior or [])
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
+    out = precheck.choose_output(output, prompt, seed, preset, force)
     precheck.check_generate(prompt, seed, names, device, out, strict=strict)
     with session(quiet) as work:
         from magic3d_cli import job

@@ -75,6 +75,7 @@ Height = Annotated[
         metavar="METRES", help="How tall the object stands; default: a usual size (a mug 0.1, a car 4.5 long)."
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that another request made.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; an earlier run is moved aside, not deleted.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a prompt with any word that the built-in prior does not know.")

@@ -11,6 +11,7 @@ from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
+from magic3d_cli.run.directory import RunDirectory
 
 
 @reported
@@ -30,6 +31,7 @@ def refine(
     texture_size: options.TextureSize = None,
     height: options.Height = None,
     fresh: options.Fresh = False,
+    force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -40,6 +42,8 @@ def refine(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
     precheck.check_checkpoint(checkpoint)
+    if not force and RunDirectory.for_output(out).path.absolute() != checkpoint.absolute().parent:
+        precheck.refuse_to_overwrite(out)
     with session(quiet) as work:
         from magic3d_cli import job
 

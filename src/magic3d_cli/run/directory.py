@@ -49,6 +49,14 @@ class RunDirectory:
         """The checkpoint of the last stage that has one."""
         return next((self.path / name for name in CHECKPOINTS if (self.path / name).is_file()), None)
 
+    def is_of(self, prompt: str, seed: int, preset: str) -> bool:
+        """Whether the run was last used for this request, as its settings.json says."""
+        try:
+            asked = json.loads(self.settings.read_text(encoding="utf-8"))
+            return (asked["prompt"], asked["seed"], asked["preset"]) == (prompt, seed, preset)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def check_free(self) -> None:
         """Raises UsageError when another process uses the run; makes nothing."""
         if not self._lock.path.is_file():

@@ -1,0 +1,69 @@
+"""Nothing is overwritten in silence, and a request finds its own file and run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from magic3d_cli.errors import UsageError
+from magic3d_cli.precheck import choose_output, refuse_to_overwrite
+from magic3d_cli.run.directory import RunDirectory
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def made(name: str, prompt: str, seed: int, preset: str = "draft", *, finished: bool = True) -> None:
+    """What a run of this request leaves."""
+    with RunDirectory.for_output(Path(name)) as run:
+        run.write_json(run.settings, {"prompt": prompt, "seed": seed, "preset": preset})
+    if finished:
+        Path(name).write_bytes(b"glTF")
+
+
+def chosen(prompt: str, seed: int, preset: str = "draft", given: str | None = None, force: bool = False) -> str:
+    return str(choose_output(Path(given) if given else None, prompt, seed, preset, force))
+
+
+def test_another_seed_gets_a_name_and_a_run_of_its_own() -> None:
+    assert chosen("a red car", 0) == "red-car.glb"
+    made("red-car.glb", "a red car", 0)
+    assert chosen("a red car", 0) == "red-car.glb"  # the same command again: the same file
+    assert chosen("a red car", 1) == "red-car-1.glb"
+    made("red-car-1.glb", "a red car", 1, finished=False)
+    assert chosen("a red car", 1) == "red-car-1.glb"  # interrupted: it goes on there
+    assert chosen("a red car", 0) == "red-car.glb"  # and going back finds the first one
+    assert chosen("a red car", 0, "standard") == "red-car-2.glb"
+
+
+def test_a_file_of_somebody_else_is_left_alone() -> None:
+    Path("red-car.glb").write_bytes(b"mine")
+    assert chosen("a red car", 0) == "red-car-1.glb"
+    with pytest.raises(UsageError, match="exists already") as refused:
+        chosen("a red car", 0, given="red-car.glb")
+    assert "--force" in refused.value.next_step
+    assert chosen("a red car", 0, given="red-car.glb", force=True) == "red-car.glb"
+    with pytest.raises(UsageError):
+        refuse_to_overwrite(Path("red-car.glb"))
+    refuse_to_overwrite(Path("blue-car.glb"))
+
+
+def test_a_name_that_was_given_is_kept_for_its_own_request_alone() -> None:
+    made("best.glb", "a red car", 3)
+    assert chosen("a red car", 3, given="best.glb") == "best.glb"
+    for prompt, seed, preset in (("a blue car", 3, "draft"), ("a red car", 4, "draft"), ("a red car", 3, "standard")):
+        with pytest.raises(UsageError):
+            chosen(prompt, seed, preset, given="best.glb")
+    made("half.glb", "a red car", 3, finished=False)
+    assert chosen("a blue car", 0, given="half.glb") == "half.glb"  # no file yet: the old run is set aside
+
+
+def test_a_damaged_note_in_the_run_belongs_to_nobody() -> None:
+    made("red-car.glb", "a red car", 0)
+    for text in ("{", "[]", json.dumps({"prompt": "a red car"})):
+        Path("red-car.run/settings.json").write_text(text)
+        assert chosen("a red car", 0) == "red-car-1.glb"
