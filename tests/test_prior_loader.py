@@ -358,3 +358,10 @@ def test_the_hash_covers_every_weight(folder, tmp_path, name, part):
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     assert files.weights_sha256(stage) != before
+
+
+def test_t5_is_asked_in_lower_case_as_its_pipelines_do(folder) -> None:
+    prior = load(folder / "if")
+    assert torch.equal(
+        prior.encode_prompt([" A Red Dragon, front view"]), prior.encode_prompt(["a red dragon, front view"])
+    )

@@ -103,7 +103,7 @@ class FineSettings:
     surface_resolution: int = 96  # voxels along each side of the scene at which the coarse density is sampled
     lr: float = 1e-2  # colour field [ts]
     geometry_lr: float = 1e-3  # signed distance and deformation, in units of one cell
-    normal_consistency: float = 1.0  # angle between adjacent faces [paper]
+    normal_consistency: float = 0.03  # angle between adjacent faces [paper]; with a tenth of the loss's pull [m]
     freeze_geometry: bool = False  # only the colours are optimised
     guidance: GuidanceSettings = GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.5), end=(0.02, 0.5)))  # [paper]
     added_guidance: tuple[AddedGuidance, ...] = ()

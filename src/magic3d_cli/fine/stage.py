@@ -31,6 +31,7 @@ from magic3d_cli.training.terms import LossTerm, Step, ViewGroup
 _EMPTY, _SOLID = 0.002, 0.98  # mean opacity of the renderings
 _PIXELS = 1 << 19  # rendered at a time without gradient
 _HANDOVER_SIZE = 64  # pixels of the renderings that the surface is compared with
+_PRIOR_PIXELS = 256**2  # the fine built-in prior's image; Stable Diffusion's latents have 4 x 64^2 numbers
 _REMEDY = "Try another --seed, or a prompt that names one solid object."
 
 
@@ -206,5 +207,5 @@ class FineStage(Stage):
 
 
 def _normal_consistency_loss(render: MeshRender, step: Step) -> Float[Tensor, ""]:
-    """In the distillation loss's unit, a sum over an image's pixels."""
-    return render.opacity[0].numel() * normal_consistency(render.vertices, render.faces, render.edges)
+    """In the unit of the distillation loss: a sum over the prior's image, however large the render is."""
+    return _PRIOR_PIXELS * normal_consistency(render.vertices, render.faces, render.edges)

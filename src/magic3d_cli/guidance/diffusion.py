@@ -64,7 +64,7 @@ def as_clean_and_noise(
 ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
     """Clean x and noise from a network's output (v: Salimans and Ho 2022, v = alpha noise - sigma x)."""
     if prediction == "epsilon":
-        return (noisy - sigma * output) / alpha.clamp(min=1e-4), output
+        return (noisy - sigma * output) / alpha.clamp(min=1e-6), output
     if prediction == "v_prediction":
         return alpha * noisy - sigma * output, sigma * noisy + alpha * output
     if prediction == "sample":

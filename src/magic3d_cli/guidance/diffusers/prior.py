@@ -80,6 +80,8 @@ class DiffusersPrior:
             dtype = self.dtype if part.cls.startswith("T5") else torch.float32
             self._text_encoder = self._component(part, dtype), load_tokenizer(self.spec.tokenizer)
         encoder, tokenizer = self._text_encoder
+        if encoder.config.model_type == "t5":  # T5 tells capitals apart; IF and PixArt-alpha were trained without them
+            prompts = [prompt.lower().strip() for prompt in prompts]
         length = min(tokenizer.model_max_length, _LONGEST[self.spec.network.cls])
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").to(
             self.device
