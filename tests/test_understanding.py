@@ -182,6 +182,18 @@ def test_phrases_are_read_by_what_they_mean(prompt, thing):
     assert drawn(prompt) == thing
 
 
+def test_nothing_is_dropped_in_silence():
+    patterns = [
+        "a {} dragon", "a red {} chair made of wood", "a {}, red car", "a car with {} wheels", "a cat on a {} table",
+        "a dog, {}, 4k", "a horse in the shape of a {} lion", "{} statue of a horse", "a bottle of {} wine",
+        "a knight {} and a horse", "a tree {}", "a ship with {} sails", "a table and {} chairs", "an {} elefant",
+        "a cake with a {} cherry on top", "a tower that is {} and red", "a fox painted {}", "a house in the {} woods",
+    ]  # fmt: skip
+    for pattern, word in itertools.product(patterns, ("zzq", "fluffy", "torn", "glowing", "obviousness", "龙")):
+        understood = understand(vocabulary(), pattern.format(word))
+        assert any(word in text.split() for text in understood.left_out), (pattern, word, understood)
+
+
 def test_the_order_of_colour_material_and_adjectives_does_not_matter():
     words = ["red", "wooden", "old-fashioned", "tiny"]
     orders = (" ".join(order) for order in itertools.permutations(words))

@@ -51,6 +51,8 @@ def tiny_settings(seed: int = 0) -> Settings:
 class BallGuide:
     """Guides toward a red ball around the origin, which looks the same from everywhere."""
 
+    understood = None  # any prompt is a ball
+
     def __init__(self, step_seconds: float = 0.0, slow_stage: str = "", weights: str = "one") -> None:
         self.step_seconds, self.slow_stage, self.weights = step_seconds, slow_stage, weights
 

@@ -61,7 +61,10 @@ NUMBERS = frozenset({
     "thousand", "several", "many", "few", "dozen", "couple", "both",
 })  # fmt: skip
 
-_TOKEN = re.compile(r"\d+\.\d+|(?:[^\W_]|')+|[,;:.|()\[\]\n/]")
+_TOKEN = re.compile(
+    r"\d+\.\d+|[^\W_]+-(?:[^\W_]+(?:ed|ing)|drawn|eaten|made|like)\b"  # "horse-drawn" is one word
+    r"|(?:[^\W_]|')+|[,;:.|()\[\]\n/]"
+)
 _LONGEST = 5
 
 
@@ -188,11 +191,12 @@ def known(typed: str, vocabulary: Vocabulary) -> Item | None:
         return Item(typed, relation=RELATIONS[typed])
     if typed in SILENT or re.fullmatch(r"1|\d+\.\d+", typed):
         return Item(typed, silent=True)
-    for form in singulars(typed):
+    phrase = typed.replace("-", " ")
+    for form in singulars(phrase):
         meanings = vocabulary.phrases.get(form, ())
         noun = dict(meanings).get("noun") or lexicon.same.get(form) or lexicon.kinds.get(form)
-        look = next(((role, name) for role, name in meanings if role != "noun"), None)
-        if look is None and form in lexicon.looks:
+        look = next(((role, name) for role, name in meanings if role != "noun" and form == phrase), None)
+        if look is None and form == phrase and form in lexicon.looks:  # "woods" are no wood
             look = _look(lexicon.looks[form], vocabulary)
         noun = noun if noun in vocabulary.nouns else None
         thing = noun is not None or form in lexicon.near or (" " in form and form in lexicon.things)
