@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from magic3d_cli.asset.preview import render_glb
-from magic3d_cli.views import DIFFUSE, turntable
+from magic3d_cli.scene.views import DIFFUSE, turntable
 
 SIDES = ("front", "right", "back", "left")
 LABEL = 18  # pixels

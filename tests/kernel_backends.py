@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from magic3d_cli.kernels import hash_encode, march, rasterize
-from magic3d_cli.kernels.cuda import kernels_on, operations, refusal
+from magic3d_cli.kernels import compiled, dispatch
 from magic3d_cli.kernels.cuda.nvrtc import SOURCE, Kernels
 
 NAMES = ("numba", "CUDA source on the CPU", "GPU")
@@ -38,23 +37,20 @@ class Backend:
 def backend(name: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """A backend by name; skips, with the reason, where it cannot be had."""
     if name == "CUDA source on the CPU":
-        kernels = kernels_on_the_cpu(monkeypatch)
-
-        def marched(*arguments: Any) -> march.Samples:
-            points, ray, t, offsets = operations.march(kernels, *arguments)
-            return march.Samples(points, ray, t, torch.full_like(t, arguments[3]), offsets)
-
-        hashed, composited = (partial(f, kernels) for f in (operations.hash_encode, operations.composite))
-        return Backend("cpu", hashed, marched, composited, partial(rasterize.rasterize_compiled, kernels))
+        return _compiled("cpu", kernels_on_the_cpu(monkeypatch))
     if name == "GPU":
         if not torch.cuda.is_available():
             pytest.skip("there is no GPU")
-        kernels = kernels_on(torch.device("cuda"))
-        assert kernels is not None, refusal(torch.device("cuda"))
+        gpu = dispatch.usable(torch.device("cuda"))
+        assert gpu.kernels is not None, gpu.refused
         # Neither tinycudann nor nvdiffrast, which may be there: they have tests and tolerances of their own.
-        hashed, rasterized = (partial(f, kernels) for f in (operations.hash_encode, rasterize.rasterize_compiled))
-        return Backend("cuda", hashed, march.march, march.composite, rasterized)
-    return Backend("cpu", hash_encode.hash_encode, march.march, march.composite, rasterize.rasterize)
+        return _compiled("cuda", gpu.kernels)
+    return Backend("cpu", dispatch.hash_encode, dispatch.march, dispatch.composite, dispatch.rasterize)
+
+
+def _compiled(device: str, kernels: Kernels) -> Backend:
+    operations = (compiled.hash_encode, compiled.march, compiled.composite, compiled.rasterize)
+    return Backend(device, *(partial(operation, kernels) for operation in operations))
 
 
 def kernels_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Kernels:

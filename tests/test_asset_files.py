@@ -25,8 +25,8 @@ from magic3d_cli.asset.check import check
 from magic3d_cli.asset.preview import render_glb
 from magic3d_cli.asset.write import write
 from magic3d_cli.errors import Magic3DError, UsageError
+from magic3d_cli.scene.views import DIFFUSE, turntable
 from magic3d_cli.settings import AssetSettings
-from magic3d_cli.views import DIFFUSE, turntable
 
 SHIFT = (0.1, 0.2, 0.3)
 TESTS = Path(__file__).parent
@@ -167,8 +167,8 @@ def test_blanks_in_an_obj_name_stay_out_of_its_references(asset, tmp_path):
 
 
 def test_an_unknown_suffix_is_refused(asset, tmp_path):
-    with pytest.raises(UsageError, match="stl"):
-        write(asset, tmp_path / "thing.stl", "")
+    with pytest.raises(UsageError, match="fbx"):
+        write(asset, tmp_path / "thing.fbx", "")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -19,19 +19,24 @@ from tiny_run import tiny_settings
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from magic3d_cli import bench, settings
+from magic3d_cli import settings
+from magic3d_cli.bench import measure as bench
+from magic3d_cli.bench import random_weights as shapes
+from magic3d_cli.bench.priors import SpeedGuide
+from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import stage
 from magic3d_cli.coarse.occupancy import OccupancyGrid
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.guidance import compiled, shapes
 from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.diffusers import compile as compiled
+from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prior import load_prior
-from magic3d_cli.guidance.shapes import SHAPES, RandomPrior
-from magic3d_cli.run import ledger
+from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.kernels.dispatch import backends
+from magic3d_cli.run import timings as ledger
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.run.speed_guide import SpeedGuide
+from magic3d_cli.training.terms import LossTerm
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
 MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
@@ -94,7 +99,7 @@ class TinyPriors:
         self.told = condition(self.prior, self.prior.vocabulary.parse("a car"))
         self.asked: list[str] = []
 
-    def objective(self, stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
+    def distillation(self, stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
         self.asked.append(stage)
         return ScoreDistillation(self.prior, self.told, guidance)
 
@@ -105,7 +110,7 @@ class TinyPriors:
 def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
     priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
-    chosen = replace(chosen, coarse=replace(chosen.coarse, views=6, warm=0.4, warm_render_size=16))
+    chosen = replace(chosen, coarse=replace(chosen.coarse, views=6, warmup=0.4, warmup_render_size=16))
     found = bench.run([chosen], priors, "cpu", steps=2, views=3, observer=Observer())
     tiny = found["presets"]["tiny"]
     assert priors.asked == ["release", "coarse", "fine"] and tiny["views_measured"] == [3, 2]
@@ -133,9 +138,9 @@ def test_a_step_in_parts_counts_the_work_of_all_of_them(tmp_path: Path) -> None:
     work = []
     for at_once in (None, 2, 1):
         scene = CoarseStage(chosen, 0)
-        scene.portions.at_once = at_once
-        objective = priors.objective("coarse", chosen.coarse.guidance)
-        found = bench._steps(scene, objective, count=2, more=1.0, peak=1e12)
+        scene._microbatches.at_once = at_once
+        distillation = priors.distillation("coarse", chosen.coarse.guidance)
+        found = bench._steps(scene, distillation, count=2, more=1.0, peak=1e12)
         speed = found["prior_flops"] / found["seconds"]["prior"]
         assert (found["prior_flops_per_second"], found["prior_utilisation"]) == pytest.approx((speed, speed / 1e12))
         work.append(found["prior_flops"])
@@ -158,16 +163,16 @@ class Slow(torch.autograd.Function):
 
 def test_the_encoders_backward_pass_is_the_encoders_and_the_scenes_is_not(tmp_path: Path, monkeypatch) -> None:
     priors = TinyPriors(tmp_path)
-    resize, draw = priors.prior.encode_image, stage.render
+    resize, draw = priors.prior.encode_image, stage.render_volume
     monkeypatch.setattr(priors.prior, "encode_image", lambda images: resize(Slow.apply(images, 0.3)))
 
     def slowly(*arguments: Any) -> Any:
         image = draw(*arguments)
         return replace(image, rgb=Slow.apply(image.rgb, 0.6))
 
-    monkeypatch.setattr(stage, "render", slowly)
-    objective = priors.objective("coarse", tiny_settings().coarse.guidance)
-    found = bench._steps(CoarseStage(tiny_settings(), 0), objective, count=2, more=1.0, peak=1e12)
+    monkeypatch.setattr(stage, "render_volume", slowly)
+    distillation = priors.distillation("coarse", tiny_settings().coarse.guidance)
+    found = bench._steps(CoarseStage(tiny_settings(), 0), distillation, count=2, more=1.0, peak=1e12)
     split = found["seconds"]
     assert 0.3 <= split["encoder"] < 0.6 <= split["backward"] < 0.9
     assert found["rest"] == pytest.approx(1 - (split["prior"] + split["encoder"]) / found["step"])
@@ -185,7 +190,8 @@ def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str
     tables = []
     for guiding in (prior, bench.TimedPrior(prior)):
         scene = CoarseStage(tiny_settings(), 0)
-        scene.run(ScoreDistillation(guiding, told, tiny_settings().coarse.guidance), until=2)
+        loss = ScoreDistillation(guiding, told, tiny_settings().coarse.guidance)
+        scene.run([scene.random_views(LossTerm("distillation", loss))], until=2)
         tables.append(scene.field.table.detach().clone())
     assert torch.equal(*tables) and guiding.seconds["encoder backward"] > 0
     assert len(notes) == (2 if backend else 0) and not any("uncompiled" in note for note in notes)
@@ -194,7 +200,7 @@ def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str
 def test_a_step_pays_its_share_of_the_occupancy_updates_whichever_steps_are_timed(tmp_path: Path, monkeypatch) -> None:
     priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
-    chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.5, occupancy_every=4))  # step 4 is timed, 8 is too
+    chosen = replace(chosen, coarse=replace(chosen.coarse, warmup=0.5, occupancy_every=4))  # step 4 is timed, 8 is too
     update = OccupancyGrid.update
     monkeypatch.setattr(OccupancyGrid, "update", lambda *arguments: (time.sleep(0.8), update(*arguments))[1])
     found = bench.run([chosen], priors, "cpu", 2, 2, Observer())
@@ -231,7 +237,7 @@ def test_a_gpus_peak_is_forgotten_a_hosts_is_not(monkeypatch) -> None:
 def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> None:
     priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
-    chosen = replace(chosen, coarse=replace(chosen.coarse, warm=0.4))
+    chosen = replace(chosen, coarse=replace(chosen.coarse, warmup=0.4))
     done: list[int] = []
     work = bench._work
     monkeypatch.setattr(
@@ -278,10 +284,10 @@ def measured(capsys, tmp_path: Path, monkeypatch) -> Callable[..., list[tuple[st
         release(guide)
         assert not any(network() for network in held), "a prior is still held where the next is loaded"
 
-    def watched(stage, objective, *arguments, **options):
-        found = steps(stage, objective, *arguments, **options)
-        network = objective.prior.network
-        seen.append((stage.settings.preset, objective.prior.id, is_compiled(network)))
+    def watched(stage, distillation, *arguments, **options):
+        found = steps(stage, distillation, *arguments, **options)
+        network = distillation.prior.network
+        seen.append((stage.settings.preset, distillation.prior.id, is_compiled(network)))
         held.append(weakref.ref(network))
         return found
 
@@ -322,11 +328,12 @@ def test_each_stage_is_guided_as_its_prior_needs(tmp_path: Path, monkeypatch) ->
         (("builtin", "sd15"), (2, 100)),
         (("sd15",) * 2, (100, 100)),
     ):
-        suited = SpeedGuide(*names, "a car", "cpu", tmp_path, print).suited(draft)
+        guide = SpeedGuide(dict(zip(STAGES, names, strict=True)), "a car", False, "cpu", tmp_path, print)
+        suited = guide.resolve(draft, None, None)
         assert (suited.coarse.guidance.scale[0], suited.fine.guidance.scale[0]) == scales
         assert suited.coarse.steps == draft.coarse.steps
     tiny = str(tiny_priors.save_builtin(tmp_path))
-    guide = SpeedGuide("builtin", tiny, "a car", "cpu", tmp_path, print)
+    guide = SpeedGuide({"coarse": "builtin", "fine": tiny}, "a car", False, "cpu", tmp_path, print)
     assert (guide.name("coarse"), guide.name("fine")) == ("builtin", tiny)
 
 
@@ -344,14 +351,15 @@ def test_doctor_says_what_is_here(capsys) -> None:
     found = json.loads(out)
     assert code == 0 and found["faults"] == []
     assert found["versions"]["torch"] == torch.__version__
-    assert found["kernels"] == bench.kernels("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = backends(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    assert found["kernels"] == {operation: str(choice) for operation, choice in chosen.items()}
     assert {"builtin, coarse", "builtin, fine"} <= found["priors"].keys()
     code, out, _ = answer(capsys, "doctor")
     assert code == 0 and out.endswith("magic3d works here.\n")
 
 
 def test_doctor_names_what_is_missing_and_fails(capsys, monkeypatch, tmp_path: Path) -> None:
-    from magic3d_cli.guidance import sources
+    from magic3d_cli.guidance.diffusers import catalogue as sources
 
     monkeypatch.setattr(sources, "BUILTIN", tmp_path)
     code, out, _ = answer(capsys, "doctor")

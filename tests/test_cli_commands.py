@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from tiny_priors import save_builtin, save_sd
-from tiny_run import BallGuide, run_tiny, tiny_settings
+from tiny_run import BallGuide, play_tiny, run_tiny, tiny_settings
 
+from magic3d_cli import job
 from magic3d_cli import settings as product_settings
 from magic3d_cli.cli import main
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.guidance import hub
-from magic3d_cli.run import checkpoint, guide
+from magic3d_cli.guidance import guide
+from magic3d_cli.guidance.diffusers import hub
+from magic3d_cli.run import checkpoint
 
 
 def magic3d(*arguments: object) -> int:
@@ -35,8 +37,7 @@ def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A current folder with a finished run; priors are balls and presets are tiny."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(guide, "PriorGuide", lambda *arguments: BallGuide())
-    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    play_tiny(monkeypatch)
     return tmp_path
 
 
@@ -59,7 +60,7 @@ def test_quiet_says_nothing_and_json_is_one_object(folder: Path, capsys: pytest.
     assert report["output"] == "red-ball.glb" and report["seed"] == 0 and report["prior"]["id"] == "ball"
     assert report["asset"]["faces"] <= 200
     assert {"coarse", "fine", "asset"} <= report["seconds"].keys()
-    assert set(report["seconds_per_step"]["coarse"]) == {"render", "objective", "backward", "optimizer"}
+    assert set(report["seconds_per_step"]["coarse"]) == {"render", "losses", "backward", "optimizer"}
     assert 0.9 < report["handover"]["iou"] <= 1
     assert json.loads((folder / "red-ball.run" / "result.json").read_text()) == report
 
@@ -116,10 +117,10 @@ def test_a_failure_in_a_stage_keeps_the_run_and_its_story(
     said: str,
 ) -> None:
     class Failing(BallGuide):
-        def objective(self, stage, settings):  # type: ignore[no-untyped-def]
+        def terms(self, stage, settings):  # type: ignore[no-untyped-def]
             raise error
 
-    monkeypatch.setattr(guide, "PriorGuide", lambda *arguments: Failing())
+    monkeypatch.setattr(job, "PriorGuide", lambda *arguments: Failing())
     assert magic3d("generate", "a red ball", "-o", "other.glb") == code
     out, err = capsys.readouterr()
     assert out == "" and said in err and "Traceback" not in err

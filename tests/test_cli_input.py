@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from magic3d_cli import __version__
-from magic3d_cli.cli import checks, failures, main
+from magic3d_cli import __version__, checks
+from magic3d_cli.cli import failures, main
 from magic3d_cli.cli.progress import clock, summary
-from magic3d_cli.guidance.sources import NAMES
+from magic3d_cli.guidance.diffusers.catalogue import NAMES
 
 
 def magic3d(*arguments: object) -> int:

@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 
 from magic3d_cli.cli import main
-from magic3d_cli.guidance.sources import HUB
+from magic3d_cli.guidance.diffusers.catalogue import HUB
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,17 +10,20 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from train import train
 
 from magic3d_cli.coarse import regularisers
-from magic3d_cli.coarse.field import LEAST_SLOPE, HashField
 from magic3d_cli.coarse.occupancy import OccupancyGrid
-from magic3d_cli.coarse.regularisers import normal_terms, opaqueness, sparsity, surface_samples
-from magic3d_cli.coarse.render import _visible, render, step_length
+from magic3d_cli.coarse.regularisers import normal_losses, opaqueness, sparsity, surface_samples
 from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.coarse.volume_render import _visible, render_volume, step_length
 from magic3d_cli.errors import Collapsed
+from magic3d_cli.scene.background import Background
+from magic3d_cli.scene.field import LEAST_SLOPE, HashField
+from magic3d_cli.scene.shading import shade
+from magic3d_cli.scene.views import ALBEDO, DIFFUSE, Views, ViewSampling, turntable
 from magic3d_cli.settings import PRESETS, FieldSettings, Settings
-from magic3d_cli.stage_report import StepReport
-from magic3d_cli.views import ALBEDO, DIFFUSE, Views, ViewSampling, shade, turntable
+from magic3d_cli.training.report import PHASES, StepReport
 
 RADIUS = 0.6
 
@@ -31,7 +35,7 @@ def _settings(**changes) -> Settings:
         "samples_per_ray": 64,
         "occupancy_size": 24,
         "normal_samples": 256,
-        "warm": 0.0,
+        "warmup": 0.0,
         "field": FieldSettings(levels=6, log2_size=12, base_resolution=4, finest_resolution=48, hidden=16),
         "sampling": ViewSampling(plain=0.9),
     }
@@ -62,7 +66,7 @@ def _show_ball(images: Tensor, views: Views, progress: float, generator: torch.G
 def fitted() -> tuple[CoarseStage, list[StepReport]]:
     reports: list[StepReport] = []
     stage = CoarseStage(_settings(), seed=0)
-    stage.run(_show_ball, on_step=reports.append)
+    train(stage, _show_ball, on_step=reports.append)
     return stage, reports
 
 
@@ -96,8 +100,8 @@ def test_reports_tell_what_a_step_did(fitted) -> None:
     stage, reports = fitted
     assert [r.step for r in reports] == list(range(1, 161)) and stage.step == 160
     assert {r.stage for r in reports} == {"coarse"} and reports[-1].total == 160
-    assert set(reports[-1].seconds) == {"render", "objective", "backward", "optimizer"}
-    assert {"loss", "seen", "opacity", "occupied", "samples"} <= set(reports[-1].metrics)
+    assert set(reports[-1].seconds) == set(PHASES)
+    assert {"loss", "image", "image_seen", "opacity", "occupied", "samples"} <= set(reports[-1].metrics)
     assert reports[-1].metrics["loss"] < 0.3 * reports[0].metrics["loss"]
 
 
@@ -108,12 +112,12 @@ def test_samples_are_counted_as_marched_not_as_seen(fitted, monkeypatch) -> None
         kept.append(len(samples))
         return _visible(field, samples)
 
-    monkeypatch.setattr("magic3d_cli.coarse.render._visible", watched)
+    monkeypatch.setattr("magic3d_cli.coarse.volume_render._visible", watched)
     views = turntable(2)
-    image = render(fitted[0].field, fitted[0].occupancy, fitted[0].background, views, 16, 48)
+    image = render_volume(fitted[0].field, fitted[0].occupancy, fitted[0].background, views, 16, 48)
     assert kept == [image.marched] and 0 < len(image.samples) < 0.8 * image.marched
     reports: list[StepReport] = []
-    CoarseStage(_settings(), seed=0).run(_show_ball, until=1, on_step=reports.append)
+    train(CoarseStage(_settings(), seed=0), _show_ball, until=1, on_step=reports.append)
     assert reports[0].metrics["samples"] == kept[1]
 
 
@@ -126,9 +130,9 @@ def test_empty_space_is_skipped_and_the_ball_is_not(fitted) -> None:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() -> None:
-    settings = _settings(steps=14, occupancy_every=5, warm=0.3, warm_render_size=16)
+    settings = _settings(steps=14, occupancy_every=5, warmup=0.3, warmup_render_size=16)
     whole = CoarseStage(settings, seed=3)
-    whole.run(_show_ball)
+    train(whole, _show_ball)
 
     class Stop(Exception):
         pass
@@ -139,11 +143,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() -> None:
 
     first = CoarseStage(settings, seed=3)
     with pytest.raises(Stop):
-        first.run(_show_ball, on_step=stop_at_7)
+        train(first, _show_ball, on_step=stop_at_7)
     tensors, meta = first.state()
     second = CoarseStage.from_state(settings, tensors, meta)
     assert second.step == 7
-    second.run(_show_ball)
+    train(second, _show_ball)
     (expected, expected_meta), (got, got_meta) = whole.state(), second.state()
     assert got_meta == expected_meta and got.keys() == expected.keys()
     assert [name for name in got if not torch.equal(got[name], expected[name])] == []
@@ -153,8 +157,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() -> None:
 
 def test_run_stops_at_until() -> None:
     stage = CoarseStage(_settings(), seed=0)
-    stage.run(_show_ball, until=2)
-    stage.run(_show_ball, until=2)
+    train(stage, _show_ball, until=2)
+    train(stage, _show_ball, until=2)
     assert stage.step == 2
 
 
@@ -166,7 +170,7 @@ def test_gradients_that_stay_non_finite_are_a_collapse_and_change_nothing() -> N
     stage = CoarseStage(_settings(), seed=0)
     before = stage.field.table.detach().clone()
     with pytest.raises(Collapsed):
-        stage.run(_objective(lambda images: images.sum() * float("nan")))
+        train(stage, _objective(lambda images: images.sum() * float("nan")))
     assert torch.equal(stage.field.table, before)
 
 
@@ -178,7 +182,7 @@ def test_an_emptied_volume_is_a_collapse() -> None:
 
     stage = CoarseStage(_settings(steps=80, lr=0.1), seed=0)
     with pytest.raises(Collapsed, match="empty"):
-        stage.run(vanish)
+        train(stage, vanish)
     assert stage.occupancy.fraction() > 0  # nothing was left to prune, yet it can come back
 
 
@@ -193,7 +197,7 @@ def test_what_has_faded_away_comes_back() -> None:
 
     opacity: list[float] = []
     stage = CoarseStage(_settings(steps=1900), seed=0)
-    stage.run(fade_then_show, until=142, on_step=lambda report: opacity.append(report.metrics["opacity"]))
+    train(stage, fade_then_show, until=142, on_step=lambda report: opacity.append(report.metrics["opacity"]))
     assert opacity[99] < 0.001
     assert opacity[-1] > 0.03  # 0.001 if faint samples were dropped as ever
 
@@ -202,7 +206,7 @@ def test_the_field_starts_as_a_soft_ball() -> None:
     field = HashField(_settings().coarse.field, torch.Generator().manual_seed(0))
     points = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.9, 0.0]])
     features = field.features(points)
-    density, albedo = field.matter(points, features)
+    density, albedo = field.density_and_albedo(points, features)
     torch.testing.assert_close(density, torch.tensor([10.0, math.log(2), 0.0]), rtol=0, atol=0.05)
     torch.testing.assert_close(field.normals(features).norm(dim=-1), torch.ones(3))
     torch.testing.assert_close(field.density(points), density)
@@ -214,47 +218,71 @@ def test_the_field_starts_as_a_soft_ball() -> None:
 def test_empty_space_still_feels_a_pull() -> None:
     field = HashField(_settings().coarse.field, torch.Generator().manual_seed(0))
     corner = torch.full((1, 3), 0.99)
-    density, _ = field.matter(corner, field.features(corner))
+    density, _ = field.density_and_albedo(corner, field.features(corner))
     density.sum().backward()
     assert density.item() < 1e-3
     assert field.surface.bias_out.grad[0] > 0.9 * LEAST_SLOPE * field.settings.density_gain
 
 
 def _keep_every_sample(monkeypatch) -> None:
-    monkeypatch.setattr("magic3d_cli.coarse.render.HIDDEN", 0.0)
-    monkeypatch.setattr("magic3d_cli.coarse.render.FAINT", -1.0)
+    monkeypatch.setattr("magic3d_cli.coarse.volume_render.HIDDEN", 0.0)
+    monkeypatch.setattr("magic3d_cli.coarse.volume_render.FAINT", -1.0)
+
+
+def _in_double_precision(views: Views) -> Views:
+    return Views(**{name: x.double() if x.is_floating_point() else x for name, x in vars(views).items()})
 
 
 def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
     """Through both heads, compositing, shading and background; not through which samples are dropped, and without
-    the slope that is added to the density's."""
+    the slope that is added to the density's.
+
+    In double precision, where differences are exact enough to be compared with on any processor: in single
+    precision their rounding is as large as the smallest of these slopes. The gradients of the single-precision kernels
+    are then compared with those.
+    """
     _keep_every_sample(monkeypatch)
-    monkeypatch.setattr("magic3d_cli.coarse.field.LEAST_SLOPE", 0.0)
+    monkeypatch.setattr("magic3d_cli.scene.field.LEAST_SLOPE", 0.0)
     stage = CoarseStage(_settings(), seed=1)
+    stage.occupancy.occupied.fill_(True)
     views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]), plain=torch.tensor([1.0, 0.0]))
-    cotangent = torch.randn(2, 12, 12, 3, generator=torch.Generator().manual_seed(0))
-
-    def loss() -> Tensor:
-        image = render(stage.field, stage.occupancy, stage.background, views, 12, 48)
-        return (image.rgb.double() * cotangent).sum()
-
-    parts = [stage.field.surface.weight_out, stage.field.normal.weight_out, stage.field.table]
-    parts.append(list(stage.background.parameters())[2])
+    cotangent = torch.randn(2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():  # away from the nearly constant initial table
         stage.field.table.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(5))
         stage.field.normal.bias_out.copy_(views.light[1])  # away from the shadow's edge, where shading has a kink
-    grads = torch.autograd.grad(loss(), parts)
-    for part, grad in zip(parts, grads, strict=True):
-        along = torch.randn(part.shape, generator=torch.Generator().manual_seed(1))
-        size = 1e-2 / along.norm()
-        with torch.no_grad():
-            part += size * along
-            above = loss().item()
-            part -= 2 * size * along
-            below = loss().item()
-            part += size * along
-        slope = (above - below) / (2 * size.item())
-        assert (grad * along).sum().item() == pytest.approx(slope, rel=0.05, abs=0.03 * grad.norm().item())
+    modules = {"field": copy.deepcopy(stage.field).double(), "background": copy.deepcopy(stage.background).double()}
+
+    def loss(field: HashField, background: Background, views: Views) -> Tensor:
+        image = render_volume(field, stage.occupancy, background, views, 8, 24)
+        return (image.rgb.double() * cotangent).sum()
+
+    def parts(field: HashField, background: Background) -> list[Tensor]:
+        weights = [field.surface.weight_in, field.surface.weight_out, field.normal.weight_out, field.table]
+        return [*weights, *background.parameters()]
+
+    def exact_loss() -> Tensor:
+        return loss(**modules, views=_in_double_precision(views))
+
+    exact = torch.autograd.grad(exact_loss(), parts(**modules))
+    for part, grad in zip(parts(**modules), exact, strict=True):
+        assert grad.norm() > 1e-3  # or nothing is compared
+        for direction in range(2):
+            along = torch.randn(part.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(direction))
+            along /= along.norm()
+            expected, error = (grad * along).sum().item(), math.inf
+            for size in (1e-5, 1e-6):  # too large: curvature and the kinks of ReLU; too small: rounding
+                with torch.no_grad():
+                    part += size * along
+                    above = exact_loss().item()
+                    part -= 2 * size * along
+                    below = exact_loss().item()
+                    part += size * along
+                error = min(error, abs((above - below) / (2 * size) - expected))
+            assert error < 1e-5 * grad.norm().item()
+
+    fast = torch.autograd.grad(loss(stage.field, stage.background, views), parts(stage.field, stage.background))
+    for grad, right in zip(fast, exact, strict=True):
+        assert (grad - right).norm() < 1e-3 * right.norm()
 
 
 def test_dropping_hidden_and_faint_samples_hardly_changes_the_image(monkeypatch) -> None:
@@ -270,7 +298,7 @@ def test_normals_of_chosen_shading_equal_those_of_all() -> None:
     stage = CoarseStage(_settings(), seed=0)
     views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]))
     args = (stage.field, stage.occupancy, stage.background, views, 16, 48)
-    few, every = render(*args), render(*args, all_normals=True)
+    few, every = render_volume(*args), render_volume(*args, all_normals=True)
     assert torch.equal(few.rgb, every.rgb)
     assert not few.normal[0].any() and torch.equal(few.normal[1], every.normal[1])
 
@@ -301,19 +329,19 @@ def test_regularisers_reward_what_they_name() -> None:
 
 def test_orientation_is_zero_for_the_initial_ball_and_agreement_is_not() -> None:
     stage = CoarseStage(_settings(), seed=0)
-    image = render(stage.field, stage.occupancy, stage.background, turntable(2), 16, 64)
-    agreement, orientation = normal_terms(stage.field, image, 512, torch.Generator().manual_seed(0))
+    image = render_volume(stage.field, stage.occupancy, stage.background, turntable(2), 16, 64)
+    agreement, orientation = normal_losses(stage.field, image, 512, torch.Generator().manual_seed(0))
     assert orientation < 0.02 < agreement
 
 
 def test_predicted_normals_lead_the_density_by_their_share_alone(monkeypatch) -> None:
     """Without it shading, which predicted normals are learnt from, would leave dents in walls of one colour."""
     stage = CoarseStage(_settings(), seed=0)
-    image = render(stage.field, stage.occupancy, stage.background, turntable(2), 24, 64)
+    image = render_volume(stage.field, stage.occupancy, stage.background, turntable(2), 24, 64)
 
     def gradients(share: float) -> tuple[torch.Tensor, torch.Tensor]:
         monkeypatch.setattr(regularisers, "SHAPING", share)
-        agreement, _ = normal_terms(stage.field, image, 512, torch.Generator().manual_seed(0))
+        agreement, _ = normal_losses(stage.field, image, 512, torch.Generator().manual_seed(0))
         return torch.autograd.grad(agreement, (stage.field.table, stage.field.normal.weight_out))
 
     shipped = regularisers.SHAPING

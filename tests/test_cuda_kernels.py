@@ -5,21 +5,21 @@ from __future__ import annotations
 import ctypes
 import sys
 import warnings
-from collections.abc import Iterator
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from kernel_backends import kernels_on_the_cpu
+from tiny_run import Noting
 
-from magic3d_cli import bench
-from magic3d_cli.cli import doctor, session
+from magic3d_cli import job
+from magic3d_cli.cli import doctor
 from magic3d_cli.errors import UsageError
-from magic3d_cli.kernels import cuda
-from magic3d_cli.kernels.cuda import check, nvrtc
+from magic3d_cli.kernels import dispatch, verify
+from magic3d_cli.kernels.cuda import nvrtc
 from magic3d_cli.kernels.cuda.nvrtc import Kernels
+from magic3d_cli.kernels.dispatch import NVRTC, PYTORCH, VOLUMES, Choice, backends, usable
 
-GPU = torch.device("cuda", 0)
 KERNELS = (
     "hash_encode",
     "hash_encode_backward",
@@ -72,7 +72,7 @@ def test_what_the_driver_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_kernels_that_do_what_pytorch_does_pass_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     state = torch.get_rng_state()
     with torch.no_grad():
-        check.verify(kernels_on_the_cpu(monkeypatch))
+        verify.verify_kernels(kernels_on_the_cpu(monkeypatch))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -81,83 +81,70 @@ def test_one_wrong_kernel_fails_the_check(wrong: str, monkeypatch: pytest.Monkey
     kernels = kernels_on_the_cpu(monkeypatch)
     launch = kernels.launch
 
-    def launch_wrongly(kernel: str, threads: tuple[int, int], *arguments: object) -> None:
+    def launch_wrongly(kernel: str, threads: tuple[int, int], *arguments: Any) -> None:
         launch(kernel, threads, *arguments)
         if kernel == wrong:
             arguments[-1].view(-1)[:1].add_(1)
 
     monkeypatch.setattr(kernels, "launch", launch_wrongly)
     with pytest.raises(RuntimeError, match="compiled " + wrong.split("_")[0]):
-        check.verify(kernels)
+        verify.verify_kernels(kernels)
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A GPU on which everything goes well; it can only be asked what it is."""
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    monkeypatch.setattr(nvrtc, "load_driver", lambda: None)
-    monkeypatch.setattr(nvrtc, "compile_source", lambda _: b"")
-    monkeypatch.setattr(Kernels, "__init__", lambda *_: None)
-    monkeypatch.setattr(check, "verify", lambda _: None)
-    monkeypatch.setitem(sys.modules, "tinycudann", None)  # not installed: test_tinycudann.py
-    monkeypatch.delenv(cuda.SWITCH, raising=False)
-    for cached in (cuda._found, cuda._tinycudann):
-        cached.cache_clear()
-    yield
-    for cached in (cuda._found, cuda._tinycudann):
-        cached.cache_clear()
+def choices(device: torch.device) -> list[Choice]:
+    """Of the operations for which there are CUDA kernels."""
+    return [choice for operation, choice in backends(device).items() if operation != VOLUMES]
 
 
-@pytest.mark.usefixtures("gpu")
-def test_kernels_are_compiled_once_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = cuda.kernels_on(GPU)
-    assert isinstance(found, Kernels) and cuda.refusal(GPU) is None
+def test_kernels_are_compiled_once_and_used(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = usable(gpu)
+    assert isinstance(found.kernels, Kernels) and not found.refused
     fails(monkeypatch, nvrtc, "compile_source", RuntimeError("compiled again"))
-    assert cuda.kernels_on(torch.device("cuda")) is found
-    assert set(bench.kernels("cuda").values()) == {"NVRTC"}
+    assert usable(torch.device("cuda")) is found
+    assert choices(gpu) == [Choice(NVRTC)] * 3
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
     ("module", "name", "error"),
     [
         (nvrtc, "load_driver", OSError("libcuda.so.1: cannot open shared object file")),
         (nvrtc, "compile_source", OSError("NVRTC (libnvrtc.so.13) was not found")),
         (Kernels, "__init__", RuntimeError("CUDA driver: no kernel image is available (209)")),
-        (check, "verify", RuntimeError("the compiled march takes other samples than PyTorch")),
+        (verify, "verify_kernels", RuntimeError("the compiled march takes other samples than PyTorch")),
     ],
 )
 def test_kernels_that_fail_are_not_used_and_the_reason_is_told(
-    module: object, name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+    module: object, name: str, error: Exception, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails(monkeypatch, module, name, error)
-    with pytest.warns(RuntimeWarning, match="plain PyTorch does the work"):
-        assert cuda.kernels_on(GPU) is None
-    assert cuda.refusal(GPU) == str(error)
-    assert set(bench.kernels("cuda").values()) == {f"PyTorch ({error})"}
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="GPU", total_memory=8e9))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
-    assert str(error) in str(doctor.examine()["kernels"])
+    with pytest.warns(RuntimeWarning, match="NVRTC is not used"):
+        assert usable(gpu).kernels is None
+    assert choices(gpu) == [Choice(PYTORCH, {NVRTC: str(error)})] * 3
+    assert f"PyTorch, not NVRTC ({error})" in doctor.examine()["kernels"].values()
     notes: list[str] = []
-    assert session.choose_device("auto", notes.append) == "cuda"
+    assert job.choose_device("auto", Noting(notes)) == "cuda"
     assert len(notes) == 1 and str(error) in notes[0]
 
 
-@pytest.mark.usefixtures("gpu")
-def test_an_environment_variable_keeps_plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cuda.SWITCH, "torch")
+def test_of_a_compilers_log_the_reason_is_the_first_line(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, nvrtc, "compile_source", RuntimeError("NVRTC: NVRTC_ERROR_COMPILATION (sm_90)\nkernels.cu(7)"))
+    with pytest.warns(RuntimeWarning, match=r"kernels.cu\(7\)"):
+        assert usable(gpu).refused == {NVRTC: "NVRTC: NVRTC_ERROR_COMPILATION (sm_90)"}
+
+
+def test_an_environment_variable_keeps_plain_pytorch(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dispatch.SWITCH, "torch")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing went wrong
-        assert cuda.kernels_on(GPU) is None
-    assert cuda.refusal(GPU) == "MAGIC3D_KERNELS=torch"
-    cuda._found.cache_clear()
-    monkeypatch.setenv(cuda.SWITCH, "fast")
+        assert usable(gpu).kernels is None
+    assert choices(gpu) == [Choice(PYTORCH, {NVRTC: "MAGIC3D_KERNELS=torch"})] * 3
+    dispatch._usable.cache_clear()
+    monkeypatch.setenv(dispatch.SWITCH, "fast")
     with pytest.raises(UsageError, match='MAGIC3D_KERNELS="fast" is unknown'):
-        cuda.kernels_on(GPU)
+        usable(gpu)
 
 
 def test_nothing_is_compiled_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    fails(monkeypatch, cuda, "_found", AssertionError("asked"))
-    assert cuda.kernels_on(torch.device("cpu")) is None and cuda.refusal(torch.device("cpu")) is None
+    fails(monkeypatch, dispatch, "_usable", AssertionError("asked"))
+    cpu = torch.device("cpu")
+    assert usable(cpu) == dispatch.Usable() and set(map(str, backends(cpu).values())) == {"numba"}

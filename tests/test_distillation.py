@@ -9,10 +9,13 @@ import torch
 
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.guidance.distillation import ScoreDistillation, guide, limited, perpendicular, rescaled
+from magic3d_cli.guidance.distillation import ScoreDistillation, classifier_free_guidance, perpendicular
 from magic3d_cli.guidance.schedule import mix, sample_timesteps, time_range
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import turntable
 from magic3d_cli.settings import GuidanceSettings, TimestepSchedule
-from magic3d_cli.views import turntable
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.terms import Step
 
 ALPHAS = torch.linspace(0.9995, 0.005, 1000)
 SETTINGS = GuidanceSettings(scale=(7.0, 7.0), times=TimestepSchedule((0.3, 0.7), (0.3, 0.7)))
@@ -46,16 +49,21 @@ def distillation(prior=None, **changes) -> ScoreDistillation:
     return ScoreDistillation(prior or Truth(), told, replace(SETTINGS, **changes))
 
 
-def drawn(objective, batch=3, seed=0):
-    """The timesteps and noise that the objective draws with this seed."""
+def shown(images, views, progress, generator):
+    """Pictures as a loss is given them."""
+    return Render(images, *[torch.zeros(0)] * 4), Step(views, progress, generator, Processes())
+
+
+def drawn(loss_of, batch=3, seed=0):
+    """The timesteps and noise that the loss_of draws with this seed."""
     generator = torch.Generator().manual_seed(seed)
-    t = sample_timesteps(objective.settings.times, 0.5, batch, len(ALPHAS), generator)
+    t = sample_timesteps(loss_of.settings.times, 0.5, batch, len(ALPHAS), generator)
     return t, torch.randn(batch, 3, 8, 8, generator=generator)
 
 
-def image_gradient(objective, batch=3):
+def image_gradient(loss_of, batch=3):
     images = torch.rand(batch, 8, 8, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
-    loss, metrics = objective(images, turntable(batch), 0.5, torch.Generator().manual_seed(0))
+    loss, metrics = loss_of(*shown(images, turntable(batch), 0.5, torch.Generator().manual_seed(0)))
     loss.backward()
     return images.detach().permute(0, 3, 1, 2), images.grad.permute(0, 3, 1, 2), loss.detach(), metrics
 
@@ -63,9 +71,9 @@ def image_gradient(objective, batch=3):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_the_gradient_is_the_weighted_noise_residual(prediction):
     prior = Truth(prediction)
-    objective = distillation(prior)
-    images, found, loss, metrics = image_gradient(objective)
-    t, noise = drawn(objective)
+    loss_of = distillation(prior)
+    images, found, loss, metrics = image_gradient(loss_of)
+    t, noise = drawn(loss_of)
     alpha, sigma = alpha_sigma(ALPHAS, t)
     x = images * 2 - 1
     noisy = alpha * x + sigma * noise
@@ -113,12 +121,12 @@ def test_scale_one_does_not_pay_for_the_unconditional_half():
 
 def test_descending_reaches_what_the_prior_expects():
     prior = Truth()
-    objective = distillation(prior, weighting="uniform", scale=(1.0, 1.0))
+    loss_of = distillation(prior, weighting="uniform", scale=(1.0, 1.0))
     images = torch.rand(1, 8, 8, 3).requires_grad_()
     generator = torch.Generator().manual_seed(0)
     for _ in range(60):
         images.grad = None
-        objective(images, turntable(1), 0.0, generator)[0].backward()
+        loss_of(*shown(images, turntable(1), 0.0, generator))[0].backward()
         images = (images - 0.1 * images.grad).detach().requires_grad_()
     torch.testing.assert_close(images.permute(0, 3, 1, 2)[0] * 2 - 1, prior.target, atol=1e-3, rtol=1e-3)
 
@@ -130,9 +138,9 @@ def test_the_same_generator_draws_the_same_step():
 
 def test_a_clipped_guess_stays_in_range_and_moves_the_noise_with_it():
     prior = Truth()
-    objective = distillation(prior, clean_clip=True, scale=(50.0, 50.0))
-    images, found, _, _ = image_gradient(objective)
-    alpha, sigma = alpha_sigma(ALPHAS, drawn(objective)[0])
+    loss_of = distillation(prior, clean_clip=True, scale=(50.0, 50.0))
+    images, found, _, _ = image_gradient(loss_of)
+    alpha, sigma = alpha_sigma(ALPHAS, drawn(loss_of)[0])
     guess = (prior.plain + 50.0 * (prior.target - prior.plain)).clamp(-1, 1)
     # eps_hat - eps = (alpha / sigma) (x - guess)
     torch.testing.assert_close(found, 2 * sigma * alpha * (images * 2 - 1 - guess) / 3, atol=1e-3, rtol=1e-3)
@@ -143,20 +151,6 @@ def test_latents_are_never_clipped():
     plain = image_gradient(distillation(prior, scale=(50.0, 50.0)))[1]
     prior.kind = "latent"
     assert torch.equal(image_gradient(distillation(prior, scale=(50.0, 50.0), clean_clip=True))[1], plain)
-
-
-def test_rescaling_gives_back_the_unguided_contrast():
-    told = torch.randn(2, 3, 8, 8)
-    guess = 5 * told + 1
-    torch.testing.assert_close(rescaled(guess, told, 1.0).std((1, 2, 3)), told.std((1, 2, 3)))
-    torch.testing.assert_close(rescaled(guess, told, 0.0), guess)
-
-
-def test_a_limited_gradient_keeps_its_direction():
-    gradient = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), -8.0)])
-    found = limited(gradient, 2.0)
-    assert torch.equal(found[0], gradient[0])
-    torch.testing.assert_close(found[1], torch.full((3, 4, 4), -2.0))
 
 
 def test_a_prediction_that_is_not_finite_is_not_hidden():
@@ -226,13 +220,16 @@ def test_what_is_taken_away_is_perpendicular_to_the_prompt():
     torch.testing.assert_close((found * axis).sum((1, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     # What is left out lies along the axis, each row its own.
     torch.testing.assert_close(perpendicular(vectors - found, axis), torch.zeros_like(axis), atol=1e-5, rtol=0)
-    guided = guide(torch.zeros_like(axis), axis, 7.0, [vectors], [torch.rand(3)])
+    guided = classifier_free_guidance(torch.zeros_like(axis), axis, 7.0, [vectors], [torch.rand(3)])
     torch.testing.assert_close((guided * axis).sum((1, 2, 3)), 7 * axis.square().sum((1, 2, 3)))
 
 
 def test_negatives_of_no_weight_leave_the_guidance_as_it_is():
     plain, told, negative = torch.randn(3, 2, 4, 8, 8)
-    assert torch.equal(guide(plain, told, 7.0, [negative], [torch.zeros(2)]), guide(plain, told, 7.0))
+    assert torch.equal(
+        classifier_free_guidance(plain, told, 7.0, [negative], [torch.zeros(2)]),
+        classifier_free_guidance(plain, told, 7.0),
+    )
     prior = Words()
     views = turntable(4)
     without = guess_of(prior, views, 0.0)

@@ -9,18 +9,19 @@ from dataclasses import replace
 import pytest
 import torch
 import trimesh
+from train import train
 
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.marching_tetrahedra import marching_tetrahedra
-from magic3d_cli.fine.render import render_mesh
+from magic3d_cli.fine.mesh_render import render_mesh
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.fine.tetrahedra import Lattice
-from magic3d_cli.fine.topology import mesh_edges, roughness, vertex_normals
+from magic3d_cli.fine.topology import mesh_edges, normal_consistency, vertex_normals
+from magic3d_cli.scene.views import DIFFUSE, Views, turntable
 from magic3d_cli.settings import Settings, preset
-from magic3d_cli.stage_report import StepReport
-from magic3d_cli.views import DIFFUSE, Views, turntable
+from magic3d_cli.training.report import PHASES, StepReport
 
 
 def ball(radius: float = 0.6, cells: int = 20, centre: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,21 +137,21 @@ def test_normals_and_edges_of_a_closed_mesh() -> None:
     assert (torch.nn.functional.cosine_similarity(normals, vertices) > 0.98).all()
 
 
-def test_roughness_is_zero_for_a_plane_and_falls_when_a_bumpy_ball_is_smoothed() -> None:
+def test_normal_consistency_is_zero_for_a_plane_and_falls_when_a_bumpy_ball_is_smoothed() -> None:
     plane = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
     quad = torch.tensor([[0, 1, 2], [1, 3, 2]])
-    assert roughness(plane, quad, mesh_edges(quad, 4)) == 0
+    assert normal_consistency(plane, quad, mesh_edges(quad, 4)) == 0
     bent = plane.clone()
     bent[3, 2] = 1.0
-    assert roughness(bent, quad, mesh_edges(quad, 4)) > 0.05
+    assert normal_consistency(bent, quad, mesh_edges(quad, 4)) > 0.05
     vertices, faces = ball()
     edges = mesh_edges(faces, len(vertices))
     bumpy = vertices + 0.02 * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0))
     start = bumpy.clone().requires_grad_()
-    roughness(start, faces, edges).backward()
+    normal_consistency(start, faces, edges).backward()
     assert start.grad is not None and torch.isfinite(start.grad).all()
     better = bumpy - 1e-4 * start.grad.sign()
-    assert roughness(better, faces, edges) < roughness(bumpy, faces, edges)
+    assert normal_consistency(better, faces, edges) < normal_consistency(bumpy, faces, edges)
 
 
 def tiny_settings(**fine: object) -> Settings:
@@ -199,9 +200,9 @@ def test_training_changes_the_colour_but_not_the_coarse_field(coarse: CoarseStag
     stage = FineStage.from_coarse(tiny_settings(), coarse)
     reports: list[StepReport] = []
     before = [p.detach().clone() for p in coarse.field.parameters()]
-    stage.run(darken, on_step=reports.append)
+    train(stage, darken, on_step=reports.append)
     assert [r.step for r in reports] == list(range(1, 11)) and stage.step == 10
-    assert set(reports[0].seconds) == {"render", "objective", "backward", "optimizer"}
+    assert set(reports[0].seconds) == set(PHASES)
     colour = [stage.albedo(stage.mesh()[0]).mean(), coarse.field.albedo(stage.mesh()[0]).mean()]
     assert colour[0] < colour[1] - 0.02
     assert all(torch.equal(a, b) for a, b in zip(before, coarse.field.parameters(), strict=True))
@@ -210,13 +211,13 @@ def test_training_changes_the_colour_but_not_the_coarse_field(coarse: CoarseStag
 def test_a_resumed_run_equals_an_uninterrupted_one(start: FineStage) -> None:
     settings = tiny_settings(geometry_lr=0.05)
     whole = again(start, geometry_lr=0.05)
-    whole.run(darken, until=6)
+    train(whole, darken, until=6)
     half = again(start, geometry_lr=0.05)
-    half.run(darken, until=3)
+    train(half, darken, until=3)
     tensors, meta = half.state()
     resumed = FineStage.from_state(settings, tensors, json.loads(json.dumps(meta)))
     assert resumed.step == 3 and resumed.handover == half.handover
-    resumed.run(darken, until=6)
+    train(resumed, darken, until=6)
     first, second = whole.state(), resumed.state()
     assert first[1] == second[1] and first[0].keys() == second[0].keys()
     assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
@@ -230,7 +231,7 @@ def test_stopping_from_the_callback_leaves_a_complete_step(start: FineStage) -> 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stage.run(darken, on_step=stop)
+        train(stage, darken, on_step=stop)
     assert stage.step == 2 and stage.state()[1]["step"] == 2
 
 
@@ -238,13 +239,13 @@ def test_gradients_that_are_not_finite_are_skipped_then_reported(start: FineStag
     stage = again(start, steps=30)
     before = stage.geometry.sdf.detach().clone()
     with pytest.raises(Collapsed, match="finite"):
-        stage.run(lambda images, views, progress, generator: ((images * math.nan).sum(), {}))
+        train(stage, lambda images, views, progress, generator: ((images * math.nan).sum(), {}))
     assert torch.equal(before, stage.geometry.sdf) and stage.step == 19  # the twentieth was not taken
 
 
 def test_the_outline_follows_a_silhouette_objective(start: FineStage) -> None:
     """White on black: more light means a larger silhouette, so the ball must swell."""
-    stage = again(start, steps=12, geometry_lr=0.05, smoothness=0.1)
+    stage = again(start, steps=12, geometry_lr=0.05, normal_consistency=0.1)
     volume = trimesh.Trimesh(*(x.numpy() for x in stage.mesh()), process=False).volume
 
     def dark_sky(images: torch.Tensor, views: Views, progress: float, generator: torch.Generator):
@@ -252,7 +253,7 @@ def test_the_outline_follows_a_silhouette_objective(start: FineStage) -> None:
         behind = views.backdrop[:, None, None, :]
         return -((images - behind) ** 2).sum() / len(images), {}
 
-    stage.run(dark_sky)
+    train(stage, dark_sky)
     swollen = trimesh.Trimesh(*(x.numpy() for x in stage.mesh()), process=False)
     assert swollen.is_watertight and swollen.volume > 1.1 * volume
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from kernel_backends import Backend
 
-from magic3d_cli.kernels.hash_encode import hash_encode, hash_encode_reference, level_resolutions
+from magic3d_cli.kernels.dispatch import hash_encode
+from magic3d_cli.kernels.hash_encode import hash_encode_reference, level_resolutions
 
 RESOLUTIONS = level_resolutions(5, 4, 64)  # with 2^12 entries: the first two are dense, the others hashed
 

@@ -22,7 +22,7 @@ from tiny_priors import save_sd
 
 from magic3d_cli.cli import main
 from magic3d_cli.errors import EnvironmentFault
-from magic3d_cli.guidance import hub, sources
+from magic3d_cli.guidance.diffusers import catalogue, hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REFUSAL = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."}
@@ -107,7 +107,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def test_a_hub_id_tells_its_size_and_licence_before_it_is_fetched(server: Hub) -> None:
     told: list[str] = []
-    folder = sources.locate("someone/model", "coarse", told.append)
+    folder = catalogue.locate("someone/model", "coarse", told.append)
     assert folder.name == COMMIT and (folder / "unet/config.json").is_file()
     assert not list(folder.rglob("*.bin"))
     wanted = sum(len(data) for name, data in server.files.items() if not name.endswith(".bin"))
@@ -129,21 +129,21 @@ def test_a_licence_that_is_not_accepted_is_explained(server: Hub, monkeypatch, t
 def test_a_connection_that_drops_is_explained_and_the_same_command_goes_on(server: Hub, monkeypatch) -> None:
     server.mode = "drop"
     with pytest.raises(EnvironmentFault, match="cannot be downloaded") as caught:
-        sources.find(f"someone/model@{COMMIT}")
+        catalogue.find(f"someone/model@{COMMIT}")
     assert caught.value.exit_code == 3 and "same command again: it goes on where it stopped" in caught.value.next_step
     source = hub.HubPrior("someone/model", COMMIT)
     assert hub.state_of(source) != hub.INSTALLED
     server.mode = ""
-    sources.find(f"someone/model@{COMMIT}")
+    catalogue.find(f"someone/model@{COMMIT}")
     assert hub.state_of(source) == hub.INSTALLED
 
 
 def test_a_pinned_prior_that_is_all_there_asks_nothing_of_the_network(server: Hub) -> None:
-    first = sources.find(f"someone/model@{COMMIT}")
+    first = catalogue.find(f"someone/model@{COMMIT}")
     asked = server.asked
-    assert sources.find(f"someone/model@{COMMIT}") == first and server.asked == asked
+    assert catalogue.find(f"someone/model@{COMMIT}") == first and server.asked == asked
     (first / "text_encoder/model.safetensors").resolve().unlink()  # as the message about a damaged file says
-    sources.find(f"someone/model@{COMMIT}")
+    catalogue.find(f"someone/model@{COMMIT}")
     assert server.asked > asked and (first / "text_encoder/model.safetensors").is_file()
 
 
@@ -153,7 +153,7 @@ def test_without_a_terminal_a_download_tells_how_much_has_arrived(server: Hub, m
     told: list[str] = []
     disable_progress_bars()
     try:
-        sources.find("someone/model", told.append)
+        catalogue.find("someone/model", told.append)
     finally:
         enable_progress_bars()
     assert len(told) >= 3 and all(re.fullmatch(r"someone/model: [\d.]+ [MG]B of about .*are here", t) for t in told[1:])
@@ -165,11 +165,11 @@ def test_a_full_disk_is_not_taken_for_the_network(server: Hub, monkeypatch) -> N
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", full)
     with pytest.raises(OSError, match="No space left"):
-        sources.find(f"someone/model@{COMMIT}")
+        catalogue.find(f"someone/model@{COMMIT}")
 
 
 def test_hf_home_and_hf_hub_offline_are_honoured(tmp_path: Path) -> None:
-    source = sources.HUB["sd15"]
+    source = catalogue.HUB["sd15"]
     repository = tmp_path / "hub" / f"models--{source.repository.replace('/', '--')}"
     shutil.copytree(save_sd(tmp_path / "sd"), repository / "snapshots" / str(source.revision))
     settings = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}

@@ -8,8 +8,9 @@ import pytest
 import torch
 from kernel_backends import Backend
 
-from magic3d_cli.kernels.march import Samples, composite_reference, march, march_reference, transmittance
-from magic3d_cli.views import turntable
+from magic3d_cli.kernels.dispatch import march
+from magic3d_cli.kernels.march import Samples, composite_reference, march_reference, transmittance
+from magic3d_cli.scene.views import turntable
 
 STEP = 0.05
 

@@ -11,16 +11,20 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
+from guides import guided
 from tiny_priors import is_compiled, save_builtin, save_sd, save_small_encoder
 from tiny_run import tiny_settings
 
-from magic3d_cli import bench, settings
+from magic3d_cli import settings
+from magic3d_cli.bench import measure as bench
 from magic3d_cli.cli import main
-from magic3d_cli.guidance import compiled
+from magic3d_cli.guidance import guide as guide_module
+from magic3d_cli.guidance.diffusers import compile as compiled
 from magic3d_cli.run import checkpoint
-from magic3d_cli.run import guide as run_guide
-from magic3d_cli.run.guide import PriorGuide
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import turntable
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.terms import Step
 
 
 def magic3d(*arguments: object) -> int:
@@ -113,38 +117,38 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return []
 
 
-def objective(folder: Path, told: list[str], preset: str = "paper"):
-    guide = PriorGuide(str(folder), str(folder), "a red car", 0, "cpu", told.append)
-    return guide.objective("fine", guide.suited(settings.PRESETS[preset]).fine.guidance)
+def distillation(folder: Path, told: list[str], preset: str = "paper"):
+    guide, chosen = guided(folder, base=settings.PRESETS[preset], tell=told.append)
+    return guide.distillation("fine", chosen.fine.guidance)
 
 
-def distil(objective, seed: int = 0, views: int = 2) -> torch.Tensor:
+def distil(loss, seed: int = 0, views: int = 2) -> torch.Tensor:
     images = torch.rand(views, 16, 16, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
-    objective(images, turntable(views), 0.5, torch.Generator().manual_seed(seed))[0].backward()
+    step = Step(turntable(views), 0.5, torch.Generator().manual_seed(seed), Processes())
+    loss(Render(images, *[torch.zeros(0)] * 4), step)[0].backward()
     return images.grad
 
 
 def test_a_compiled_prior_is_freed_before_the_next_is_loaded(folder, told, monkeypatch) -> None:
     save_sd(folder / "other", scaling=(0.18215, None))
-    guide = PriorGuide(str(folder / "open"), str(folder / "other"), "a red car", 0, "cpu", told.append)
-    suited = guide.suited(settings.PRESETS["paper"])
-    first = guide.objective("coarse", suited.coarse.guidance)
+    guide, chosen = guided(folder / "open", folder / "other", base=settings.PRESETS["paper"], tell=told.append)
+    first = guide.distillation("coarse", chosen.coarse.guidance)
     distil(first)
     network = weakref.ref(first.prior.network)
     del first
-    load = run_guide.DiffusersPrior
+    load = guide_module.DiffusersPrior
     held: list[bool] = []
-    monkeypatch.setattr(run_guide, "DiffusersPrior", lambda *a: (held.append(network() is not None), load(*a))[1])
+    monkeypatch.setattr(guide_module, "DiffusersPrior", lambda *a: (held.append(network() is not None), load(*a))[1])
     gc.disable()
     try:
-        guide.objective("fine", suited.fine.guidance)
+        guide.distillation("fine", chosen.fine.guidance)
     finally:
         gc.enable()
     assert held == [False] and len(told) == 2
 
 
 def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told) -> None:
-    plain, fast = objective(folder / "open", told, "draft"), objective(folder / "open", told)
+    plain, fast = distillation(folder / "open", told, "draft"), distillation(folder / "open", told)
     assert not told and not plain.settings.compile and fast.settings.compile
     for seed in (0, 1):
         torch.testing.assert_close(distil(fast, seed), distil(plain, seed))
@@ -158,14 +162,14 @@ def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told)
 
 
 def test_smaller_batches_are_compiled_anew_and_told(folder, told) -> None:
-    fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
+    fast, plain = distillation(folder / "open", told), distillation(folder / "open", told, "draft")
     for views in (2, 1, 2):
         torch.testing.assert_close(distil(fast, views=views), distil(plain, views=views))
     assert [text.partition(" in ")[0].rpartition(" ")[2] for text in told] == ["2", "4", "1", "2"]
 
 
 def test_what_fails_to_compile_for_smaller_batches_goes_on_as_it_is(folder, told, monkeypatch) -> None:
-    fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
+    fast, plain = distillation(folder / "open", told), distillation(folder / "open", told, "draft")
     distil(fast)
 
     def broken(network, args, kwargs) -> None:
@@ -182,7 +186,7 @@ def test_what_fails_to_compile_runs_as_it_is_and_the_reason_is_told(folder, told
         raise RuntimeError("Failed to find C compiler.\nPlease set CC")
 
     monkeypatch.setattr(compiled, "BACKEND", broken)
-    fast, plain = objective(folder / "open", told), objective(folder / "open", told, "draft")
+    fast, plain = distillation(folder / "open", told), distillation(folder / "open", told, "draft")
     torch.testing.assert_close(distil(fast), distil(plain))
     assert not is_compiled(fast.prior.network)
     assert len(told) == 2 and all("uncompiled" in text and "C compiler" in text for text in told)
@@ -191,7 +195,7 @@ def test_what_fails_to_compile_runs_as_it_is_and_the_reason_is_told(folder, told
 
 
 def test_too_little_memory_while_compiling_is_left_to_smaller_batches(folder, told, monkeypatch) -> None:
-    fast, run, sizes = objective(folder / "open", told), compiled._run, []
+    fast, run, sizes = distillation(folder / "open", told), compiled._run, []
 
     def short_of_memory(network, args, kwargs) -> None:
         sizes.append(len(args[0]))
@@ -211,8 +215,7 @@ def test_only_long_presets_of_open_priors_are_compiled_and_only_on_a_gpu(folder)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     for preset in ("draft", "standard", "paper"):
         for name, is_open in (("open", True), ("closed", False)):
-            guide = PriorGuide(name, name, "a red car", 0, "cpu")
-            chosen = guide.suited(replace(settings.PRESETS["paper"], preset=preset))
+            _, chosen = guided(name, base=replace(settings.PRESETS["paper"], preset=preset))
             for guidance in (chosen.coarse.guidance, chosen.fine.guidance):
                 assert compiled.pays(guidance, cuda) == (is_open and preset == "paper")
                 assert not compiled.pays(guidance, cpu)
@@ -221,7 +224,7 @@ def test_only_long_presets_of_open_priors_are_compiled_and_only_on_a_gpu(folder)
 def test_bench_compiles_a_prior_and_still_counts_its_work(folder, told) -> None:
     operations = []
     for preset in ("draft", "paper"):
-        found = objective(folder / "open", told, preset)
+        found = distillation(folder / "open", told, preset)
         timed = bench.TimedPrior(found.prior)
         distil(replace(found, prior=timed))
         operations.append(timed.operations)

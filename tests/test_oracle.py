@@ -15,13 +15,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "proofs"))
 
-from distill_oracle import oracle_objective, score, settings_for
+from distill_oracle import oracle_distillation, score, settings_for
 from model import robot
 
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.diffusion import alpha_sigma
 from magic3d_cli.guidance.oracle import OraclePrior
-from magic3d_cli.views import ViewSampling, sample_views, turntable, views_from_features
+from magic3d_cli.scene.views import ViewSampling, sample_views, turntable, views_from_features
+from magic3d_cli.training.terms import LossTerm
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +81,13 @@ def test_left_and_right_front_and_back_are_where_the_conventions_say(toy):
 STEPS = 120
 
 
-def rebuild(toy, steps, broken=lambda objective: objective):
+def rebuild(toy, steps, broken=lambda loss: loss):
     """A small coarse stage after so many of its steps."""
     settings = settings_for(STEPS, size=24)
     settings = replace(settings, coarse=replace(settings.coarse, samples_per_ray=64, occupancy_size=32))
     stage = CoarseStage(settings, 0)
-    stage.run(broken(oracle_objective(toy, settings)), until=steps)
+    loss = broken(oracle_distillation(toy, settings))
+    stage.run([stage.random_views(LossTerm("distillation", loss))], until=steps)
     return stage
 
 
@@ -103,18 +105,14 @@ def test_distilling_the_ideal_denoiser_rebuilds_the_object(toy):
 
 
 def test_a_flipped_sign_does_not(toy):
-    def flipped(objective):
-        def run(images, views, progress, generator):
-            loss, metrics = objective(images, views, progress, generator)
-            return -loss, metrics
-
-        return run
+    def flipped(loss):
+        return lambda render, step: -loss(render, step)[0]
 
     assert any("picture" in way for way in shortfalls(rebuild(toy, 40, flipped), toy))
 
 
 def test_a_mirrored_camera_does_not(toy):
-    def mirrored(objective):
-        return lambda images, views, *rest: objective(images, views.replace(azimuth=-views.azimuth), *rest)
+    def mirrored(loss):
+        return lambda render, step: loss(render, replace(step, views=step.views.replace(azimuth=-step.views.azimuth)))
 
     assert any("sides" in way for way in shortfalls(rebuild(toy, STEPS // 2, mirrored), toy))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from guides import guided
 from tiny_priors import save_builtin, save_if, save_pixart, save_sd
 
 from magic3d_cli.errors import EnvironmentFault
-from magic3d_cli.guidance import prior as prior_module
-from magic3d_cli.guidance.description import describe
-from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
-from magic3d_cli.run import guide as guide_module
-from magic3d_cli.run.guide import PriorGuide
+from magic3d_cli.guidance import guide as guide_module
+from magic3d_cli.guidance.diffusers import prior as prior_module
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
+from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.settings import PRESETS
 
 
@@ -114,14 +114,14 @@ def test_a_fine_prior_that_cannot_be_used_is_refused_at_the_start(good: Path, tm
     spoil, message = DAMAGES[damage]
     spoil(bad)
     with pytest.raises(EnvironmentFault, match=message) as caught:
-        PriorGuide(str(good / "sd"), str(bad), "a dragon", 0, "cpu")
+        guided(good / "sd", bad, "a dragon")
     assert caught.value.exit_code == 3 and caught.value.next_step
 
 
 @pytest.mark.parametrize("name", ["sd", "if", "pixart", "builtin"])
 def test_a_prior_that_works_passes_without_loading_weights(good: Path, monkeypatch, name: str) -> None:
     monkeypatch.setattr(prior_module, "_load", lambda *_: pytest.fail("weights were loaded"))
-    PriorGuide(str(good / name), str(good / name), "a red dragon", 0, "cpu")
+    guided(good / name, prompt="a red dragon")
 
 
 def test_a_damaged_file_of_the_hub_cache_names_the_copy_to_delete(good: Path, tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_a_prior_is_looked_up_once_in_a_run_and_loaded_from_there(good: Path, mo
         return good / "sd"
 
     monkeypatch.setattr(guide_module, "find", find)
-    guide = PriorGuide("someone/model", "someone/model", "a dragon", 0, "cpu")
-    loaded = [guide.objective(stage, PRESETS["draft"].coarse.guidance).prior for stage in ("coarse", "fine")]
+    guide, _ = guided("someone/model", prompt="a dragon")
+    loaded = [guide.distillation(stage, PRESETS["draft"].coarse.guidance).prior for stage in ("coarse", "fine")]
     assert asked == ["someone/model"] and loaded[0] is loaded[1] and loaded[0].id == "someone/model"
 
 
@@ -186,9 +186,9 @@ def test_a_prompt_is_encoded_once_by_each_text_encoder(good: Path, monkeypatch, 
         return real(prior, words)
 
     monkeypatch.setattr(guide_module, "condition", condition)
-    guide = PriorGuide(str(good / coarse), str(good / fine), "a red dragon", 0, "cpu")
-    found = [guide.objective(stage, PRESETS["draft"].coarse.guidance) for stage in ("coarse", "fine")]
+    guide, _ = guided(good / coarse, good / fine, "a red dragon")
+    found = [guide.distillation(stage, PRESETS["draft"].coarse.guidance) for stage in ("coarse", "fine")]
     assert len(encoded) == times
-    alone = PriorGuide(str(good / fine), str(good / fine), "a red dragon", 0, "cpu")
-    expected = alone.objective("fine", PRESETS["draft"].coarse.guidance)
+    alone, _ = guided(good / fine, prompt="a red dragon")
+    expected = alone.distillation("fine", PRESETS["draft"].coarse.guidance)
     assert torch.equal(found[1].conditioning.states, expected.conditioning.states)

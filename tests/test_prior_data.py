@@ -20,9 +20,9 @@ from render import normalise
 from shapes import make_shape
 from voxels import EXTENT, carve, surface
 
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import BUILTIN
-from magic3d_cli.views import Views, ViewSampling, sample_views, turntable
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.scene.views import Views, ViewSampling, sample_views, turntable
 
 DATA = Path(__file__).parents[1] / "examples" / "builtin_prior"
 SHAPES = [source.split(":")[1] for noun in NOUNS for source, _ in noun.models if source.startswith("shape:")]

@@ -13,12 +13,12 @@ import torch
 from tiny_priors import save_builtin, save_if, save_pixart, save_sd, save_small_encoder
 
 from magic3d_cli.errors import EnvironmentFault
-from magic3d_cli.guidance import hub, layout, sources
-from magic3d_cli.guidance import prior as prior_module
-from magic3d_cli.guidance.description import describe
+from magic3d_cli.guidance.diffusers import catalogue, files, hub
+from magic3d_cli.guidance.diffusers import prior as prior_module
+from magic3d_cli.guidance.diffusers.prior import load_prior
+from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.guidance.prior import load_prior
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_prior_is_frozen_and_in_evaluation_mode(folder):
 def test_a_prior_of_two_stages_gives_each_its_own_size(folder):
     coarse, fine = (load(folder / "builtin", stage=stage) for stage in ("coarse", "fine"))
     assert (coarse.image_size, fine.image_size) == (16, 32)
-    assert layout.weights_sha256(coarse.about.folder) != layout.weights_sha256(fine.about.folder)
+    assert files.weights_sha256(coarse.spec.folder) != files.weights_sha256(fine.spec.folder)
     assert "palm tree" in coarse.vocabulary.nouns and coarse.vocabulary == fine.vocabulary
 
 
@@ -301,12 +301,12 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
     monkeypatch.setattr(hub, "_measured", lambda source, patterns: source)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     told: list[str] = []
-    assert sources.locate("sd15", "coarse", told.append) == folder / "sd"
+    assert catalogue.locate("sd15", "coarse", told.append) == folder / "sd"
     assert "4.3 GB" in told[0] and "OpenRAIL" in told[0]  # before a byte is fetched
-    sources.locate("someone/model", "coarse", told.append)
+    catalogue.locate("someone/model", "coarse", told.append)
     assert "someone/model, see its licence there: https://huggingface.co/someone/model" in told[1]
     assert load_prior("sd15", dtype=torch.float32).kind == "latent"
-    assert asked["repository"] == sources.HUB["sd15"].repository and len(asked["revision"]) == 40
+    assert asked["repository"] == catalogue.HUB["sd15"].repository and len(asked["revision"]) == 40
     load_prior("someone/model@v2", dtype=torch.float32)
     assert (asked["repository"], asked["revision"]) == ("someone/model", "v2")
     unwanted = [
@@ -333,15 +333,15 @@ def test_size_and_licence_are_told_at_the_first_use_alone(monkeypatch, folder, t
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     told: list[str] = []
     for _ in range(3):
-        sources.locate("sd15", "coarse", told.append)
-        sources.small_encoder(told.append)
+        catalogue.locate("sd15", "coarse", told.append)
+        catalogue.small_encoder(told.append)
     assert ["licence CreativeML OpenRAIL-M" in told[0], "licence MIT" in told[1], len(told)] == [True, True, 2]
 
 
 def test_pinned_commits_are_whole_hashes():
-    for source in (*sources.HUB.values(), sources.SMALL_ENCODER):
+    for source in (*catalogue.HUB.values(), catalogue.SMALL_ENCODER):
         assert source.revision is None or re.fullmatch("[0-9a-f]{40}", source.revision)
-    assert {name for name, source in sources.HUB.items() if source.revision is None} == {
+    assert {name for name, source in catalogue.HUB.items() if source.revision is None} == {
         "deepfloyd-if-m",
         "deepfloyd-if-l",
     }
@@ -350,11 +350,11 @@ def test_pinned_commits_are_whole_hashes():
 @pytest.mark.parametrize(("name", "part"), [("sd", "text_encoder"), ("builtin", "volume"), ("builtin", "coarse/unet")])
 def test_the_hash_covers_every_weight(folder, tmp_path, name, part):
     target = shutil.copytree(folder / name, tmp_path / name)
-    stage = load(target).about.folder  # where the stage's own files are; the volume lies above
-    before = layout.weights_sha256(stage)
-    assert before == layout.weights_sha256(load(folder / name).about.folder)
+    stage = load(target).spec.folder  # where the stage's own files are; the volume lies above
+    before = files.weights_sha256(stage)
+    assert before == files.weights_sha256(load(folder / name).spec.folder)
     (weights,) = (target / part).glob("*.safetensors")
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    assert layout.weights_sha256(stage) != before
+    assert files.weights_sha256(stage) != before

@@ -11,7 +11,7 @@ import sentencepiece
 import torch
 from tiny_priors import save_if, save_sd
 
-from magic3d_cli.guidance.prior import load_prior
+from magic3d_cli.guidance.diffusers.prior import load_prior
 
 
 def test_the_t5_of_deepfloyd_and_pixart_is_read_from_its_sentencepiece_model_alone(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ import train
 import voxels
 from manifest import Noun
 
-from magic3d_cli.guidance.caption_volume import CaptionVolume, Look, words
-from magic3d_cli.guidance.prior import load_prior
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.volume_unet import VolumeUNet
-from magic3d_cli.views import turntable
+from magic3d_cli.guidance.builtin.unet import VolumeUNet
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.builtin.volume import CaptionVolume, Look, words
+from magic3d_cli.guidance.diffusers.prior import load_prior
+from magic3d_cli.scene.views import turntable
 
 NOUNS = [Noun("cube", ("block",), (("shape:cube", 0.0),)), Noun("torus", (), (("shape:torus", 0.0),))]
 

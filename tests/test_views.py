@@ -6,16 +6,15 @@ import math
 
 import torch
 
-from magic3d_cli.views import (
+from magic3d_cli.scene.shading import TEXTURELESS_ALBEDO, shade
+from magic3d_cli.scene.views import (
     ALBEDO,
     DIFFUSE,
     FEATURES,
     TEXTURELESS,
-    TEXTURELESS_ALBEDO,
     ViewSampling,
     direction,
     sample_views,
-    shade,
     turntable,
     views_from_features,
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magic3d_cli.guidance.caption_volume import FULL, NEAR, CaptionVolume, words
-from magic3d_cli.guidance.volume_unet import VolumeUNet
-from magic3d_cli.kernels.volume import composite_volume, composite_volume_reference
-from magic3d_cli.views import FEATURES, ViewSampling, sample_views, turntable
+from magic3d_cli.guidance.builtin.unet import VolumeUNet
+from magic3d_cli.guidance.builtin.volume import FULL, NEAR, CaptionVolume, words
+from magic3d_cli.kernels.dispatch import composite_volume
+from magic3d_cli.kernels.volume import composite_volume_reference
+from magic3d_cli.scene.views import FEATURES, ViewSampling, sample_views, turntable
 
 EXTENT = 0.95
 

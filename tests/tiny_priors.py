@@ -18,9 +18,9 @@ from diffusers import (
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from magic3d_cli.guidance.caption_volume import CaptionVolume
-from magic3d_cli.guidance.volume_unet import VolumeUNet
-from magic3d_cli.views import FEATURES
+from magic3d_cli.guidance.builtin.unet import VolumeUNet
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
+from magic3d_cli.scene.views import FEATURES
 
 VOCABULARY = {
     "nouns": {

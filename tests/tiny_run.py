@@ -11,33 +11,40 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
-from torch import Tensor
 
-from magic3d_cli import pipeline
-from magic3d_cli.ranks import current, joined, run_directory
-from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli import job, pipeline
+from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
-from magic3d_cli.run.keeper import Cadence
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.scene.render import Render
 from magic3d_cli.settings import (
+    PRESETS,
     AssetSettings,
     CoarseSettings,
     FieldSettings,
     FineSettings,
-    GuidanceSettings,
     Settings,
+    resolve,
 )
-from magic3d_cli.stage_report import Objective, StepReport
-from magic3d_cli.views import Views
+from magic3d_cli.training.report import StepReport
+from magic3d_cli.training.terms import LossTerm, Step
 
 RADIUS = 0.5
+
+
+class _Ball:
+    """A prior as far as settings depend on it."""
+
+    name, weight, open_vocabulary = "ball", 1.0, False
 
 
 def tiny_settings(seed: int = 0) -> Settings:
     """A few steps of a few pixels."""
     field = FieldSettings(levels=4, log2_size=10, base_resolution=4, finest_resolution=16, hidden=16)
-    return Settings(
+    settings = Settings(
         preset="tiny",
         coarse=CoarseSettings(
             steps=10, views=2, render_size=24, samples_per_ray=48, occupancy_size=16, sparsity=0, field=field
@@ -46,12 +53,11 @@ def tiny_settings(seed: int = 0) -> Settings:
         asset=AssetSettings(faces=400, texture_size=64, padding=1),
         seed=seed,
     )
+    return resolve(settings, {stage: [_Ball()] for stage in STAGES})
 
 
 class BallGuide:
     """Guides toward a red ball around the origin, which looks the same from everywhere."""
-
-    understood = None  # any prompt is a ball
 
     def __init__(self, step_seconds: float = 0.0, slow_stage: str = "", weights: str = "one") -> None:
         self.step_seconds, self.slow_stage, self.weights = step_seconds, slow_stage, weights
@@ -59,28 +65,41 @@ class BallGuide:
     def name(self, stage: str) -> str:
         return "ball"
 
-    def suited(self, settings: Settings) -> Settings:
-        return settings
-
     def sha256(self, stage: str) -> str:
         return f"{self.weights}-{stage}"
 
-    def objective(self, stage: str, settings: GuidanceSettings) -> Objective:
-        def toward_ball(
-            images: Tensor, views: Views, progress: float, generator: torch.Generator
-        ) -> tuple[Tensor, dict[str, float]]:
+    def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
+        def toward_ball(render: Render, step: Step) -> torch.Tensor:
             if stage == self.slow_stage:
                 time.sleep(self.step_seconds)
-            origins, directions = views.rays(images.shape[1])
+            images = render.rgb
+            origins, directions = step.views.rays(images.shape[1])
             nearest = origins - (origins * directions).sum(-1, keepdim=True) * directions
             hit = nearest.norm(dim=-1, keepdim=True) < RADIUS
             # As score distillation draws some.
-            noise = current().draw(lambda n: 0.01 * torch.randn(n, *images.shape[1:], generator=generator), len(images))
-            target = torch.where(hit, torch.tensor([0.9, 0.1, 0.1]), views.backdrop[:, None, None, :])
-            loss = (images - target - noise).square().sum() / len(images)
-            return loss, {"loss": float(loss.detach())}
+            noise = step.draw(lambda n: 0.01 * torch.randn(n, *images.shape[1:], generator=step.generator))
+            target = torch.where(hit, torch.tensor([0.9, 0.1, 0.1]), step.views.backdrop[:, None, None, :])
+            return (images - target - noise).square().sum() / len(images)
 
-        return toward_ball
+        return [LossTerm("ball", toward_ball)]
+
+
+def play_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever asks `job.py` for a draft gets tiny settings and a ball in place of a prior."""
+    monkeypatch.setattr(job, "choose_priors", lambda names, *rest, **more: {stage: [_Ball()] for stage in names})
+    monkeypatch.setattr(job, "understood", lambda *arguments: None)
+    monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
+    monkeypatch.setitem(PRESETS, "draft", tiny_settings())
+
+
+class Noting(Observer):
+    """Adds what it is told to a list."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 class Recorder(Observer):
@@ -109,7 +128,7 @@ def run_tiny(
     guide: BallGuide | None = None,
     observer: Observer | None = None,
     interrupts: Interrupts | None = None,
-    cadence: Cadence | None = None,
+    intervals: Intervals | None = None,
     fresh: bool = False,
 ) -> dict:
     """`pipeline.generate` on the tiny settings, as `magic3d generate` would call it."""
@@ -117,19 +136,17 @@ def run_tiny(
     torch.set_num_threads(1)  # the same in every process, or sums would round differently
     settings = settings or tiny_settings()
     try:
-        with joined("cpu", settings) as ranks, run_directory(ranks, RunDirectory.for_output(output)) as run, run:
-            job = pipeline.Job(
-                prompt,
-                settings,
-                output,
-                run,
-                guide or BallGuide(),
-                leads=ranks.leads,
-                observer=observer or Recorder(),
-                interrupts=interrupts or Interrupts(),
-                cadence=cadence or Cadence(checkpoint=0.0, preview=1e9, preview_size=16),
-            )
-            return pipeline.generate(job, fresh=fresh)
+        with job.opened(
+            prompt,
+            settings,
+            output,
+            guide or BallGuide(),
+            "cpu",
+            observer or Recorder(),
+            interrupts or Interrupts(),
+            intervals=intervals or Intervals(checkpoint=0.0, preview=1e9, preview_size=16),
+        ) as opened:
+            return pipeline.generate(opened, fresh=fresh)[1]
     finally:
         torch.set_num_threads(threads)
 

@@ -17,8 +17,8 @@ from render import SIZE
 from torch import Tensor
 from voxels import EXTENT, SOLID
 
-from magic3d_cli.guidance.caption_volume import CHILDREN, PLACE, SURFACE
-from magic3d_cli.views import Views, ViewSampling, sample_views
+from magic3d_cli.guidance.builtin.volume import CHILDREN, PLACE, SURFACE
+from magic3d_cli.scene.views import Views, ViewSampling, sample_views
 
 PLACES, CELL_PLACES, POINTS = 2048, 1024, 64
 """Surface voxels of each model that are compared, its cells that are, and its surface voxels that are painted."""

@@ -2,7 +2,7 @@
 
 Materials are painted as they would be baked (sheen depends on the surface normal, not on the camera), because
 distillation moves them into a texture. A colour without a material goes onto the body of a thing alone, as in a paint
-shop: windows, tyres, handles and faces keep their own. Shading is `magic3d_cli.views.shade`, the renderers' own.
+shop: windows, tyres, handles and faces keep their own. Shading is `magic3d_cli.scene.views.shade`, the renderers' own.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def dress(buffer, size, tones, colour, material, light, ambient, shading, backdr
 
     Args:
         buffer: uint8 [S, S, 10]; see gbuffer.draw. size: output size, a divisor of S.
-        light [3], ambient, shading, plain: as in `magic3d_cli.views.Views`.
+        light [3], ambient, shading, plain: as in `magic3d_cli.scene.views.Views`.
         backdrop: [4, 3] corner colours, blended over the image (all equal for a plain backdrop).
         out: float32 [3, size, size], written in [-1, 1].
     """

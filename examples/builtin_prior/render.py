@@ -23,7 +23,7 @@ from manifest import file_stem, read_manifest
 from shapes import make_shape
 from sources import Model, catalogue, read_actor, read_g3d, read_sh3f
 
-from magic3d_cli.views import ViewSampling, sample_views
+from magic3d_cli.scene.views import ViewSampling, sample_views
 
 SIZE, LARGE_VIEWS = 128, 40
 EXTENT, RADIUS = 0.75, 0.92

@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
-from magic3d_cli.guidance.distillation import guide
-from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
-from magic3d_cli.guidance.sources import BUILTIN
-from magic3d_cli.views import Views, turntable
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
+from magic3d_cli.guidance.distillation import classifier_free_guidance
+from magic3d_cli.scene.views import Views, turntable
 
 LABEL = 12  # pixels
 
@@ -37,7 +37,7 @@ def ddim(
     for i, time in enumerate(times):
         t = time.repeat(2 * len(views))
         clean, _ = prior.denoise(torch.cat([x, x]), t, torch.cat([plain, told]), torch.cat([features, features]))
-        guess = guide(*clean.chunk(2), scale).clamp(-1, 1)
+        guess = classifier_free_guidance(*clean.chunk(2), scale).clamp(-1, 1)
         here = prior.alphas_cumprod[time]
         noise = (x - here.sqrt() * guess) / (1 - here).sqrt()
         ahead = prior.alphas_cumprod[times[i + 1]] if i + 1 < steps else torch.tensor(1.0)

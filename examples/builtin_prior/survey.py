@@ -17,7 +17,7 @@ from manifest import NOUNS
 from PIL import Image, ImageDraw
 from render import load, normalise
 
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 SIDE, LABEL, COLUMNS, ROWS = 96, 13, 8, 12
 

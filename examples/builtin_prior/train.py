@@ -5,7 +5,7 @@ elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage
 few minutes, and the same command resumes. On a CUDA GPU the same script runs in bf16 with larger batches.
 
 The caption becomes a volume that is composited along the asked camera's rays
-(`magic3d_cli.guidance.caption_volume.CaptionVolume`), and a UNet (`volume_unet.VolumeUNet`) on space-to-depth pixels
+(`magic3d_cli.guidance.builtin.volume.CaptionVolume`), and a UNet (`volume_unet.VolumeUNet`) on space-to-depth pixels
 denoises beside that picture. Both priors share the volume.
 
 - volume: a latent of every model, and the decoder that makes its voxels (voxels.py) of it (an auto-decoder: DeepSDF,
@@ -43,9 +43,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from magic3d_cli.guidance.caption_volume import SURFACE, CaptionVolume, fill, words
-from magic3d_cli.guidance.volume_unet import VolumeUNet
-from magic3d_cli.views import views_from_features
+from magic3d_cli.guidance.builtin.unet import VolumeUNet
+from magic3d_cli.guidance.builtin.volume import SURFACE, CaptionVolume, fill, words
+from magic3d_cli.scene.views import views_from_features
 
 CELLS = 32
 """Side of the space-to-depth image."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from manifest import NOUNS, file_stem
 
-from magic3d_cli.views import turntable
+from magic3d_cli.scene.views import turntable
 
 SOLID = 128
 """Voxels along a side."""

@@ -30,7 +30,7 @@ from manifest import NOUNS
 from paint import COLOURS, MATERIALS
 from wordnet import Sense, WordNet
 
-from magic3d_cli.guidance.prompts import split
+from magic3d_cli.guidance.builtin.vocabulary import split
 
 RULES = Path(__file__).with_name("words.tsv")
 TOO_GENERAL = 80
@@ -183,7 +183,7 @@ class Words:
         }
 
     def table(self) -> dict[str, dict[str, str]]:
-        """What `words.json` holds; see `magic3d_cli.guidance.lexicon`."""
+        """What `words.json` holds; see `magic3d_cli.guidance.builtin.lexicon`."""
         same: dict[str, list[str]] = {}
         kinds: dict[str, list[str]] = {}
         near: dict[str, list[str]] = {}
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="default: beside the shipped vocabulary.json")
     args = parser.parse_args()
     if args.output is None:
-        from magic3d_cli.guidance.sources import BUILTIN
+        from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
         args.output = BUILTIN / "words.json"
     words = Words(WordNet(args.data), Rules.read(RULES))

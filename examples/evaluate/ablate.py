@@ -21,16 +21,17 @@ from evaluate import composition, likeness, recognised, summary
 from prompts import TUNING
 from recogniser import load_recogniser
 
-from magic3d_cli import pipeline, settings
+from magic3d_cli import job, pipeline, settings
 from magic3d_cli.errors import Magic3DError
-from magic3d_cli.guidance.conditioning import condition, read_prompt
-from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import BUILTIN
-from magic3d_cli.run.directory import RunDirectory
-from magic3d_cli.run.guide import PriorGuide
+from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
+from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
+from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.scene.views import ViewSampling
 from magic3d_cli.settings import GuidanceSettings, Settings, TimestepSchedule
-from magic3d_cli.views import ViewSampling
 
 
 def guided(chosen: Settings, change: Callable[[GuidanceSettings], GuidanceSettings]) -> Settings:
@@ -67,10 +68,9 @@ def without_textureless(s: Settings) -> Settings:
 class Styleless(PriorGuide):
     """Told the noun without one of its models: each view may expect another one."""
 
-    def objective(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
-        made = super().objective(stage, settings)
-        caption = read_prompt(made.prior, self.prompt, self.seed)
-        return replace(made, conditioning=condition(made.prior, replace(caption, style=None)))
+    def _condition(self, prior: DiffusersPrior) -> Conditioning:
+        caption = read_prompt(prior, self.prompt, self.seed)
+        return condition(prior, replace(caption, style=None) if isinstance(caption, Caption) else caption)
 
 
 STYLELESS = "no style token"
@@ -79,7 +79,7 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "times not annealed (0.4 to 0.98)": timed((0.4, 0.98), (0.4, 0.98)),
     "times of DreamFusion (0.02 to 0.98)": timed((0.02, 0.98), (0.02, 0.98)),
     "no textureless shading": without_textureless,
-    "full resolution from the start": lambda s: replace(s, coarse=replace(s.coarse, warm=0.0)),
+    "full resolution from the start": lambda s: replace(s, coarse=replace(s.coarse, warmup=0.0)),
     "half the guidance scale": scaled(0.5),
     "three times the guidance scale": scaled(3.0),
     "half the steps": stepped(0.5),
@@ -145,10 +145,11 @@ def make(prompt: str, variant: str, preset: str, folder: Path) -> float:
     if not report.exists():
         begun = time.time()
         try:
-            with RunDirectory.for_output(out) as run:
-                kind = Styleless if variant == STYLELESS else PriorGuide
-                guide = kind("builtin", "builtin", prompt, chosen.seed, "cpu")
-                pipeline.generate(pipeline.Job(prompt, chosen, out, run, guide), fresh=True)
+            names = {stage: [WeightedPrior("builtin")] for stage in STAGES}
+            priors = choose_priors(names, prompt, chosen.seed, "cpu", print)
+            guide = (Styleless if variant == STYLELESS else PriorGuide)(priors, prompt, chosen.seed, "cpu")
+            with job.opened(prompt, chosen, out, guide, "cpu", Observer(), Interrupts()) as opened:
+                pipeline.generate(opened, fresh=True)
         except Magic3DError as error:
             print(f"{prompt}: {error.what}", flush=True)
         report.write_text(json.dumps({"seconds": time.time() - begun}))

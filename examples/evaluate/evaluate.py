@@ -38,10 +38,10 @@ from prompts import REPORT, TUNING
 from recogniser import HELD_OUT, Recogniser, load_recogniser
 from torch import Tensor
 
+from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.diffusion import alpha_sigma
-from magic3d_cli.guidance.prior import DiffusersPrior, load_prior
-from magic3d_cli.guidance.prompts import Caption, Vocabulary
-from magic3d_cli.guidance.sources import BUILTIN
 
 Source = Callable[[str, bool], tuple[Tensor, Tensor | None]]
 """Pictures and, where known, coverage of a prompt, with or without texture."""

@@ -14,9 +14,9 @@ import csv
 from pathlib import Path
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import BUILTIN
-from magic3d_cli.guidance.understanding import understand
+from magic3d_cli.guidance.builtin.understanding import understand
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
 PROMPTS = Path(__file__).with_name("everyday_prompts.txt")
 TABLE = PROMPTS.with_suffix(".tsv")

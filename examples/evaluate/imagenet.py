@@ -21,8 +21,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from pictures import mesh_path
 from prompts import REPORT
 
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.guidance.sources import BUILTIN
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
 _CARS = [407, 436, 468, 511, 609, 627, 654, 656, 661, 675, 717, 734, 751, 817]
 CLASSES: dict[str, list[int]] = {

@@ -22,10 +22,10 @@ from render import brighten, dimness, load, normalise
 from sample import ddim
 
 from magic3d_cli.asset.preview import render_glb
+from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.conditioning import condition, read_prompt
-from magic3d_cli.guidance.prior import DiffusersPrior, resize
-from magic3d_cli.guidance.prompts import Caption
-from magic3d_cli.views import ALBEDO, TEXTURELESS, Views, turntable
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, resize
+from magic3d_cli.scene.views import ALBEDO, TEXTURELESS, Views, turntable
 
 SIDE, COUNT = 96, 8
 BACKDROP = 0.75

@@ -20,6 +20,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.oracle import OraclePrior
+from magic3d_cli.scene.views import Views, turntable
 from magic3d_cli.settings import (
     CoarseSettings,
     FieldSettings,
@@ -28,8 +29,7 @@ from magic3d_cli.settings import (
     TimestepSchedule,
     preset,
 )
-from magic3d_cli.stage_report import Objective
-from magic3d_cli.views import Views, turntable
+from magic3d_cli.training.terms import LossTerm
 
 GUIDANCE = GuidanceSettings(
     scale=(2.0, 1.0),
@@ -57,14 +57,14 @@ def settings_for(steps: int, size: int, views: int = 4, guidance: GuidanceSettin
         occupancy_size=48,
         sparsity=0.02,
         orientation=0.1,
-        normal_agreement=0.1,
+        predicted_normal=0.1,
         field=FieldSettings(levels=8, log2_size=15, base_resolution=8, finest_resolution=128, hidden=32),
         guidance=guidance,
     )
     return replace(preset("draft"), coarse=coarse)
 
 
-def oracle_objective(model: Model, settings: Settings) -> Objective:
+def oracle_distillation(model: Model, settings: Settings) -> ScoreDistillation:
     """The program's own distillation, fed by the object's ideal denoiser."""
     prior = OraclePrior(lambda views, size: model.render(views, size)[0], settings.coarse.render_size)
     return ScoreDistillation(prior, condition(prior, "the object"), settings.coarse.guidance)
@@ -94,7 +94,7 @@ def main() -> None:
     model = load_model(args.model) if args.model else robot()
     settings = settings_for(args.steps, args.size)
     stage = CoarseStage(settings, args.seed)
-    stage.run(oracle_objective(model, settings))
+    stage.run([stage.random_views(LossTerm("distillation", oracle_distillation(model, settings)))])
     result, strip = score(stage, model, 2 * args.size)
     if args.strip:
         Image.fromarray((strip * 255).round().byte().numpy()).save(args.strip)

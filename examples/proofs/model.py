@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from magic3d_cli.kernels.rasterize import rasterize
-from magic3d_cli.views import Views, shade
+from magic3d_cli.kernels.dispatch import rasterize
+from magic3d_cli.scene.shading import shade
+from magic3d_cli.scene.views import Views
 
 GREY = 0.5
 """Backdrop of views that leave the background to the scene."""

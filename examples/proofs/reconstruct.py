@@ -8,15 +8,11 @@ by code that shares nothing with the writer. PSNR is reported after each step: i
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -30,9 +26,12 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.write import write
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.prior import resize
+from magic3d_cli.guidance.diffusers.prior import resize
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import Views, turntable
 from magic3d_cli.settings import AssetSettings, FieldSettings, Settings, preset
-from magic3d_cli.views import Views, ViewSampling, turntable
+from magic3d_cli.training.loop import Stage
+from magic3d_cli.training.terms import LossTerm, Step, ViewGroup
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,14 @@ class Poses:
     images: Float[Tensor, "N 3 S S"]  # colour on black, that is premultiplied
     masks: Float[Tensor, "N 1 S S"]
 
-    def draw(self, count: int, sampling: ViewSampling, generator: torch.Generator) -> Views:
+    def draw(self, count: int, generator: torch.Generator) -> Views:
         """Some of the poses, before random backdrops so that what is empty has to be transparent."""
         index = torch.randperm(len(self.views), generator=generator)[:count]
         return self.views[index].replace(backdrop=torch.rand(len(index), 3, generator=generator))
 
-    def objective(
-        self, images: Float[Tensor, "B H W 3"], views: Views, progress: float, generator: torch.Generator
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    def loss(self, render: Render, step: Step) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """Squared error against the pictures in a prior's range of [-1, 1], summed over each image."""
+        images, views = render.rgb, step.views
         index = (views.azimuth.cpu()[:, None] == self.views.azimuth).float().argmax(1)
         size = images.shape[1]
         colour, mask = (resize(x[index], size).to(images) for x in (self.images, self.masks))
@@ -73,15 +71,10 @@ def take_poses(model: Model, count: int, size: int) -> Poses:
     return Poses(black, torch.cat(images).permute(0, 3, 1, 2).contiguous(), torch.cat(masks)[:, None])
 
 
-@contextmanager
-def cameras_from(poses: Poses) -> Iterator[None]:
-    """Both stages look from the poses, in place of cameras drawn at random."""
-    stages = [importlib.import_module(f"magic3d_cli.{name}.stage") for name in ("coarse", "fine")]
-    with (
-        patch.object(stages[0], "sample_views", poses.draw),
-        patch.object(stages[1], "sample_views", poses.draw),
-    ):
-        yield
+def from_poses(poses: Poses, stage: Stage, count: int) -> ViewGroup:
+    """Views from the poses in place of random ones, with the regularisers of the stage."""
+    random = stage.random_views(LossTerm("picture", poses.loss))
+    return replace(random, draw=lambda progress, generator: poses.draw(count, generator))
 
 
 def settings_for(coarse_steps: int, fine_steps: int, size: int, faces: int = 20_000) -> Settings:
@@ -92,16 +85,16 @@ def settings_for(coarse_steps: int, fine_steps: int, size: int, faces: int = 20_
         steps=coarse_steps,
         views=4,
         render_size=size,
-        warm=0.0,
+        warmup=0.0,
         sparsity=0.01,
         opaqueness=0.0,
         orientation=0.0,
-        normal_agreement=0.0,
+        predicted_normal=0.0,
         field=FieldSettings(
             levels=10, log2_size=16, base_resolution=8, finest_resolution=256, hidden=32, density_gain=10.0
         ),
     )
-    fine = replace(base.fine, steps=fine_steps, views=2, render_size=2 * size, smoothness=0.02, laplacian=0.0)
+    fine = replace(base.fine, steps=fine_steps, views=2, render_size=2 * size, normal_consistency=0.02)
     asset = AssetSettings(faces=faces, texture_size=1024)
     return replace(base, coarse=coarse, fine=fine, asset=asset)
 
@@ -118,17 +111,16 @@ def reconstruct(model: Model, settings: Settings, out: Path, poses: int = 40, si
         report[f"{name}_psnr_db"] = round(psnr(images, truth), 2)
         report[f"{name}_iou"] = round(silhouette_iou(opacity, mask), 4)
 
-    with cameras_from(pictures):
-        coarse = CoarseStage(settings, 0)
-        coarse.run(pictures.objective)
-        image = coarse.render(views, size)
-        judge("field", image.rgb, image.opacity)
-        fine = FineStage.from_coarse(settings, coarse)
-        image = fine.render(views, size)
-        judge("mesh", image.rgb, image.opacity)
-        fine.run(pictures.objective)
-        image = fine.render(views, size)
-        judge("refined", image.rgb, image.opacity)
+    coarse = CoarseStage(settings, 0)
+    coarse.run([from_poses(pictures, coarse, settings.coarse.views)])
+    image = coarse.render(views, size)
+    judge("field", image.rgb, image.opacity)
+    fine = FineStage.from_coarse(settings, coarse)
+    image = fine.render(views, size)
+    judge("mesh", image.rgb, image.opacity)
+    fine.run([from_poses(pictures, fine, settings.fine.views)])
+    image = fine.render(views, size)
+    judge("refined", image.rgb, image.opacity)
     vertices, faces = (x.detach().cpu().numpy() for x in fine.mesh())
     asset = build_asset(vertices, faces, fine.albedo, settings.asset)
     path = write(asset, out / "model.glb", "model")[0]

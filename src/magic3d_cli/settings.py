@@ -6,11 +6,12 @@ Sources: [paper] Magic3D, arXiv 2211.10440; [ngp] Instant-NGP, arXiv 2201.05989;
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from typing import Any, Protocol, get_args, get_type_hints
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.views import ViewSampling
+from magic3d_cli.scene.views import ViewSampling
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,19 @@ class GuidanceSettings:
     scale: tuple[float, float] = (100.0, 100.0)  # uncond + scale (cond - uncond); from first to last step [paper]
     times: TimestepSchedule = TimestepSchedule()
     weighting: str = "sds"  # "sds": sigma_t^2 [DF]; "uniform": weight 1 on the clean-image residual
-    rescale: float = 0.0  # share of the guided clean image's contrast pulled back to the unguided one's [2305.08891]
     clean_clip: bool = False  # clip the guided clean image to [-1, 1]; pixel priors only [Imagen, 2205.11487]
-    clip_gradient: float = 0.0  # largest root mean square of one image's gradient; 0: no limit
     perp_neg: float = 0.0  # weight of the views it is not [Perp-Neg, 2304.04968]: 4 evaluations a step instead of 2
     small_encoder: bool = False  # TAESD in place of the VAE's encoder; latent priors only
     compile: bool = False  # torch.compile of the prior's networks; on CUDA only
+
+
+@dataclass(frozen=True)
+class AddedGuidance:
+    """A prior beside a stage's first one."""
+
+    prior: str
+    weight: float  # of its loss in the sum
+    guidance: GuidanceSettings
 
 
 @dataclass(frozen=True)
@@ -66,16 +74,17 @@ class CoarseSettings:
     occupancy_threshold: float = 0.01  # opacity of one marching step below which a cell is skipped [ts]
     normal_samples: int = 1024  # points a step at which the normal regularisers are evaluated [m]
     occupancy_start: float = 0.0  # initial density of every cell; [paper] 20, 0 goes by the initial field [m]
-    warm: float = 0.0  # share of the run rendered at `warm_render_size`: shape first, a quarter of the rays [m]
-    warm_render_size: int = 32  # pixels
+    warmup: float = 0.0  # share of the run rendered at `warmup_render_size`: shape first, a quarter of the rays [m]
+    warmup_render_size: int = 32  # pixels
     lr: float = 1e-2  # [ts]
     background_lr: float = 1e-3  # a tenth, so that the object is not painted on the sky [paper]
     sparsity: float = 1.0  # weight of the opacity regulariser [ts]
     opaqueness: float = 0.0  # weight of the entropy of the opacity
-    normal_agreement: float = 1.0  # predicted normals against the density's
+    predicted_normal: float = 1.0  # predicted normals against the density's [Ref-NeRF]
     orientation: float = 10.0  # normals facing away from the camera [DF]
     field: FieldSettings = FieldSettings()
     guidance: GuidanceSettings = GuidanceSettings()
+    added_guidance: tuple[AddedGuidance, ...] = ()
     sampling: ViewSampling = ViewSampling()
 
 
@@ -89,9 +98,10 @@ class FineSettings:
     grid_size: int = 128  # tetrahedral grid cells per side of the tight box
     lr: float = 1e-2  # colour field [ts]
     geometry_lr: float = 1e-3  # signed distance and deformation, in units of one cell
-    smoothness: float = 1.0  # angle between adjacent faces [paper]
-    laplacian: float = 0.0
+    normal_consistency: float = 1.0  # angle between adjacent faces [paper]
+    freeze_geometry: bool = False  # only the colours are optimised
     guidance: GuidanceSettings = GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.5), end=(0.02, 0.5)))  # [paper]
+    added_guidance: tuple[AddedGuidance, ...] = ()
     sampling: ViewSampling = ViewSampling()
 
 
@@ -103,6 +113,7 @@ class AssetSettings:
     texture_size: int = 1024  # pixels
     padding: int = 4  # texels between charts
     unwrap_seconds: float = 60.0  # xatlas is stopped after this and the fall-back atlas used
+    height: float | None = None  # metres; None: the usual size of the thing
 
 
 @dataclass(frozen=True)
@@ -120,27 +131,56 @@ class Settings:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Settings:
-        """Inverse of `to_json`; unknown or missing keys raise TypeError."""
+        """Inverse of `to_json`, also of an older program's: missing keys take the defaults of their class.
+
+        Raises TypeError for keys and types that no version had.
+        """
         return _build(Settings, data)
+
+
+def canonical(cls: type, data: Any) -> Any:
+    """The JSON of settings as this version writes it; TypeError as `Settings.from_json`."""
+    return asdict(_build(cls, data))
+
+
+_RENAMED = {
+    "CoarseSettings": {
+        "warm": "warmup",
+        "warm_render_size": "warmup_render_size",
+        "normal_agreement": "predicted_normal",
+    },
+    "FineSettings": {"smoothness": "normal_consistency"},
+}
+"""Keys of older checkpoints, by class."""
+_RETIRED = {"GuidanceSettings": {"rescale": 0.0, "clip_gradient": 0.0}, "FineSettings": {"laplacian": 0.0}}
+"""Keys of older checkpoints that are gone, with the one value they ever had."""
 
 
 def _build(cls: Any, data: Any) -> Any:
     """Rebuild nested frozen dataclasses from plain JSON (lists become tuples)."""
-    nested = {
-        "coarse": CoarseSettings,
-        "fine": FineSettings,
-        "asset": AssetSettings,
-        "field": FieldSettings,
-        "guidance": GuidanceSettings,
-        "times": TimestepSchedule,
-        "sampling": ViewSampling,
-    }
+    if not isinstance(data, dict):
+        raise TypeError(f"{cls.__name__} cannot be made of {data!r}")
+    types = get_type_hints(cls)
+    renamed, retired = _RENAMED.get(cls.__name__, {}), _RETIRED.get(cls.__name__, {})
     values = {}
     for key, value in data.items():
-        if key in nested and isinstance(value, dict):
-            value = _build(nested[key], value)
-        values[key] = tuple(value) if isinstance(value, list) else value
+        if key in retired and value == retired[key]:
+            continue
+        key = renamed.get(key, key)
+        if key not in types:
+            raise TypeError(f"{cls.__name__} has no {key!r}")
+        values[key] = _value(types[key], value)
     return cls(**values)
+
+
+def _value(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind):
+        return _build(kind, value)
+    if isinstance(value, list):
+        items = get_args(kind)
+        item = items[0] if items and is_dataclass(items[0]) else None
+        return tuple(_build(item, v) if item else v for v in value)
+    return value
 
 
 # Small grids and few views keep a step below a tenth of a second on two cores [m].
@@ -169,10 +209,10 @@ _CPU_COARSE = CoarseSettings(
     samples_per_ray=96,
     occupancy_size=48,
     occupancy_start=2.0,
-    warm=0.4,
+    warmup=0.4,
     sparsity=0.2,
     opaqueness=4.0,
-    normal_agreement=0.3,
+    predicted_normal=0.3,
     orientation=1.0,
     field=_CPU_FIELD,
     guidance=_BUILTIN_COARSE,
@@ -185,7 +225,7 @@ _CPU_FINE = FineSettings(
     render_size=256,
     grid_size=64,
     geometry_lr=3e-2,
-    smoothness=0.1,
+    normal_consistency=0.1,
     sampling=ViewSampling(shading=(0.2, 0.4, 0.4)),
     guidance=_BUILTIN_FINE,
 )
@@ -216,7 +256,7 @@ PRESETS: dict[str, Settings] = {
         asset=AssetSettings(faces=40_000),
     ),
 }
-"""Guided for the built-in prior; see `guided_by`."""
+"""Guided for the built-in prior; see `resolve`."""
 COMPILED = ("paper",)
 """Presets in which an open-vocabulary prior works long enough on a GPU to be compiled first."""
 
@@ -228,40 +268,65 @@ def preset(name: str) -> Settings:
     return PRESETS[name]
 
 
-def asked_for(settings: Settings, *, perp_neg: bool | None = None, small_encoder: bool | None = None) -> Settings:
-    """The settings with what a person chose of the guidance of both stages; None leaves a choice as it is."""
-    chosen: dict[str, Any] = {} if perp_neg is None else {"perp_neg": float(perp_neg)}
-    chosen |= {} if small_encoder is None else {"small_encoder": small_encoder}
-    return _guided(settings, replace(settings.coarse.guidance, **chosen), replace(settings.fine.guidance, **chosen))
+class StagePrior(Protocol):
+    """What settings depend on of a prior."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def open_vocabulary(self) -> bool:
+        """Whether it takes any prompt."""
 
 
-def guided_by(settings: Settings, *, open_coarse: bool, open_fine: bool) -> Settings:
-    """The settings with each stage guided as its prior needs: the paper's way for a prior of open vocabulary.
+def resolve(
+    base: Settings,
+    priors: Mapping[str, Sequence[StagePrior]],
+    *,
+    seed: int | None = None,
+    perp_neg: bool | None = None,
+    small_encoder: bool | None = None,
+    faces: int | None = None,
+    texture_size: int | None = None,
+    height: float | None = None,
+    fine_preset: str | None = None,
+) -> Settings:
+    """The settings of a run: a preset or a checkpoint's settings, with what a person chose; None leaves a choice.
 
-    What suits the built-in prior, a guess of one object at scale 2, makes fog with one that knows everything, and the
-    paper's scale of 100 burns the built-in one's colours. What a person chose (`asked_for`) stays, except where the
-    built-in prior has no use for it.
+    Each stage is guided as each of its priors needs: the paper's way where the prior has an open vocabulary. What suits
+    the built-in prior, a guess of one object at scale 2, leaves open-vocabulary priors foggy, and the paper's scale of
+    100 burns the built-in one's colours.
+
+    Args:
+        priors: of "coarse" and "fine", the one that leads the stage first.
+        fine_preset: a preset to take the fine stage and the asset from.
     """
+    if fine_preset is not None:
+        other = preset(fine_preset)
+        fine = replace(other.fine, guidance=base.fine.guidance)
+        base = replace(base, preset=fine_preset, fine=fine, asset=other.asset)
+    sizes: dict[str, Any] = {"faces": faces, "texture_size": texture_size, "height": height}
+    asset = replace(base.asset, **{key: value for key, value in sizes.items() if value is not None})
 
-    def paper(default: GuidanceSettings, asked: GuidanceSettings) -> GuidanceSettings:
-        return replace(
-            default,
-            perp_neg=asked.perp_neg,
-            small_encoder=asked.small_encoder,
-            compile=settings.preset in COMPILED,
+    def guided(stage: Any, paper: GuidanceSettings, builtin: GuidanceSettings, chosen: Sequence[StagePrior]) -> Any:
+        asked = stage.guidance
+        paper = replace(
+            paper,
+            perp_neg=asked.perp_neg if perp_neg is None else float(perp_neg),
+            small_encoder=asked.small_encoder if small_encoder is None else small_encoder,
+            compile=base.preset in COMPILED,
         )
+        first, *more = (paper if prior.open_vocabulary else builtin for prior in chosen)
+        added = (AddedGuidance(prior.name, prior.weight, own) for prior, own in zip(chosen[1:], more, strict=True))
+        return replace(stage, guidance=first, added_guidance=tuple(added))
 
-    coarse, fine = settings.coarse.guidance, settings.fine.guidance
-    return _guided(
-        settings,
-        paper(CoarseSettings().guidance, coarse) if open_coarse else _BUILTIN_COARSE,
-        paper(FineSettings().guidance, fine) if open_fine else _BUILTIN_FINE,
-    )
-
-
-def _guided(settings: Settings, coarse: GuidanceSettings, fine: GuidanceSettings) -> Settings:
     return replace(
-        settings,
-        coarse=replace(settings.coarse, guidance=coarse),
-        fine=replace(settings.fine, guidance=fine),
+        base,
+        coarse=guided(base.coarse, CoarseSettings().guidance, _BUILTIN_COARSE, priors["coarse"]),
+        fine=guided(base.fine, FineSettings().guidance, _BUILTIN_FINE, priors["fine"]),
+        asset=asset,
+        seed=base.seed if seed is None else seed,
     )

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.bake import Albedo, bake, evaluate
 from magic3d_cli.asset.check import FileMesh, measure, sample
 from magic3d_cli.asset.clean import clean
-from magic3d_cli.asset.mesh import face_areas, vertex_normals
+from magic3d_cli.asset.material import DEFAULT, Material
+from magic3d_cli.asset.mesh import surface_samples, vertex_normals
+from magic3d_cli.asset.metal import reflecting
 from magic3d_cli.asset.simplify import simplify
 from magic3d_cli.asset.unwrap import unwrap
 from magic3d_cli.asset.uv_raster import own_texels
-from magic3d_cli.asset.write import Asset
 from magic3d_cli.settings import AssetSettings
 
 
@@ -28,6 +31,9 @@ def build_asset(
     settings: AssetSettings,
     on_stage: Callable[[str], None] | None = None,
     device: torch.device | str = "cpu",
+    material: Material = DEFAULT,
+    about: dict[str, Any] | None = None,
+    usual: tuple[str, float] | None = None,
 ) -> Asset:
     """Clean, simplify, unwrap and bake.
 
@@ -37,9 +43,13 @@ def build_asset(
         settings: face count, texture size, padding, time limit of the unwrap.
         on_stage: told "clean", "simplify", "unwrap" and "bake" as each begins.
         device: where `albedo` wants its points.
+        material: of the whole surface, for instance `material.of_prompt`'s.
+        about: where the asset comes from; see `Asset`.
+        usual: the thing and its usual longest side in metres (`size.usual_size`), for settings without a height.
 
     Returns:
-        The asset, moved so that it stands on y = 0 above the origin; scale and orientation are kept. Its
+        The asset, moved so that it stands on y = 0 above the origin and scaled to the height or the usual size; without
+        either, the scale is kept. Its
         report holds counts, the measures of `check.measure`, `bake_psnr` (texture against field, in dB)
         and seconds.
 
@@ -70,24 +80,46 @@ def build_asset(
     layout = unwrap(points, triangles, normals, settings.texture_size, settings.padding, settings.unwrap_seconds)
     end("unwrap")
     begin("bake")
+    if material.reflectance is not None:
+        face, weights = surface_samples(points, triangles, 20_000)
+        seen = (points[triangles[face]] * weights).sum(1)
+        albedo = reflecting(albedo, material.reflectance, seen, device)
     positions = points[layout.vertex]
     ownership = own_texels(layout.uvs, layout.faces, layout.size)
     texture = bake(positions, layout.faces, ownership, layout.uvs, albedo, device)
     end("bake")
 
     report: dict[str, Any] = {"input_faces": len(faces), "repairs": repairs, "atlas": layout.method}
+    report["material"] = asdict(material)
     if layout.reason:
         report["atlas_reason"] = layout.reason
     mesh = FileMesh(positions, layout.uvs, layout.faces, texture)
     report |= measure(mesh) | {"bake_psnr": bake_psnr(mesh, albedo, device), "seconds": seconds}
+    scale, report["size"] = _scale(positions, settings.height, usual)
     return Asset(
-        positions=(positions - standing_point(positions)).astype(np.float32),
+        positions=((positions - standing_point(positions)) * scale).astype(np.float32),
         normals=normals[layout.vertex].astype(np.float32),
         uvs=layout.uvs.astype(np.float32),
         faces=layout.faces,
         texture=texture,
         report=report,
+        material=material,
+        point=layout.vertex,
+        about=about or {},
     )
+
+
+def _scale(
+    positions: Float[np.ndarray, "V 3"], height: float | None, usual: tuple[str, float] | None
+) -> tuple[float, dict[str, Any]]:
+    """The factor to metres, and what is told of it."""
+    extent = np.ptp(positions, axis=0)
+    scale, told = 1.0, {"from": "kept"}
+    if height is not None:
+        scale, told = height / max(float(extent[1]), 1e-9), {"from": "height"}
+    elif usual is not None:
+        scale, told = usual[1] / float(extent.max()), {"from": "usual", "of": usual[0]}
+    return scale, {"metres": [round(float(side), 4) for side in extent * scale], **told}
 
 
 def standing_point(positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"]:
@@ -98,10 +130,7 @@ def standing_point(positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"
 
 def bake_psnr(mesh: FileMesh, albedo: Albedo, device: torch.device | str, count: int = 20_000) -> float:
     """Peak signal-to-noise ratio, in dB, of the texture against the field at random points of the surface."""
-    rng = np.random.default_rng(0)
-    area = face_areas(mesh.positions, mesh.faces)
-    face = np.searchsorted(np.cumsum(area), rng.random(count) * area.sum()).clip(max=len(area) - 1)
-    weights = rng.dirichlet(np.ones(3), count)[:, :, None]
+    face, weights = surface_samples(mesh.positions, mesh.faces, count)
     points = (mesh.positions[mesh.faces[face]] * weights).sum(1)
     seen = sample(mesh.texture, (mesh.uvs[mesh.faces[face]] * weights).sum(1))
     error = float(((seen - evaluate(albedo, points, device).clip(0, 1)) ** 2).mean())

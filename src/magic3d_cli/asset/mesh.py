@@ -25,6 +25,16 @@ def face_areas(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "F"]:
     return np.linalg.norm(face_vectors(vertices, faces), axis=1) / 2
 
 
+def surface_samples(
+    vertices: Vertices, faces: Faces, count: int
+) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N 3 1"]]:
+    """Faces and barycentric weights of points spread evenly over the surface; the same ones every time."""
+    rng = np.random.default_rng(0)
+    area = face_areas(vertices, faces)
+    face = np.searchsorted(np.cumsum(area), rng.random(count) * area.sum()).clip(max=len(area) - 1)
+    return face, rng.dirichlet(np.ones(3), count)[:, :, None]
+
+
 def unit(vectors: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     """Vectors scaled to length 1; a zero vector becomes +Y, since glTF forbids zero normals."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -13,8 +13,9 @@ from magic3d_cli.asset.bake import to_bytes
 from magic3d_cli.asset.check import FileMesh, read_mesh, sample
 from magic3d_cli.asset.clean import merge_vertices
 from magic3d_cli.asset.mesh import vertex_normals
-from magic3d_cli.kernels.rasterize import rasterize
-from magic3d_cli.views import Views, shade
+from magic3d_cli.kernels.dispatch import rasterize
+from magic3d_cli.scene.shading import shade
+from magic3d_cli.scene.views import Views
 
 SUPERSAMPLING = 2
 

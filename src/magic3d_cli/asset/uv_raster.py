@@ -6,11 +6,13 @@ import numba
 import numpy as np
 from jaxtyping import Float, Int
 
+from magic3d_cli.kernels.numba_cache import CACHE
+
 REACH = 1.5
 """Texels whose centre is this close to a chart, in texels, take its colour: bilinear lookups touch them."""
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHE, nogil=True)
 def _closest(px, py, ax, ay, bx, by, cx, cy):  # pragma: no cover - compiled
     """Squared distance to a 2D triangle and the barycentric weights of its closest point."""
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
@@ -46,7 +48,7 @@ def _closest(px, py, ax, ay, bx, by, cx, cy):  # pragma: no cover - compiled
     return best, ra, rb, rc
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHE, nogil=True)
 def _own(corners, height, width, reach, owner, weights, distance, texels, contested):  # pragma: no cover
     """Serial, so that ties always go to the lower face index."""
     for f in range(corners.shape[0]):

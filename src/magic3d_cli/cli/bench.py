@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from magic3d_cli.cli import checks, options
+from magic3d_cli import checks
+from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.progress import clock
-from magic3d_cli.cli.session import choose_device, put, session
+from magic3d_cli.cli.session import put, session
 from magic3d_cli.errors import UsageError
 
 PROMPT = "a car"
@@ -51,17 +52,18 @@ def bench(
         if value is not None and value < 1:
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
     with session(quiet) as work, tempfile.TemporaryDirectory() as folder:
-        from magic3d_cli import bench, settings
-        from magic3d_cli.run.speed_guide import SpeedGuide
+        from magic3d_cli import settings
+        from magic3d_cli.bench import measure
+        from magic3d_cli.bench.priors import SpeedGuide
+        from magic3d_cli.job import choose_device
 
-        where = choose_device(device, work.observer.note)
-        tell = work.observer.note
-        guide = SpeedGuide(coarse_prior or prior, fine_prior or prior, PROMPT, where, Path(folder), tell)
-        asked = {"perp_neg": perp_neg, "small_encoder": small_encoder}
-        chosen = [guide.suited(settings.asked_for(settings.preset(name), **asked)) for name in preset or checks.PRESETS]
-        most = views or (4 if where == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
+        chosen_device = choose_device(device, work.observer)
+        names = {"coarse": coarse_prior or prior, "fine": fine_prior or prior}
+        guide = SpeedGuide(names, PROMPT, bool(small_encoder), chosen_device, Path(folder), work.observer.note)
+        chosen = [guide.resolve(settings.preset(name), perp_neg, small_encoder) for name in preset or checks.PRESETS]
+        most = views or (4 if chosen_device == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         priors = {stage: guide.name(stage) for stage in ("coarse", "fine")}
-        result = {"priors": priors, **bench.run(chosen, guide, where, steps, most, work.observer)}
+        result = {"priors": priors, **measure.run(chosen, guide, chosen_device, steps, most, work.observer)}
     put(json.dumps(result) if as_json else _table(result))
 
 

@@ -74,8 +74,9 @@ def examine() -> dict[str, Any]:
 def _machine(advice: list[str]) -> dict[str, Any]:
     import torch
 
-    from magic3d_cli.bench import TRIANGLES, kernels
-    from magic3d_cli.guidance.prior import default_dtype
+    from magic3d_cli.guidance.diffusers.prior import default_dtype
+    from magic3d_cli.kernels import numba_cache
+    from magic3d_cli.kernels.dispatch import NVDIFFRAST, TRIANGLES, backends
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     told: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "memory_gigabytes": _memory()}
@@ -89,9 +90,19 @@ def _machine(advice: list[str]) -> dict[str, Any]:
             advice.append("There is an NVIDIA driver; install a CUDA build of PyTorch: https://pytorch.org/get-started")
     else:
         told["gpu"] = "none that PyTorch can use"
-    told["kernels"] = kernels(device)
-    if told["kernels"][TRIANGLES] == "nvdiffrast":
+    choices = backends(torch.device(device))
+    told["kernels"] = {operation: str(choice) for operation, choice in choices.items()}
+    if choices[TRIANGLES].backend == NVDIFFRAST:
         told["nvdiffrast_licence"] = f"{LICENCE}; MAGIC3D_KERNELS=nvrtc does without it"
+    if not numba_cache.CACHE:
+        told["kernel_cache"] = "none: no folder can be written"
+        advice.append("Kernels are compiled at every start (half a minute); name a folder for them: NUMBA_CACHE_DIR")
+    elif numba_cache.TEMPORARY is not None:
+        told["kernel_cache"] = str(numba_cache.TEMPORARY)
+        advice.append(
+            "Compiled kernels are kept in a temporary folder, because neither the package nor the home folder can be "
+            "written; name a folder that stays: NUMBA_CACHE_DIR"
+        )
     told["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
     for package, line in OPTIONAL.items() if device == "cuda" else ():
         if importlib.util.find_spec(package) is None:
@@ -108,9 +119,9 @@ def _memory() -> float | None:
 
 def _priors(faults: list[str]) -> dict[str, Any]:
     from magic3d_cli.errors import Magic3DError
-    from magic3d_cli.guidance.hub import INSTALLED, state_of
-    from magic3d_cli.guidance.layout import weight_shapes, weights_sha256
-    from magic3d_cli.guidance.sources import HUB, locate
+    from magic3d_cli.guidance.diffusers.catalogue import HUB, locate
+    from magic3d_cli.guidance.diffusers.files import weight_shapes, weights_sha256
+    from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 
     told = {}
     try:

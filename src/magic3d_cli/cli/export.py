@@ -1,17 +1,17 @@
-"""`magic3d export [CHECKPOINT] --format glb|obj`: write the mesh of any checkpoint."""
+"""`magic3d export [CHECKPOINT] --format NAME`: write the mesh of any checkpoint."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from magic3d_cli.cli import checks, options
+from magic3d_cli import checks, precheck
+from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.refine import default_output
-from magic3d_cli.cli.session import answer, choose_device, session
+from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.run.directory import RunDirectory
 
@@ -26,12 +26,14 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", "-f", metavar="NAME", help="glb or obj; default: by --output.")
+        str | None,
+        typer.Option("--format", "-f", metavar="NAME", help=f"{', '.join(checks.FORMATS)}; default: by --output."),
     ] = None,
     output: options.Output = None,
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    height: options.Height = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -43,18 +45,16 @@ def export(
     if format is not None and out.suffix.lower() != f".{format}":
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
-    sizes = checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, height)
+    precheck.check_checkpoint(source)
     with session(quiet) as work:
-        from magic3d_cli import pipeline
+        from magic3d_cli import job
 
-        saved = pipeline.Saved.load(source)
-        header = saved.header
-        work.observer.note(
-            f'{source}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
+        result = job.export(
+            source,
+            job.Request(out, device=device, faces=faces, texture_size=texture_size, height=height),
+            work.observer,
         )
-        asset = replace(saved.settings.asset, **sizes)
-        where = choose_device(device, work.observer.note)
-        result = pipeline.export(saved, out, asset, where, work.observer)
     answer(result, as_json)
 
 

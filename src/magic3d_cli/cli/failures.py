@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import Magic3DError, OutOfMemory, out_of_memory
-from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.directory import RunDirectory, run_of
 from magic3d_cli.run.interrupts import Interrupted
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_RUN = "_magic3d_run"
 
 
 def say(what: str, next_step: str = "", label: str = "error") -> None:
@@ -33,11 +31,6 @@ def say(what: str, next_step: str = "", label: str = "error") -> None:
     console.print(Text.assemble((f"{label}: ", "bold red"), what), soft_wrap=True)
     if next_step:
         console.print(Text.assemble(("next: ", "bold"), next_step), soft_wrap=True)
-
-
-def follows() -> bool:
-    """Whether this is one of torchrun's processes and not the one that speaks."""
-    return os.environ.get("RANK", "0") != "0"
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,23 +51,11 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-@contextmanager
-def recorded(run: RunDirectory) -> Iterator[None]:
-    """Log a failure in the run's own log, and let the message say what the run has kept."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        setattr(error, _RUN, run)
-        trace = None if isinstance(error, Magic3DError | Interrupted) else traceback.format_exc()
-        run.log("stopped", type=type(error).__name__, message=str(error), traceback=trace)
-        raise
-
-
 def explain(error: BaseException) -> int:
     """Say what happened; returns the exit code."""
-    run: RunDirectory | None = getattr(error, _RUN, None)
+    run = run_of(error)
     if isinstance(error, Magic3DError):
-        if not follows():  # all of torchrun's processes come upon the same
+        if is_main_process():  # all processes come upon the same
             say(error.what, error.next_step)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from magic3d_cli.cli import checks, options
+from magic3d_cli import checks, precheck
+from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
-from magic3d_cli.cli.session import answer, choose_device, opened, session
-from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.cli.session import answer, session
 
 
 @reported
@@ -21,12 +20,14 @@ def generate(
     prior: options.Prior = "auto",
     coarse_prior: options.CoarsePrior = None,
     fine_prior: options.FinePrior = None,
+    also_prior: options.AlsoPrior = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    height: options.Height = None,
     fresh: options.Fresh = False,
     strict: options.Strict = False,
     as_json: options.Json = False,
@@ -41,28 +42,27 @@ def generate(
     checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
-    sizes = checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, height)
+    added = checks.check_added(also_prior or [])
+    names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
+    precheck.check_generate(prompt, seed, names, device, out, strict=strict)
     with session(quiet) as work:
-        from magic3d_cli import pipeline, settings
-        from magic3d_cli.ranks import joined
-        from magic3d_cli.run.guide import PriorGuide
+        from magic3d_cli import job
 
-        chosen = replace(settings.preset(preset), seed=seed)
-        chosen = settings.asked_for(chosen, perp_neg=perp_neg, small_encoder=small_encoder)
-        chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
-        where = choose_device(device, work.observer.note)
-        guide = PriorGuide(coarse_prior or prior, fine_prior or prior, prompt, seed, where, work.observer.note, strict)
-        for note in guide.understood.notes if guide.understood else ():
-            work.observer.note(note)
-        chosen = guide.suited(chosen)
-        if where == "cuda" and prior == "auto" and guide.name("fine") == "builtin":
-            work.observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
-        with joined(where, chosen) as ranks, opened(RunDirectory.for_output(out), ranks) as run:
-            job = pipeline.Job(
-                prompt, chosen, out, run, guide, where, ranks.leads, observer=work.observer, interrupts=work.interrupts
-            )
-            work.observer.note(f"Watch the shape appear: {run.preview}")
-            result = pipeline.generate(job, fresh=fresh)
-    if guide.understood:
-        result["understood"] = guide.understood.to_json()
+        request = job.Request(
+            out,
+            preset=preset,
+            coarse_prior=coarse_prior or prior,
+            fine_prior=fine_prior or prior,
+            more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in added),
+            device=device,
+            perp_neg=perp_neg,
+            small_encoder=small_encoder,
+            faces=faces,
+            texture_size=texture_size,
+            height=height,
+            fresh=fresh,
+            strict=strict,
+        )
+        _, result = job.generate(prompt, seed, request, work.observer, work.interrupts)
     answer(result, as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magic3d_cli.guidance.sources import NAMES
+from magic3d_cli.guidance.diffusers.catalogue import NAMES
 
 Output = Annotated[
     Path | None,
@@ -15,7 +15,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Where to write: .glb or .obj. The run is kept in FILE's .run folder.",
+        help="Where to write: .glb, .obj, .usdz, .ply, .stl or .3mf. The run is kept in FILE's .run folder.",
     ),
 ]
 Preset = Annotated[
@@ -31,6 +31,14 @@ Prior = Annotated[
 ]
 CoarsePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the coarse stage alone.")]
 FinePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the fine stage alone.")]
+AlsoPrior = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also-prior",
+        metavar="NAME[=WEIGHT]",
+        help="A prior beside the others, in both stages; the losses are added up. May be given several times.",
+    ),
+]
 PerpNeg = Annotated[
     bool | None,
     typer.Option(
@@ -53,6 +61,12 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Another seed, another obje
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Faces = Annotated[int | None, typer.Option(metavar="N", help="Triangles of the mesh, at most.")]
 TextureSize = Annotated[int | None, typer.Option(metavar="N", help="Side of the texture, in pixels.")]
+Height = Annotated[
+    float | None,
+    typer.Option(
+        metavar="METRES", help="How tall the object stands; default: a usual size (a mug 0.1, a car 4.5 long)."
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; an earlier run is moved aside, not deleted.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a prompt with any word that the built-in prior does not know.")

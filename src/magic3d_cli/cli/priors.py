@@ -27,9 +27,9 @@ def priors(
 
 
 def _rows() -> list[dict[str, Any]]:
-    from magic3d_cli.guidance.hub import INSTALLED, state_of
-    from magic3d_cli.guidance.layout import installed_bytes
-    from magic3d_cli.guidance.sources import BUILTIN, HUB
+    from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, HUB
+    from magic3d_cli.guidance.diffusers.files import installed_bytes
+    from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 
     rows = [
         {
@@ -62,8 +62,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _vocabulary() -> dict[str, dict[str, list[str]]]:
     """Names and synonyms by role."""
-    from magic3d_cli.guidance.prompts import Vocabulary
-    from magic3d_cli.guidance.sources import BUILTIN
+    from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+    from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
     known = Vocabulary.load(BUILTIN / "vocabulary.json")
     groups = {"objects": known.nouns, "colours": known.colours, "materials": known.materials}

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from magic3d_cli.run.observer import Observer
 
 if TYPE_CHECKING:  # would import torch
-    from magic3d_cli.stage_report import StepReport
+    from magic3d_cli.run.forecast import Forecast
+    from magic3d_cli.settings import Settings
+    from magic3d_cli.training.report import StepReport
 
+COMPILING = "compiling kernels (first run only)"
 INTERVAL = 10.0  # seconds between plain lines
 _TECHNICAL = ("time", "scale", "samples")  # metrics that are in the log but tell a person nothing
 
@@ -29,30 +32,77 @@ class Display(Observer):
         pass
 
 
+class Tracker:
+    """How far the whole job is, in words for a person; nothing where it is not known what the job consists of."""
+
+    def __init__(self) -> None:
+        self._forecast: Forecast | None = None
+
+    def expect(self, settings: Settings, priors: dict[str, str]) -> None:
+        """A whole job with these settings begins."""
+        from magic3d_cli.run.forecast import Forecast, parts_of
+
+        self._forecast = Forecast(parts_of(settings, priors))
+
+    def begin(self, name: str, done: int) -> None:
+        if self._forecast is not None:
+            self._forecast.begin(name, done, time.monotonic())
+
+    def step(self, step: int) -> None:
+        if self._forecast is not None:
+            self._forecast.step(step, time.monotonic())
+
+    def compiling(self) -> None:
+        if self._forecast is not None:
+            self._forecast.compiling()
+
+    def fraction(self) -> float | None:
+        """Of the job's work, 0 to 1."""
+        return None if self._forecast is None else self._forecast.fraction()
+
+    def told(self) -> list[str]:
+        """Percent and time left, for instance ["45%", "1:23 left"]."""
+        if self._forecast is None:
+            return []
+        left = self._forecast.left(time.monotonic())
+        return [f"{self._forecast.fraction():4.0%}", "estimating" if left is None else f"{clock(left)} left"]
+
+
 class Lines(Display):
     """One plain line at a time, for logs and pipes."""
 
     def __init__(self) -> None:
-        self._begun = self._last = time.monotonic()
-        self._from = 0
+        self._last = time.monotonic()
+        self._tracker = Tracker()
+        self._compiling = False
+
+    def expect(self, settings: Settings, priors: dict[str, str]) -> None:
+        self.phase("prepare")
+        self._tracker.expect(settings, priors)
 
     def begin(self, stage: str, done: int, total: int) -> None:
-        self._begun = self._last = time.monotonic()
-        self._from = done
+        self._last = time.monotonic()
+        self._tracker.begin(stage, done)
         self.note(f"{stage}: step {done} of {total}")
 
     def step(self, report: StepReport) -> None:
+        self._tracker.step(report.step)
         now = time.monotonic()
         if now - self._last < INTERVAL and report.step < report.total:
             return
         self._last = now
-        pace = (now - self._begun) / max(report.step - self._from, 1)
-        left = clock(pace * (report.total - report.step))
-        shown = summary(report.metrics)
-        self.note(f"{report.stage}: step {report.step} of {report.total}  {shown}  {pace:.2f} s/step  {left} left")
+        told = [part.strip() for part in self._tracker.told()]
+        self.note("  ".join([f"{report.stage}: step {report.step} of {report.total}", *told]))
 
     def phase(self, name: str) -> None:
+        self._tracker.begin(name, 0)
         self.note(name)
+
+    def compiling(self) -> None:
+        self._tracker.compiling()
+        if not self._compiling:  # there are many kernels
+            self._compiling = True
+            self.note(COMPILING)
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -71,7 +121,7 @@ def display(quiet: bool) -> Display:
 
 
 def summary(metrics: dict[str, float]) -> str:
-    """The first three metrics that mean something to a person."""
+    """The first three metrics that mean something to a person, where there is room for them."""
     shown = [(name, value) for name, value in metrics.items() if name not in _TECHNICAL]
     return "  ".join(f"{name} {value:.3g}" for name, value in shown[:3])
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from magic3d_cli.cli import checks, options
+from magic3d_cli import checks, precheck
+from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
-from magic3d_cli.cli.session import answer, choose_device, opened, session
-from magic3d_cli.errors import UsageError
-from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.cli.session import answer, session
 
 
 @reported
@@ -30,6 +28,7 @@ def refine(
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    height: options.Height = None,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -39,44 +38,24 @@ def refine(
     if preset is not None:
         checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
-    sizes = checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, height)
+    precheck.check_checkpoint(checkpoint)
     with session(quiet) as work:
-        from magic3d_cli import pipeline, settings
-        from magic3d_cli.ranks import joined
-        from magic3d_cli.run.guide import PriorGuide
+        from magic3d_cli import job
 
-        saved = pipeline.Saved.load(checkpoint)
-        header, chosen = saved.header, saved.settings
-        if header["stage"] != "coarse":
-            raise UsageError(
-                f"{checkpoint} is a {header['stage']} checkpoint: it is refined already.",
-                f"Write its mesh: magic3d export {checkpoint}",
-            )
-        if header["step"] < header["total"]:
-            work.observer.note(f"{checkpoint}: only {header['step']} of {header['total']} coarse steps were done.")
-        if preset is not None:
-            other = settings.preset(preset)
-            fine = replace(other.fine, guidance=chosen.fine.guidance)  # suited to the prior below
-            chosen = replace(chosen, preset=preset, fine=fine, asset=other.asset)
-        chosen = replace(chosen, asset=replace(chosen.asset, **sizes))
-        chosen = settings.asked_for(chosen, perp_neg=perp_neg, small_encoder=small_encoder)
-        where = choose_device(device, work.observer.note)
-        fine_prior = prior or header.get("fine_prior", header["prior"]["id"])
-        guide = PriorGuide(fine_prior, fine_prior, header["prompt"], header["seed"], where, work.observer.note)
-        chosen = guide.suited(chosen)
-        with joined(where, chosen) as ranks, opened(RunDirectory.for_output(out), ranks) as run:
-            job = pipeline.Job(
-                header["prompt"],
-                chosen,
-                out,
-                run,
-                guide,
-                where,
-                ranks.leads,
-                observer=work.observer,
-                interrupts=work.interrupts,
-            )
-            result = pipeline.refine(job, saved, fresh=fresh)
+        request = job.Request(
+            out,
+            preset=preset,
+            fine_prior=prior,
+            device=device,
+            perp_neg=perp_neg,
+            small_encoder=small_encoder,
+            faces=faces,
+            texture_size=texture_size,
+            height=height,
+            fresh=fresh,
+        )
+        _, result = job.refine(checkpoint, request, work.observer, work.interrupts)
     answer(result, as_json)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
@@ -49,14 +48,6 @@ class Geometry(nn.Module):
         moved = self.grid + reach * torch.tanh(self.displacement * (self.lattice.cell / reach))
         sdf = torch.where(self.boundary, self.sdf.clamp(min=1e-2), self.sdf)
         return marching_tetrahedra(moved, sdf * self.lattice.cell, self.tetrahedra)
-
-    def laplacian(self) -> Float[Tensor, ""]:
-        """Near the surface, the mean squared difference of a centre's value from its corners' mean; cells."""
-        nx, ny, nz = self.lattice.cells
-        corners, centres = self.sdf.split([(nx + 1) * (ny + 1) * (nz + 1), nx * ny * nz])
-        mean = F.avg_pool3d(corners.view(1, 1, nx + 1, ny + 1, nz + 1), 2, stride=1).reshape(-1)
-        near = (centres.detach().abs() < 2).float()
-        return (near * (centres - mean) ** 2).sum() / near.sum().clamp(min=1)
 
     @torch.no_grad()
     def grow_around(self, surface: Float[Tensor, "N 3"], optimizer: torch.optim.Optimizer) -> bool:

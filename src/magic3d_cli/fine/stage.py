@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from magic3d_cli.coarse.background import Background
-from magic3d_cli.coarse.field import HashField
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.fine.field_to_sdf import SOLID, field_to_surface
 from magic3d_cli.fine.geometry import Geometry
-from magic3d_cli.fine.render import MeshRender, render_mesh
+from magic3d_cli.fine.mesh_render import MeshRender, render_mesh
+from magic3d_cli.fine.surface import SOLID, field_to_surface
 from magic3d_cli.fine.tetrahedra import Lattice
-from magic3d_cli.fine.topology import mesh_edges, roughness
-from magic3d_cli.optimiser import FiniteAdam, pack_state, unpack_state
-from magic3d_cli.portions import Portions
-from magic3d_cli.ranks import current
+from magic3d_cli.fine.topology import mesh_edges, normal_consistency
+from magic3d_cli.scene.background import Background
+from magic3d_cli.scene.field import HashField
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import Views, sample_views, turntable
 from magic3d_cli.settings import Settings
-from magic3d_cli.stage_report import Clock, Objective, StepReport
-from magic3d_cli.views import Views, sample_views, turntable
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.loop import Stage
+from magic3d_cli.training.optimiser import FiniteAdam
+from magic3d_cli.training.terms import LossTerm, Step, ViewGroup
 
 _EMPTY, _SOLID = 0.002, 0.98  # mean opacity of the renderings
 _PIXELS = 1 << 19  # rendered at a time without gradient
@@ -33,14 +34,18 @@ _HANDOVER_SIZE = 64  # pixels of the renderings that the surface is compared wit
 _REMEDY = "Try another --seed, or a prompt that names one solid object."
 
 
-class FineStage:
-    """A mesh, its colour field and their optimisation. A seed on a CPU gives the same bits, resumed or not.
+class FineStage(Stage):
+    """A mesh, its colour field and their optimisation.
+
+    With `settings.fine.freeze_geometry` the mesh stays as it is and only its colours are optimised.
 
     Attributes:
         handover: how well the starting mesh matches the coarse volume: {threshold (density), iou (of the
             mesh's silhouettes with the rendered opacity), volume_iou (the same before floaters were removed),
             floaters_removed, faces}.
     """
+
+    name = "fine"
 
     def __init__(
         self,
@@ -50,20 +55,21 @@ class FineStage:
         background: Background,
         generator: torch.Generator,
         handover: dict[str, Any],
+        processes: Processes | None = None,
     ) -> None:
-        self.settings, self.handover, self.step = settings, handover, 0
-        self.geometry, self.field, self.background, self.generator = geometry, field, background, generator
-        self.device = geometry.sdf.device
+        self.settings, self.handover = settings, handover
+        self.geometry, self.field, self.background = geometry, field, background
         fine = settings.fine
-        self.optimiser = FiniteAdam(
+        optimiser = FiniteAdam(
             [
                 {"params": list(geometry.parameters()), "lr": fine.geometry_lr},
                 {"params": list(field.parameters()), "lr": fine.lr},
                 {"params": list(background.parameters()), "lr": settings.coarse.background_lr},
             ]
         )
-        self.portions = Portions()
-        self._mean_opacity: float | None = None  # running
+        geometry.requires_grad_(not fine.freeze_geometry)
+        self._rendered: Float[Tensor, "V 3"] | None = None  # the last step's vertices
+        super().__init__(fine.steps, geometry.sdf.device, generator, optimiser, processes or Processes())
 
     @classmethod
     def from_coarse(cls, settings: Settings, coarse: CoarseStage) -> FineStage:
@@ -92,6 +98,7 @@ class FineStage:
             copy.deepcopy(coarse.background),
             torch.Generator().manual_seed(settings.seed + 1),
             {},
+            coarse.processes,
         )
         faces = stage.mesh()[1]
         if len(faces) == 0:
@@ -107,84 +114,21 @@ class FineStage:
         }
         return stage
 
-    def run(
-        self,
-        objective: Objective,
-        *,
-        until: int | None = None,
-        on_step: Callable[[StepReport], None] | None = None,
-    ) -> None:
-        """Train to step `until` (default: all). `on_step` may raise to stop: its step is complete.
-
-        Raises Collapsed when the surface has vanished or fills the views, or when no gradient is finite.
-        """
-        total = self.settings.fine.steps
-        while self.step < min(until if until is not None else total, total):
-            report = self._step(objective)
-            if on_step is not None:
-                on_step(report)
-            self._check()
-
-    def _step(self, objective: Objective) -> StepReport:
+    def random_views(self, *terms: LossTerm) -> ViewGroup:
+        """Views as the settings sample them, with the regulariser of the mesh and these losses."""
         fine = self.settings.fine
-        clock = Clock(self.device)
-        ranks = current()
-        views = ranks.own(sample_views(fine.views, fine.sampling, self.generator)).to(self.device)
-        progress = self.step / fine.steps
-        self.optimiser.zero_grad()
+        smooth = LossTerm("normal_consistency", _normal_consistency_loss, fine.normal_consistency)
+        return ViewGroup(
+            draw=lambda progress, generator: sample_views(fine.views, fine.sampling, generator),
+            size=fine.render_size,
+            terms=(*([smooth] if fine.normal_consistency and not fine.freeze_geometry else []), *terms),
+        )
 
-        def compute(part: Views, rows: slice, share: float) -> tuple[dict[str, float], Tensor, Tensor]:
-            vertices, faces = self.geometry.surface()
-            if len(faces) == 0:
-                raise Collapsed("The surface vanished in the fine stage.", _REMEDY)
-            edges = mesh_edges(faces, len(vertices))
-            image = render_mesh(vertices, faces, self.field.albedo, self.background, part, fine.render_size, edges)
-            terms = {}
-            # Regularisers are in the objective's units, a sum over an image's pixels.
-            pixels = fine.render_size**2
-            if fine.smoothness:
-                terms["smoothness"] = pixels * fine.smoothness * roughness(vertices, faces, edges)
-            if fine.laplacian:
-                terms["laplacian"] = pixels * fine.laplacian * self.geometry.laplacian()
-            clock.lap("render")
-            loss, metrics = objective(image.rgb, part, progress, self.generator)
-            clock.lap("objective")
-            (share * (loss + sum(terms.values()))).backward()
-            clock.lap("backward")
-            metrics = {"loss": loss.item(), **metrics, **{name: term.item() for name, term in terms.items()}}
-            metrics["faces"] = float(len(faces))
-            found = {name: share * value for name, value in metrics.items()}
-            return found, share * image.opacity.detach().mean(), vertices.detach()
-
-        parts = self.portions.accumulate(views, self.generator, compute, self.optimiser.zero_grad)
-        found, opacities, surfaces = zip(*parts, strict=True)
-        covered = torch.stack(opacities).sum()
-        ranks.average([covered])
-        ranks.average_gradients(self.optimiser.parameters())
-        if self.optimiser.step():
-            self.geometry.grow_around(surfaces[0], self.optimiser.adam)
-        self.step += 1
-        opacity = float(covered)
-        previous = opacity if self._mean_opacity is None else self._mean_opacity
-        self._mean_opacity = 0.9 * previous + 0.1 * opacity
-        clock.lap("optimizer")
-        metrics = {
-            **{name: sum(part[name] for part in found) for name in found[0]},
-            "opacity": opacity,
-            "skipped": float(self.optimiser.skipped),
-        }
-        return StepReport("fine", self.step, fine.steps, metrics, clock.seconds)
-
-    def _check(self) -> None:
-        opacity = self._mean_opacity
-        if opacity is not None and self.step * 5 >= self.settings.fine.steps and self.step >= 10:
-            if opacity < _EMPTY:
-                raise Collapsed(f"The mesh nearly vanished (mean opacity {opacity:.4f}).", _REMEDY)
-            if opacity > _SOLID:
-                raise Collapsed(f"The mesh fills the views (mean opacity {opacity:.2f}).", _REMEDY)
+    def modules(self) -> dict[str, nn.Module]:
+        return {"geometry": self.geometry, "field": self.field, "background": self.background}
 
     @torch.no_grad()
-    def render(self, views: Views, size: int) -> MeshRender:
+    def render(self, views: Views, size: int) -> Render:
         """Render without gradient, a few views at a time to bound memory."""
         vertices, faces = self.geometry.surface()
         edges = mesh_edges(faces, len(vertices))
@@ -193,7 +137,7 @@ class FineStage:
             render_mesh(vertices, faces, self.field.albedo, self.background, views[i : i + at_once], size, edges)
             for i in range(0, len(views), at_once)
         ]
-        return parts[0] if len(parts) == 1 else MeshRender.concatenate(parts)
+        return Render.concatenate(parts)
 
     @torch.no_grad()
     def mesh(self) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:
@@ -208,15 +152,8 @@ class FineStage:
         return torch.cat(parts).to(points.device) if parts else torch.zeros_like(points)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything `from_state` needs to go on bit for bit: CPU tensors by name, and JSON-able values."""
-        return pack_state(self._modules(), self.optimiser, self.generator), {
-            "stage": "fine",
-            "step": self.step,
-            "skipped": self.optimiser.skipped,
-            "mean_opacity": self._mean_opacity,
-            "lattice": self.geometry.lattice.to_json(),
-            "handover": self.handover,
-        }
+        tensors, meta = super().state()
+        return tensors, {**meta, "lattice": self.geometry.lattice.to_json(), "handover": self.handover}
 
     @classmethod
     def from_state(
@@ -225,8 +162,9 @@ class FineStage:
         tensors: dict[str, Tensor],
         meta: dict[str, Any],
         device: torch.device | str = "cpu",
+        processes: Processes | None = None,
     ) -> FineStage:
-        """The stage that `state` described, on any device; KeyError or RuntimeError for foreign tensors."""
+        """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit."""
         generator = torch.Generator()
         lattice = Lattice.from_json(meta["lattice"])
         stage = cls(
@@ -236,11 +174,35 @@ class FineStage:
             Background(generator).to(device),
             generator,
             meta["handover"],
+            processes,
         )
-        unpack_state(stage._modules(), stage.optimiser, generator, tensors)
-        stage.step, stage.optimiser.skipped = meta["step"], meta["skipped"]
-        stage._mean_opacity = meta["mean_opacity"]
+        stage._restore(tensors, meta)
         return stage
 
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"geometry": self.geometry, "field": self.field, "background": self.background}
+    def _render_step(self, views: Views, size: int, jitter: Float[Tensor, "B H W"] | None) -> MeshRender:
+        vertices, faces = self.geometry.surface()
+        if len(faces) == 0:
+            raise Collapsed("The surface vanished in the fine stage.", _REMEDY)
+        self._rendered = vertices.detach()
+        edges = mesh_edges(faces, len(vertices))
+        return render_mesh(vertices, faces, self.field.albedo, self.background, views, size, edges)
+
+    def _describe(self, render: MeshRender) -> dict[str, float]:
+        return {"faces": float(len(render.faces))}
+
+    def _finish_step(self, renders: Sequence[dict[str, float]], stepped: bool) -> dict[str, float]:
+        if stepped and self._rendered is not None:
+            self.geometry.grow_around(self._rendered, self.optimiser.adam)
+        return {"faces": renders[0]["faces"]}
+
+    def _collapse(self, opacity: float) -> Collapsed | None:
+        if opacity < _EMPTY:
+            return Collapsed(f"The mesh nearly vanished (mean opacity {opacity:.4f}).", _REMEDY)
+        if opacity > _SOLID:
+            return Collapsed(f"The mesh fills the views (mean opacity {opacity:.2f}).", _REMEDY)
+        return None
+
+
+def _normal_consistency_loss(render: MeshRender, step: Step) -> Float[Tensor, ""]:
+    """In the distillation loss's unit, a sum over an image's pixels."""
+    return render.opacity[0].numel() * normal_consistency(render.vertices, render.faces, render.edges)

@@ -45,7 +45,7 @@ def vertex_normals(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) ->
     return F.normalize(total, dim=-1, eps=1e-12)
 
 
-def roughness(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], edges: Edges) -> Float[Tensor, ""]:
+def normal_consistency(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], edges: Edges) -> Float[Tensor, ""]:
     """Mean of 1 - cos of the angle between adjacent faces: 0 for a plane (Magic3D section 4.2).
 
     Each edge counts as much as the smaller of its two faces. Slivers, which marching tetrahedra makes by the

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.builtin.understanding import understand
+from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.diffusion import Prior
-from magic3d_cli.guidance.prompts import Caption
-from magic3d_cli.guidance.understanding import understand
-from magic3d_cli.views import Views
+from magic3d_cli.scene.views import Views
 
 VIEW_WORDS = ("front view", "side view", "back view", "overhead view")
 OVERHEAD = 60.0

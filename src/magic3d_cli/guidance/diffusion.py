@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from magic3d_cli.guidance.prompts import Vocabulary
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What a network may output: the noise, v = alpha noise - sigma x (Salimans and Ho 2022), the clean image."""

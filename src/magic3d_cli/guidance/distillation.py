@@ -22,16 +22,17 @@ from torch import Tensor
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusion import Prior, alpha_sigma
 from magic3d_cli.guidance.schedule import mix, sample_timesteps
-from magic3d_cli.ranks import current
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import Views
 from magic3d_cli.settings import GuidanceSettings
-from magic3d_cli.views import Views
+from magic3d_cli.training.terms import Step
 
 WEIGHTINGS = ("sds", "uniform")
 
 
 @dataclass(frozen=True)
 class ScoreDistillation:
-    """A stage's objective: pulls rendered images toward what the prior expects to see from their cameras."""
+    """A loss of renders: pulls them toward what the prior expects to see from their cameras."""
 
     prior: Prior
     conditioning: Conditioning
@@ -41,26 +42,23 @@ class ScoreDistillation:
         if self.settings.weighting not in WEIGHTINGS:
             raise ValueError(f"weighting {self.settings.weighting!r} is none of {WEIGHTINGS}")
 
-    def __call__(
-        self, images: Float[Tensor, "B H W 3"], views: Views, progress: float, generator: torch.Generator
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """Loss and metrics of a batch of renders in [0, 1].
+    def __call__(self, render: Render, step: Step) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """Loss and metrics of a batch of renders.
 
-        `progress` runs from 0 to 1 over the stage. All randomness comes from `generator`, on the CPU, so that
-        a step draws the same on every device. Predictions that are not finite make a loss that is not finite:
-        the stage decides what to do about it.
+        Predictions that are not finite make a loss that is not finite: the stage decides what to do about it.
         """
-        clean = self.prior.encode_image(images.permute(0, 3, 1, 2))
-        times, steps, ranks = self.settings.times, len(self.prior.alphas_cumprod), current()
-        timestep = ranks.draw(lambda n: sample_timesteps(times, progress, n, steps, generator), len(views))
-        noise = ranks.draw(lambda n: torch.randn(n, *clean.shape[1:], generator=generator), len(views)).to(clean)
+        views, progress, times = step.views, step.progress, self.settings.times
+        clean = self.prior.encode_image(render.rgb.permute(0, 3, 1, 2))
+        steps, generator = len(self.prior.alphas_cumprod), step.generator
+        timestep = step.draw(lambda n: sample_timesteps(times, progress, n, steps, generator))
+        noise = step.draw(lambda n: torch.randn(n, *clean.shape[1:], generator=generator)).to(clean)
         with torch.no_grad():
             scale = mix(*self.settings.scale, progress)
             gradient = self.gradient(clean.detach(), timestep.to(clean.device), noise, views, scale)
         loss = reparameterised(clean, gradient)
         metrics = {
             "gradient": float(gradient.abs().mean()),
-            "time": float(timestep.double().mean()) / len(self.prior.alphas_cumprod),
+            "time": float(timestep.double().mean()) / steps,
             "scale": scale,
         }
         return loss, metrics
@@ -73,21 +71,20 @@ class ScoreDistillation:
         views: Views,
         scale: float,
     ) -> Float[Tensor, "B C h w"]:
-        """g for given noise: descending along it moves x toward the prior's guess."""
+        """g for given noise: descending along it moves x toward the prior's clean image."""
         settings = self.settings
         alpha, sigma = alpha_sigma(self.prior.alphas_cumprod, timestep)
         noisy = alpha * clean + sigma * noise
         negatives = self.conditioning.negatives(views) if settings.perp_neg else []
         weights = [settings.perp_neg * weight.to(noisy) for _, weight in negatives]
-        plain, told, *others = self.predict(noisy, timestep, views, scale, [text for text, _ in negatives])
-        guess, eps = (guide(p, t, scale, o, weights) for p, t, *o in zip(plain, told, *others, strict=True))
-        clip = settings.clean_clip and self.prior.kind == "pixel"
-        if settings.rescale or clip:
-            guess = rescaled(guess, told[0], settings.rescale)
-            guess = guess.clamp(-1, 1) if clip else guess
-            eps = (noisy - alpha * guess) / sigma.clamp(min=1e-4)
-        gradient = sigma**2 * (eps - noise) if settings.weighting == "sds" else clean - guess
-        return limited(gradient, settings.clip_gradient) if settings.clip_gradient else gradient
+        uncond, cond, *others = self.predict(noisy, timestep, views, scale, [text for text, _ in negatives])
+        denoised, eps = (
+            classifier_free_guidance(u, c, scale, o, weights) for u, c, *o in zip(uncond, cond, *others, strict=True)
+        )
+        if settings.clean_clip and self.prior.kind == "pixel":
+            denoised = denoised.clamp(-1, 1)
+            eps = (noisy - alpha * denoised) / sigma.clamp(min=1e-4)
+        return sigma**2 * (eps - noise) if settings.weighting == "sds" else clean - denoised
 
     def predict(
         self,
@@ -101,8 +98,8 @@ class ScoreDistillation:
         features = views.features().to(noisy) if self.prior.takes_views else None
         text = self.conditioning.text(views).to(noisy)
         if scale == 1 and not negatives:  # the unconditional half has no say
-            told = self.prior.denoise(noisy, timestep, text, features)
-            return [told, told]
+            cond = self.prior.denoise(noisy, timestep, text, features)
+            return [cond, cond]
         texts = [self.conditioning.without(views).to(noisy), text, *(negative.to(noisy) for negative in negatives)]
         count = len(texts)
         features = None if features is None else features.repeat(count, 1)
@@ -112,9 +109,9 @@ class ScoreDistillation:
         return list(zip(clean.chunk(count), noise.chunk(count), strict=True))
 
 
-def guide(
-    plain: Float[Tensor, "B *s"],
-    told: Float[Tensor, "B *s"],
+def classifier_free_guidance(
+    uncond: Float[Tensor, "B *s"],
+    cond: Float[Tensor, "B *s"],
     scale: float,
     negatives: Sequence[Float[Tensor, "B *s"]] = (),
     weights: Sequence[Float[Tensor, "B"]] = (),
@@ -126,11 +123,11 @@ def guide(
 
     Clean images and noises are affine in each other with weights that sum to one, so either may be guided.
     """
-    main = told - plain
+    main = cond - uncond
     direction = main
     for negative, weight in zip(negatives, weights, strict=True):
-        direction = direction - weight.view(-1, *[1] * (main.ndim - 1)) * perpendicular(negative - plain, main)
-    return plain + scale * direction
+        direction = direction - weight.view(-1, *[1] * (main.ndim - 1)) * perpendicular(negative - uncond, main)
+    return uncond + scale * direction
 
 
 def perpendicular(vectors: Float[Tensor, "B *s"], to: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
@@ -138,18 +135,6 @@ def perpendicular(vectors: Float[Tensor, "B *s"], to: Float[Tensor, "B *s"]) -> 
     flat, axis = vectors.flatten(1), to.flatten(1)
     along = (flat * axis).sum(1, keepdim=True) / axis.square().sum(1, keepdim=True).clamp(min=1e-12)
     return (flat - along * axis).view_as(vectors)
-
-
-def rescaled(guess: Float[Tensor, "B C h w"], told: Float[Tensor, "B C h w"], share: float) -> Float[Tensor, "B C h w"]:
-    """Pull each guided image's contrast back to the unguided one's (Lin et al., arXiv 2305.08891, eq. 15)."""
-    ratio = told.std((1, 2, 3), keepdim=True) / guess.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
-    return guess * (share * ratio + (1 - share))
-
-
-def limited(gradient: Float[Tensor, "B C h w"], largest: float) -> Float[Tensor, "B C h w"]:
-    """Scale down each image's gradient whose root mean square exceeds `largest`."""
-    rms = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
-    return gradient * (largest / rms.clamp(min=1e-12)).clamp(max=1)
 
 
 def reparameterised(x: Float[Tensor, "B *d"], gradient: Float[Tensor, "B *d"]) -> Float[Tensor, ""]:

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.diffusers.prior import resize
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.guidance.prior import resize
-from magic3d_cli.guidance.prompts import Vocabulary
-from magic3d_cli.views import FEATURES, Views, views_from_features
+from magic3d_cli.scene.views import FEATURES, Views, views_from_features
 
 _NEARBY = torch.tensor([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)], dtype=torch.float32)
 _AROUND = torch.tensor([(90, 0), (180, 0), (270, 0)], dtype=torch.float32)

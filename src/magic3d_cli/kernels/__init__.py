@@ -1,13 +1,17 @@
-"""The hot operations: each file holds a PyTorch reference beside its fast paths, and chooses by device."""
+"""The hot operations, and which library or kernel does them.
+
+`dispatch` holds the operations that the rest of the program calls, and chooses a backend by device. Imports go down:
+`dispatch` -> `verify` -> backends of a GPU (`compiled`, `tinycudann`, `nvdiffrast`) -> one file an operation
+(`hash_encode`, `march`, `volume`, `rasterize`: its PyTorch reference and its numba kernel) and `cuda`.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 NUMBA_LOCK = threading.RLock()
 """Held around every parallel numba call: numba's portable threading layer aborts on concurrent ones."""
 
-
-def lattice_points(step: float) -> int:
-    """How many points `step` apart lie on a ray through [-1, 1]^3, at most: as many as on its diagonal."""
-    return int(2 * 3**0.5 / step) + 2
+ON_COMPILE: list[Callable[[], None]] = []
+"""Called whenever numba begins to compile a kernel that was not in its cache."""

@@ -1,4 +1,4 @@
-"""Multi-resolution hash encoding (Instant-NGP, arXiv 2201.05989, section 3): PyTorch, CPU and CUDA kernels."""
+"""Multi-resolution hash encoding (Instant-NGP, arXiv 2201.05989, section 3): PyTorch reference and numba kernel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from magic3d_cli.kernels import NUMBA_LOCK, tinycudann
-from magic3d_cli.kernels.cuda import kernels_on, operations, tinycudann_on
-from magic3d_cli.kernels.cuda.nvrtc import MOST_LEVELS
+from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.numba_cache import CACHE
 
 _PRIME_Y, _PRIME_Z = 2654435761, 805459861  # [Instant-NGP, section 3]; the first prime is 1
 
@@ -22,40 +21,27 @@ def level_resolutions(levels: int, base: int, finest: int) -> tuple[int, ...]:
     return tuple(int(base * growth**level + 1e-6) for level in range(levels))
 
 
-def hash_encode(
-    points: Float[Tensor, "N 3"],
-    table: Float[Tensor, "L T F"],
-    resolutions: tuple[int, ...],
-    known: Float[Tensor, "N L*F"] | None = None,
+def check_table(table: Float[Tensor, "L T F"], resolutions: tuple[int, ...]) -> None:
+    """Raises ValueError where a table has not a power of two of entries for each level."""
+    levels, size, _ = table.shape
+    if levels != len(resolutions) or size & (size - 1):
+        raise ValueError(f"table {tuple(table.shape)} must be {len(resolutions)} levels of 2^k entries")
+
+
+def hash_encode_reference(
+    points: Float[Tensor, "N 3"], table: Float[Tensor, "L T F"], resolutions: tuple[int, ...]
 ) -> Float[Tensor, "N L*F"]:
-    """Trilinearly interpolated features of all levels, level-major: column l F + f.
+    """Trilinearly interpolated features of all levels, level-major: column l F + f. Plain PyTorch, on any device.
 
     Args:
         points: in [0, 1]^3; outside they are clamped.
         table: T entries a level, T a power of two. Levels whose (resolution + 1)^3 vertices fit are dense,
             the others hashed.
         resolutions: cells per side of each level.
-        known: the result, where it has been computed before without gradient: only the gradient is added.
 
-    Differentiable in `table` only. Bit-deterministic on the CPU, for any number of threads.
+    Differentiable in `table`, and here in `points` too. Raises ValueError for a table of another shape.
     """
-    _check(table, resolutions)
-    if table.dtype == torch.float32:
-        if table.device.type == "cpu":
-            return _HashEncode.apply(points, table, resolutions, known)
-        if table.shape[2] in tinycudann.WIDTHS and tinycudann_on(table.device):
-            return tinycudann.hash_encode(points, table, resolutions, known)
-        kernels = kernels_on(table.device)
-        if kernels is not None and len(resolutions) <= MOST_LEVELS:
-            return operations.hash_encode(kernels, points, table, resolutions, known)
-    return hash_encode_reference(points, table, resolutions)
-
-
-def hash_encode_reference(
-    points: Float[Tensor, "N 3"], table: Float[Tensor, "L T F"], resolutions: tuple[int, ...]
-) -> Float[Tensor, "N L*F"]:
-    """`hash_encode` in plain PyTorch, on any device; differentiable in the points too."""
-    _check(table, resolutions)
+    check_table(table, resolutions)
     features = []
     for level, resolution in enumerate(resolutions):
         scaled = points.clamp(0, 1) * resolution
@@ -77,10 +63,18 @@ def _index_reference(vertex: Int[Tensor, "*n 3"], resolution: int, size: int) ->
     return (x ^ (y * _PRIME_Y) ^ (z * _PRIME_Z)) & (size - 1)
 
 
-def _check(table: Tensor, resolutions: tuple[int, ...]) -> None:
-    levels, size, _ = table.shape
-    if levels != len(resolutions) or size & (size - 1):
-        raise ValueError(f"table {tuple(table.shape)} must be {len(resolutions)} levels of 2^k entries")
+def hash_encode_numba(
+    points: Float[Tensor, "N 3"],
+    table: Float[Tensor, "L T F"],
+    resolutions: tuple[int, ...],
+    known: Float[Tensor, "N L*F"] | None = None,
+) -> Float[Tensor, "N L*F"]:
+    """The reference's features by numba, for float32 on the CPU; differentiable in `table` only.
+
+    `known`: the result, where it has been computed before without gradient: only the gradient is added.
+    Bit-deterministic for any number of threads.
+    """
+    return _HashEncode.apply(points, table, resolutions, known)
 
 
 class _HashEncode(torch.autograd.Function):
@@ -129,7 +123,7 @@ def _combine(x, y, z, dense, mask):
 _BLOCK = 2048  # points: a block's features stay in the second-level cache while levels write their columns
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _encode(points, table, resolutions, out):
     """Parallel over blocks of points; each point is written by one thread only."""
     levels, size, width = table.shape
@@ -162,7 +156,7 @@ def _encode(points, table, resolutions, out):
                     out[n, level * width + f] = near * gz + far * fz
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _encode_backward(points, grad, resolutions, table_grad):
     """Parallel over levels: one thread owns a level's entries: no atomics, a fixed order of summation."""
     levels, size, width = table_grad.shape

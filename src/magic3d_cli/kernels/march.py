@@ -1,4 +1,4 @@
-"""Ray marching through an occupancy grid, and compositing of the packed samples: PyTorch, CPU and CUDA.
+"""Ray marching through an occupancy grid, and compositing of the packed samples: PyTorch references, numba kernels.
 
 Packed means: the samples of ray r are rows offsets[r] to offsets[r + 1], front to back, with no padding.
 """
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from magic3d_cli.kernels import NUMBA_LOCK, lattice_points
-from magic3d_cli.kernels.cuda import kernels_on, operations
+from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.numba_cache import CACHE
 
 
 @dataclass(frozen=True)
@@ -36,30 +36,19 @@ class Samples:
         return Samples(self.points[keep], self.ray[keep], self.t[keep], self.delta[keep], before[self.offsets])
 
 
-def march(
+def lattice_points(step: float) -> int:
+    """How many points `step` apart lie on a ray through [-1, 1]^3, at most: as many as on its diagonal."""
+    return int(2 * 3**0.5 / step) + 2
+
+
+def march_numba(
     origins: Float[Tensor, "R 3"],
     directions: Float[Tensor, "R 3"],
     occupancy: Bool[Tensor, "G G G"],
     step: float,
     jitter: Float[Tensor, "R"],
 ) -> Samples:
-    """Samples at t = entry + (k + jitter) step, wherever they lie in an occupied cell of [-1, 1]^3.
-
-    Args:
-        origins, directions: world space; directions of unit length, so that t and `step` are world distances.
-        occupancy: indexed [x, y, z].
-        jitter: in [0, 1), one for each ray.
-    """
-    if origins.device.type == "cpu":
-        return _march_cpu(origins, directions, occupancy, step, jitter)
-    kernels = kernels_on(origins.device)
-    if kernels is None:
-        return march_reference(origins, directions, occupancy, step, jitter)
-    points, ray, t, offsets = operations.march(kernels, origins, directions, occupancy, step, jitter)
-    return Samples(points, ray, t, torch.full_like(t, step), offsets)
-
-
-def _march_cpu(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, jitter: Tensor) -> Samples:
+    """The reference's samples by numba, on the CPU."""
     o, d, cells, shift = (x.detach().contiguous().numpy() for x in (origins, directions, occupancy, jitter))
     counts = np.empty(len(origins), dtype=np.int64)
     lattice = np.empty((len(origins), lattice_points(step)), dtype=np.int32)
@@ -86,7 +75,15 @@ def march_reference(
     step: float,
     jitter: Float[Tensor, "R"],
 ) -> Samples:
-    """`march` in plain PyTorch, on any device: all lattice points of the box, then the occupied ones."""
+    """Samples at t = entry + (k + jitter) step, wherever they lie in an occupied cell of [-1, 1]^3.
+
+    Plain PyTorch, on any device: all lattice points of the box, then the occupied ones.
+
+    Args:
+        origins, directions: world space; directions of unit length, so that t and `step` are world distances.
+        occupancy: indexed [x, y, z].
+        jitter: in [0, 1), one for each ray.
+    """
     size = occupancy.shape[0]
     inverse = 1 / _away_from_zero(directions)
     low, high = (-1 - origins) * inverse, (1 - origins) * inverse
@@ -140,7 +137,7 @@ def _cell(value, scale, last):
 _SCENE = np.array([[-1.0] * 3, [1.0] * 3], dtype=np.float32)
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _march_find(origins, directions, occupancy, jitter, box, step, counts, lattice):
     """How many lattice points of each ray are occupied, and which; only the occupied box is searched."""
     scale, last = np.float32(0.5) * np.float32(len(occupancy)), np.int32(len(occupancy) - 1)
@@ -165,7 +162,7 @@ def _march_find(origins, directions, occupancy, jitter, box, step, counts, latti
         counts[r] = count
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _march_fill(origins, directions, jitter, step, offsets, lattice, points, ray, depth):
     for r in numba.prange(len(origins)):
         entry, _ = _span(origins[r], directions[r], _SCENE)
@@ -176,33 +173,17 @@ def _march_fill(origins, directions, jitter, step, offsets, lattice, points, ray
             ray[n], depth[n] = r, t
 
 
-def composite(
-    density: Float[Tensor, "N"],
-    values: Float[Tensor, "N C"],
-    delta: Float[Tensor, "N"],
-    offsets: Int[Tensor, "R+1"],
-) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R"], Float[Tensor, "N"]]:
-    """Sum of weights x values, opacity and weights (NeRF, arXiv 2003.08934, eq. 3).
-
-    weight_i = T_i (1 - exp(-density_i delta_i)) with T_i the transmittance in front of sample i.
-    Differentiable in `density` and `values`. Rays without samples give zeros.
-    """
-    if density.dtype == values.dtype == torch.float32:
-        if density.device.type == "cpu":
-            return _Composite.apply(density, values, delta, offsets)
-        kernels = kernels_on(density.device)
-        if kernels is not None:
-            return operations.composite(kernels, density, values, delta, offsets)
-    return composite_reference(density, values, delta, offsets)
-
-
 def composite_reference(
     density: Float[Tensor, "N"],
     values: Float[Tensor, "N C"],
     delta: Float[Tensor, "N"],
     offsets: Int[Tensor, "R+1"],
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R"], Float[Tensor, "N"]]:
-    """`composite` in plain PyTorch, on any device."""
+    """Sum of weights x values, opacity and weights (NeRF, arXiv 2003.08934, eq. 3). Plain PyTorch, on any device.
+
+    weight_i = T_i (1 - exp(-density_i delta_i)) with T_i the transmittance in front of sample i.
+    Differentiable in `density` and `values`. Rays without samples give zeros.
+    """
     rays = len(offsets) - 1
     ray = torch.repeat_interleave(torch.arange(rays, device=offsets.device), offsets.diff())
     weights = transmittance(density, delta, offsets) * -torch.expm1(-density * delta)
@@ -214,12 +195,22 @@ def composite_reference(
 def transmittance(
     density: Float[Tensor, "N"], delta: Float[Tensor, "N"], offsets: Int[Tensor, "R+1"]
 ) -> Float[Tensor, "N"]:
-    """Share of light that reaches each sample past those in front of it. Plain PyTorch, differentiable."""
+    """Fraction of light that reaches each sample past those in front of it. Plain PyTorch, differentiable."""
     optical = (density * delta).double()
     # Running sums over all rays are differenced, which would cost single precision its digits.
     before = torch.cat([optical.new_zeros(1), optical.cumsum(0)])
     start = torch.repeat_interleave(before[offsets[:-1]], offsets.diff())
     return torch.exp(start - before[:-1]).to(density.dtype)
+
+
+def composite_numba(
+    density: Float[Tensor, "N"],
+    values: Float[Tensor, "N C"],
+    delta: Float[Tensor, "N"],
+    offsets: Int[Tensor, "R+1"],
+) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R"], Float[Tensor, "N"]]:
+    """The reference's result by numba, for float32 on the CPU."""
+    return _Composite.apply(density, values, delta, offsets)
 
 
 class _Composite(torch.autograd.Function):
@@ -247,7 +238,7 @@ class _Composite(torch.autograd.Function):
         return grad_density, grad_values, None, None
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _composite(density, values, delta, offsets, out, opacity, weights):
     channels = values.shape[1]
     for r in numba.prange(len(opacity)):
@@ -265,7 +256,7 @@ def _composite(density, values, delta, offsets, out, opacity, weights):
         opacity[r] = total
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False)
 def _composite_backward(
     density, values, delta, offsets, weights, grad_out, grad_opacity, grad_weights, grad_density, grad_values
 ):

@@ -3,65 +3,47 @@
 Coverage is decided as graphics hardware does it: vertices are snapped to 1/256 pixel, edge functions are
 exact integers, and a pixel centre on an edge belongs to the triangle that has it as a top or left edge, so
 that two triangles sharing an edge neither both cover a pixel nor both miss it. Depth is quantised to integers
-too and ties go to the lower index; hence the CPU and CUDA kernels and the reference return the very same ids.
+too and ties go to the lower index; hence the numba and CUDA kernels and the reference return the very same ids.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from functools import lru_cache, partial
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
-from magic3d_cli.kernels.cuda import asked, attempt, kernels_on, operations
-from magic3d_cli.kernels.cuda.nvrtc import Kernels
+from magic3d_cli.kernels.numba_cache import CACHE
 
 SUBPIXEL = 256
 """Vertex positions are rounded to this fraction of a pixel."""
+BACKGROUND = torch.iinfo(torch.int64).max
+"""Where depth and id are packed into one number: no triangle."""
 
 _REACH = 1 << 24  # subpixels; keeps products of two coordinate differences within int64
 _DEPTH_STEPS = 1 << 30
 _ID_BITS = 31
-_UNSEEN = torch.iinfo(torch.int64).max  # where depth and id are packed into one number: nothing
 _BANDS = 4  # horizontal strips of an image that threads work on independently
 _PAIRS = 1 << 22  # triangle-pixel pairs the reference holds at once
 
 
-def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int) -> Int[Tensor, "B H W"]:
-    """Index of the nearest triangle at every pixel centre of square images; -1 where there is none.
-
-    Args:
-        clip: vertices in OpenGL clip space (y up, visible depth in [-w, w]). No gradient flows through here.
-        faces: vertex indices; either winding is drawn.
-        size: pixels per side; row 0 is the top, clip y = +w.
-
-    Returns:
-        int32 ids. Triangles with a vertex at or behind the camera (w <= 0) are skipped, not clipped: this
-        program's cameras stay outside the scene.
-    """
-    clip = clip.detach()
-    if faces.shape[0] == 0:
-        return torch.full((clip.shape[0], size, size), -1, dtype=torch.int32, device=clip.device)
-    if nvdiffrast_on(clip.device) and size % 8 == 0 and size <= 2048:
-        return _rasterize_nvdiffrast(_nvdiffrast(), clip, faces, size)
-    if clip.device.type != "cpu":
-        kernels = kernels_on(clip.device)
-        return rasterize_compiled(kernels, clip, faces, size) if kernels else rasterize_reference(clip, faces, size)
-    xy, depth, usable = _screen(clip, size)
+def rasterize_numba(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int) -> Int[Tensor, "B H W"]:
+    """The reference's ids by numba, on the CPU."""
+    xy, depth, usable = to_screen(clip.detach(), size)
     ids = np.empty((clip.shape[0], size, size), np.int32)
     with NUMBA_LOCK:
         _zbuffer(xy.numpy(), depth.numpy(), usable.numpy(), faces.long().numpy(), ids)
     return torch.from_numpy(ids)
 
 
-def _screen(clip: Float[Tensor, "B V 4"], size: int) -> tuple[Int[Tensor, "B V 2"], Float[Tensor, "B V"], Tensor]:
-    """Snapped pixel coordinates (y down), depth in [-1, 1], and which vertices can be drawn at all."""
+def to_screen(
+    clip: Float[Tensor, "B V 4"], size: int
+) -> tuple[Int[Tensor, "B V 2"], Float[Tensor, "B V"], Bool[Tensor, "B V"]]:
+    """Snapped coordinates in 1/256 pixel (y down), depth in [-1, 1], and which vertices can be drawn at all."""
     clip = clip.double()
     w = clip[..., 3]
     in_front = w > 1e-6
@@ -73,7 +55,7 @@ def _screen(clip: Float[Tensor, "B V 4"], size: int) -> tuple[Int[Tensor, "B V 2
     return xy.round().long().contiguous(), (clip[..., 2] / safe).contiguous(), usable.contiguous()
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=CACHE)
 def _zbuffer(xy: Any, depth: Any, usable: Any, faces: Any, ids: Any) -> None:  # pragma: no cover - compiled
     images, size = ids.shape[0], ids.shape[1]
     for task in numba.prange(images * _BANDS):
@@ -127,21 +109,22 @@ def _owns(dx: int, dy: int) -> int:  # pragma: no cover - compiled
     return 1 if (dy < 0 or (dy == 0 and dx > 0)) else 0
 
 
-def rasterize_compiled(
-    kernels: Kernels, clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
-) -> Int[Tensor, "B H W"]:
-    """`rasterize` by the CUDA kernels, on their device."""
-    nearest = torch.full((len(clip), size, size), _UNSEEN, device=clip.device)
-    operations.rasterize(kernels, *_screen(clip.detach(), size), faces.long().contiguous(), nearest)
-    return _unpacked(nearest)
-
-
 def rasterize_reference(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int) -> Int[Tensor, "B H W"]:
-    """`rasterize` in plain tensor code: tests every pixel of every triangle's bounding box.
+    """Index of the nearest triangle at every pixel centre of square images; -1 where there is none.
 
-    An atomic minimum over (depth, id) packed into one integer makes the result independent of order.
+    Plain PyTorch, on any device: tests every pixel of every triangle's bounding box. A minimum over (depth, id)
+    packed into one integer makes the result independent of order.
+
+    Args:
+        clip: vertices in OpenGL clip space (y up, visible depth in [-w, w]). No gradient flows through here.
+        faces: vertex indices; either winding is drawn.
+        size: pixels per side; row 0 is the top, clip y = +w.
+
+    Returns:
+        int32 ids. Triangles with a vertex at or behind the camera (w <= 0) are skipped, not clipped: this
+        program's cameras stay outside the scene.
     """
-    xy, depth, usable = _screen(clip.detach(), size)
+    xy, depth, usable = to_screen(clip.detach(), size)
     return torch.stack([_reference_image(xy[b], depth[b], usable[b], faces, size) for b in range(len(clip))])
 
 
@@ -160,7 +143,7 @@ def _reference_image(xy: Tensor, depth: Tensor, usable: Tensor, faces: Tensor, s
     extent = (high - low + 1).clamp(min=0)
     pixels = extent.prod(1) * (usable[faces].all(1) & (area > 0))
 
-    key = torch.full((size * size,), _UNSEEN, device=xy.device)
+    key = torch.full((size * size,), BACKGROUND, device=xy.device)
     total = pixels.cumsum(0)
     start = 0
     while start < len(faces):
@@ -186,46 +169,9 @@ def _reference_image(xy: Tensor, depth: Tensor, usable: Tensor, faces: Tensor, s
         packed = ((value[inside] + 1) * 0.5 * _DEPTH_STEPS).long() << _ID_BITS | face[inside]
         key.scatter_reduce_(0, (row * size + column)[inside], packed, "amin")
         start = stop
-    return _unpacked(key).view(size, size)
+    return triangle_ids(key).view(size, size)
 
 
-def _unpacked(nearest: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """The triangle ids, int32, in numbers that hold depth and id."""
-    return torch.where(nearest == _UNSEEN, -1, nearest & ((1 << _ID_BITS) - 1)).int()
-
-
-def nvdiffrast_on(device: torch.device) -> bool:
-    """Whether nvdiffrast finds the visible triangles on a device."""
-    return device.type == "cuda" and isinstance(_nvdiffrast(), tuple)
-
-
-def nvdiffrast_refusal(device: torch.device) -> str | None:
-    """What is wrong with nvdiffrast on a device; None where it is used, not installed, or not asked for."""
-    found = _nvdiffrast() if device.type == "cuda" else None
-    return found if isinstance(found, str) else None
-
-
-@lru_cache(maxsize=1)
-def _nvdiffrast() -> tuple[Any, Any] | str | None:
-    """Its torch module and a CUDA context for it, if it draws what plain PyTorch draws; or what is wrong."""
-    from magic3d_cli.kernels.cuda import check
-
-    def load() -> tuple[Any, Any]:
-        import nvdiffrast.torch as module
-
-        found = module, module.RasterizeCudaContext()
-        check.verify_nvdiffrast(partial(_rasterize_nvdiffrast, found), torch.device("cuda"))
-        return found
-
-    if asked() or importlib.util.find_spec("nvdiffrast") is None:
-        return None
-    return attempt("nvdiffrast is not used", load)
-
-
-def _rasterize_nvdiffrast(nvdiffrast: Any, clip: Tensor, faces: Tensor, size: int) -> Tensor:
-    module, context = nvdiffrast
-    buffer, _ = module.rasterize(
-        context, clip.float().contiguous(), faces.int().contiguous(), (size, size), grad_db=False
-    )
-    # nvdiffrast's row 0 is the bottom, and it stores id + 1 so that 0 means background.
-    return (buffer[..., 3].flip(1).int() - 1).contiguous()
+def triangle_ids(nearest: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """The int32 ids in numbers that hold depth and id, -1 for BACKGROUND."""
+    return torch.where(nearest == BACKGROUND, -1, nearest & ((1 << _ID_BITS) - 1)).int()

@@ -1,4 +1,4 @@
-"""Hash encoding by tinycudann (github.com/NVlabs/tiny-cuda-nn), where it is installed and `kernels.cuda` allows it.
+"""Hash encoding by tinycudann (github.com/NVlabs/tiny-cuda-nn, BSD-3-Clause), an optional library.
 
 A grid of tinycudann with a single level holds one of our levels, in our order: its index and its hash are ours
 (`grid_index` in its common_device.h), and with a base_resolution of r + 1 vertices it has r cells a side
@@ -29,7 +29,7 @@ def hash_encode(
     resolutions: tuple[int, ...],
     known: Float[Tensor, "N L*F"] | None = None,
 ) -> Float[Tensor, "N L*F"]:
-    """`kernels.hash_encode.hash_encode` for a float32 table on a GPU, F one of WIDTHS.
+    """Features of `hash_encode_reference`, for a float32 table on a GPU, F one of WIDTHS.
 
     `known` saves nothing here: tinycudann gives a gradient only after its own evaluation.
     """

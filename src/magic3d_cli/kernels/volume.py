@@ -1,4 +1,4 @@
-"""Images of a feature volume: PyTorch reference and CPU kernel.
+"""Images of a feature volume: PyTorch reference and numba kernel.
 
 Densities are kept before their softplus, so that surfaces may be sharper than a voxel (post-activation: Sun et al.
 2022, DVGO).
@@ -14,38 +14,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from magic3d_cli.kernels import NUMBA_LOCK
+from magic3d_cli.kernels.numba_cache import CACHE
 
 EMPTY = -6.0
 """Raw densities below this count as nothing, without gradient."""
 SHARPNESS = 16.0
 """Optical thickness of a world unit where softplus(raw) is 1."""
 _SAMPLES = 1 << 24  # composited at a time in plain PyTorch
-
-
-def composite_volume(
-    volume: Float[Tensor, "C J I K F+1"],
-    origins: Float[Tensor, "B 3"],
-    directions: Float[Tensor, "B R 3"],
-    start: Float[Tensor, "B"],
-    jitter: Float[Tensor, "B R"],
-    samples: int,
-    extent: float,
-    blocks: Bool[Tensor, "C j i k"] | None = None,
-) -> Float[Tensor, "B F+4 R"]:
-    """Opacity, then features and position composited along rays; B / C consecutive views look at each volume.
-
-    Args:
-        volume: raw density and features of voxels over the cube [-extent, extent]^3, indexed y, x, z, sampled
-            trilinearly, clamped at its faces.
-        origins, directions: world space, unit directions.
-        start: distance at which sampling starts; it goes on for 2 extent.
-        jitter: place of the points within their step, in [0, 1].
-        blocks: `occupied_blocks(volume)`, for a volume that is looked at again and again.
-    """
-    if volume.device.type != "cpu":
-        return composite_volume_reference(volume.float(), origins, directions, start, jitter, samples, extent)
-    blocks = occupied_blocks(volume) if blocks is None else blocks
-    return _CompositeVolume.apply(volume.float(), origins, directions, start, jitter, blocks, samples, extent)
 
 
 def composite_volume_reference(
@@ -57,7 +32,17 @@ def composite_volume_reference(
     samples: int,
     extent: float,
 ) -> Float[Tensor, "B F+4 R"]:
-    """`composite_volume` in plain PyTorch, on any device; a few views at a time: at 256 pixels one takes a gigabyte."""
+    """Opacity, then features and position composited along rays; B / C consecutive views look at each volume.
+
+    Plain PyTorch, on any device; a few views at a time: at 256 pixels one takes a gigabyte.
+
+    Args:
+        volume: raw density and features of voxels over the cube [-extent, extent]^3, indexed y, x, z, sampled
+            trilinearly, clamped at its faces.
+        origins, directions: world space, unit directions.
+        start: distance at which sampling starts; it goes on for 2 extent.
+        jitter: place of the points within their step, in [0, 1].
+    """
     each, at_once = len(origins) // len(volume), max(_SAMPLES // (directions.shape[1] * samples), 1)
     rays = (x.split(each) for x in (origins, directions, start, jitter))
     images = []
@@ -70,7 +55,7 @@ def composite_volume_reference(
 def _composite(
     volume: Float[Tensor, "J I K F+1"], rays: tuple[Tensor, ...], samples: int, extent: float
 ) -> Float[Tensor, "B F+4 R"]:
-    """What some views see of one volume; `rays` are their origins, directions, start and jitter."""
+    """Some views of one volume; `rays` are their origins, directions, start and jitter."""
     origins, directions, start, jitter = rays
     step = 2 * extent / samples
     along = torch.arange(samples, device=volume.device) + jitter[..., None]
@@ -87,6 +72,24 @@ def _composite(
     weights = torch.cat([1 - behind[..., :1], behind[..., :-1] - behind[..., 1:]], -1)
     taken = torch.cat([torch.ones_like(taken[:, :1]), taken[:, 1:], points.movedim(-1, 1) * extent], 1)
     return (weights[:, None] * taken).sum(-1)
+
+
+def composite_volume_numba(
+    volume: Float[Tensor, "C J I K F+1"],
+    origins: Float[Tensor, "B 3"],
+    directions: Float[Tensor, "B R 3"],
+    start: Float[Tensor, "B"],
+    jitter: Float[Tensor, "B R"],
+    samples: int,
+    extent: float,
+    blocks: Bool[Tensor, "C j i k"] | None = None,
+) -> Float[Tensor, "B F+4 R"]:
+    """The reference's images by numba, for float32 on the CPU; rays end where 1e-3 of the light is left.
+
+    `blocks`: `occupied_blocks(volume)`, for a volume that is rendered again and again.
+    """
+    blocks = occupied_blocks(volume) if blocks is None else blocks
+    return _CompositeVolume.apply(volume, origins, directions, start, jitter, blocks, samples, extent)
 
 
 class _CompositeVolume(torch.autograd.Function):
@@ -184,7 +187,7 @@ def _softplus(x):
     return x if x > 15 else np.log1p(np.exp(x))
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False, fastmath=True)
 def _forward(boxes, occupied, volume, origins, directions, start, jitter, out, samples, extent):
     views, rays = out.shape[:2]
     features = volume.shape[-1] - 1
@@ -226,7 +229,7 @@ def _forward(boxes, occupied, volume, origins, directions, start, jitter, out, s
                     break
 
 
-@numba.njit(parallel=True, cache=True, boundscheck=False, fastmath=True)
+@numba.njit(parallel=True, cache=CACHE, boundscheck=False, fastmath=True)
 def _backward(boxes, occupied, volume, origins, directions, start, jitter, grad_out, grad, samples, extent):
     """With w_i the weight of sample i and q_i the loss's derivative by it,
 

@@ -11,14 +11,13 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.run.atomic import write_atomically
+
+if TYPE_CHECKING:  # torch is imported where there are tensors: a header is read before
+    from torch import Tensor
 
 SCHEMA = 1
 """Raised when an older program could misread the file."""
@@ -31,6 +30,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
 
     Raises OSError (disk full, not writable); an older checkpoint at `path` is then untouched.
     """
+    import safetensors.torch
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # safetensors refuses tensors that share memory, which views of one buffer do.
     plain = {name: t.clone() if t.untyped_storage().nbytes() > t.nbytes else t for name, t in plain.items()}
@@ -45,6 +46,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises UsageError when the file is missing, foreign, truncated, changed since it was written, or from a
     newer program.
     """
+    import safetensors.torch
+
     data = _read(path)
     header = _header(path, data)
     try:
@@ -108,6 +111,8 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    import torch
+
     total = hashlib.sha256()
     total.update(json.dumps({k: v for k, v in header.items() if k != "sha256"}, sort_keys=True).encode())
     for name in sorted(tensors):

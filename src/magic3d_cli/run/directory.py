@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from magic3d_cli.errors import UsageError
+from magic3d_cli.errors import Magic3DError, UsageError
 from magic3d_cli.run.atomic import SUFFIX, write_atomically
 from magic3d_cli.run.lock import Lock
 
 CHECKPOINTS = ("fine.ckpt", "coarse.ckpt")
 """Furthest first."""
+_RUN = "_magic3d_run"
 
 
 class RunDirectory:
@@ -45,6 +48,16 @@ class RunDirectory:
     def furthest(self) -> Path | None:
         """The checkpoint of the last stage that has one."""
         return next((self.path / name for name in CHECKPOINTS if (self.path / name).is_file()), None)
+
+    def check_free(self) -> None:
+        """Raises UsageError when another process uses the run; makes nothing."""
+        if not self._lock.path.is_file():
+            return
+        try:
+            self._lock.acquire()
+            self._lock.release()
+        except OSError:
+            pass  # entering it says what is wrong
 
     def __enter__(self) -> RunDirectory:
         """Make the folder, lock it, and remove what a killed process left half written.
@@ -87,6 +100,18 @@ class RunDirectory:
             file.rename(aside / file.name)
         return aside
 
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Log a failure inside in the run's own log, and note this run on it (`run_of`)."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            setattr(error, _RUN, self)
+            expected = isinstance(error, Magic3DError | KeyboardInterrupt)
+            trace = None if expected else traceback.format_exc()
+            self.log("stopped", type=type(error).__name__, message=str(error), traceback=trace)
+            raise
+
     def write_json(self, path: Path, data: Any) -> None:
         """A readable JSON file in the folder. Raises OSError."""
         write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
@@ -99,3 +124,8 @@ class RunDirectory:
                 file.write(line + "\n")
         except OSError:
             pass
+
+
+def run_of(error: BaseException) -> RunDirectory | None:
+    """The run in which a failure happened."""
+    return getattr(error, _RUN, None)

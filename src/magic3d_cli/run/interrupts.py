@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -26,13 +27,29 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """Turns signals into `Interrupted`. While `held`, a first signal waits for `check`; a second does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """`cancelled` is asked between two steps: true stops the run as Ctrl-C would, also outside the main thread."""
+        self._cancelled = cancelled
         self._holding = False
-        self.pending: int | None = None
+        self._received: int | None = None
+
+    @property
+    def pending(self) -> int | None:
+        """The signal that waits for `check`."""
+        if self._received is None and self._cancelled():
+            self.stop()
+        return self._received
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """Have the next `check` raise, as that signal would."""
+        self._received = number
 
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
-        """Handle signals for the duration; only the main thread may do this."""
+        """Handle signals for the duration; only the main thread can, in others this does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
         previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         try:
             yield self
@@ -52,11 +69,11 @@ class Interrupts:
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal is waiting."""
-        if self.pending is not None:
-            raise Interrupted(self.pending)
+        if (number := self.pending) is not None:
+            raise Interrupted(number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._holding and self.pending is None:
-            self.pending = number
+        if self._holding and self._received is None:
+            self.stop(number)
         else:
             raise Interrupted(number)

@@ -26,7 +26,7 @@ __device__ inline Corners corners_around(const float *point, int resolution, i64
     const bool dense = (i64)side * side * side <= size;
     const u32 factor[3] = {1u, dense ? side : 2654435761u, dense ? side * side : 805459861u};
     u32 term[3][2];
-    float share[3][2];
+    float fraction[3][2];
     for (int axis = 0; axis < 3; ++axis) {
         const float scaled = fminf(fmaxf(point[axis], 0.0f), 1.0f) * (float)resolution;
         u32 cell = (u32)scaled;
@@ -34,15 +34,15 @@ __device__ inline Corners corners_around(const float *point, int resolution, i64
         // Products wrap at 2^32. The reference's are 64 bits wide: below the mask, the same.
         term[axis][0] = cell * factor[axis];
         term[axis][1] = (cell + 1u) * factor[axis];
-        share[axis][1] = scaled - (float)cell;
-        share[axis][0] = 1.0f - share[axis][1];
+        fraction[axis][1] = scaled - (float)cell;
+        fraction[axis][0] = 1.0f - fraction[axis][1];
     }
     Corners corners;
     for (int c = 0; c < 8; ++c) {
         const int x = c >> 2, y = (c >> 1) & 1, z = c & 1;
         corners.index[c] = dense ? term[0][x] + term[1][y] + term[2][z]
                                  : (term[0][x] ^ term[1][y] ^ term[2][z]) & (u32)(size - 1);
-        corners.weight[c] = share[0][x] * share[1][y] * share[2][z];
+        corners.weight[c] = fraction[0][x] * fraction[1][y] * fraction[2][z];
     }
     return corners;
 }
@@ -233,7 +233,7 @@ __device__ inline void pixels_between(i64 a, i64 b, i64 c, i64 size, i64 &first,
 // 1 if a triangle of positive area (y down) owns the points on this edge: a top or a left edge.
 __device__ inline i64 owns(i64 dx, i64 dy) { return dy < 0 || (dy == 0 && dx > 0); }
 
-// Threads share out the rows of a triangle, so that a large one does not keep a single thread busy; images along y.
+// Threads divide a triangle's rows, so that a large one does not keep a single thread busy; images along y.
 extern "C" __global__ void rasterize(
     const i64 *__restrict__ xy,        // images vertices 2, subpixels, y down
     const double *__restrict__ depth,  // images vertices

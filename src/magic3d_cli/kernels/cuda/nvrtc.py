@@ -76,6 +76,12 @@ def load_driver() -> ctypes.CDLL:
     return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
 
+def load_kernels(device: torch.device) -> Kernels:
+    """The kernels, compiled for a GPU and loaded. Raises OSError where a library is missing, RuntimeError elsewhere."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return Kernels(device, load_driver(), compile_source(f"sm_{major}{minor}"))
+
+
 class Kernels:
     """The compiled kernels on one device, kept for the life of the process."""
 

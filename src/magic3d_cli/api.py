@@ -1,0 +1,136 @@
+"""magic3d from Python: `generate` does what `magic3d generate` does and returns the asset."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from magic3d_cli import job
+from magic3d_cli.asset.write import Asset, write
+from magic3d_cli.checks import check_output, check_prompt, check_seed, check_sizes
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.training.report import StepReport
+from magic3d_cli.training.terms import ViewGroup
+
+
+@dataclass(frozen=True)
+class GeneratedAsset:
+    """A finished mesh with its texture, standing on y = 0, +Y up, facing +Z."""
+
+    asset: Asset
+    prompt: str
+    report: dict[str, Any]  # what `magic3d generate --json` prints
+
+    @property
+    def vertices(self) -> Float[np.ndarray, "V 3"]:
+        return self.asset.positions
+
+    @property
+    def normals(self) -> Float[np.ndarray, "V 3"]:
+        return self.asset.normals
+
+    @property
+    def uvs(self) -> Float[np.ndarray, "V 2"]:
+        """Texture coordinates, glTF's: (0, 0) is the texture's top left."""
+        return self.asset.uvs
+
+    @property
+    def faces(self) -> Int[np.ndarray, "F 3"]:
+        """Vertex indices, counter-clockwise seen from outside."""
+        return self.asset.faces
+
+    @property
+    def texture(self) -> UInt8[np.ndarray, "S S 3"]:
+        """sRGB base colour."""
+        return self.asset.texture
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the asset in the format of the suffix; returns the files. Raises UsageError, OSError."""
+        return write(self.asset, check_output(Path(path)), self.prompt)
+
+
+def generate(
+    prompt: str,
+    *,
+    output: str | Path | None = None,
+    preset: str = "draft",
+    seed: int = 0,
+    prior: str = "auto",
+    coarse_prior: str | None = None,
+    fine_prior: str | None = None,
+    also_priors: dict[str, float] | None = None,
+    perp_neg: bool | None = None,
+    small_encoder: bool | None = None,
+    device: str = "auto",
+    faces: int | None = None,
+    texture_size: int | None = None,
+    height: float | None = None,
+    fresh: bool = False,
+    on_progress: Callable[[StepReport], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    more_views: Sequence[ViewGroup] = (),
+) -> GeneratedAsset:
+    """Make a textured mesh from a sentence; also in a notebook and outside the main thread.
+
+    Args:
+        output: a file to write, for instance a .glb; its run folder beside it keeps checkpoints, and the same call
+            resumes. Without it the run is made in a temporary folder and nothing is left.
+        also_priors: names and weights of priors beside the others.
+        on_progress: called after each step.
+        on_note: called with what is worth knowing: resumed, fell back, downloading.
+        cancelled: asked between two steps; where it returns true the run stops (`threading.Event().is_set` will do).
+        more_views: a caller's own views and losses, added to every step of both stages.
+
+    Other arguments are those of `magic3d generate`.
+
+    Raises:
+        Magic3DError: an expected failure; its `what` and `next_step` say what the command line would.
+        Interrupted: stopped by `cancelled` or a signal; with `output`, the checkpoint is kept.
+    """
+    prompt = check_prompt(prompt)
+    check_seed(seed)
+    check_sizes(faces, texture_size, height)
+    with ExitStack() as stack:
+        if output is None:
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
+        interrupts = stack.enter_context(Interrupts(cancelled).installed())
+        request = job.Request(
+            check_output(Path(output)),
+            preset=preset,
+            coarse_prior=coarse_prior or prior,
+            fine_prior=fine_prior or prior,
+            more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in (also_priors or {}).items()),
+            device=device,
+            perp_neg=perp_neg,
+            small_encoder=small_encoder,
+            faces=faces,
+            texture_size=texture_size,
+            height=height,
+            fresh=fresh,
+        )
+        observer = _Callbacks(on_progress, on_note)
+        asset, report = job.generate(prompt, seed, request, observer, interrupts, more_views=more_views)
+    assert asset is not None  # only torchrun's other processes make none
+    return GeneratedAsset(asset, prompt, report)
+
+
+class _Callbacks(Observer):
+    def __init__(self, on_progress: Callable[[StepReport], None] | None, on_note: Callable[[str], None] | None) -> None:
+        self._on_progress, self._on_note = on_progress, on_note
+
+    def step(self, report: StepReport) -> None:
+        if self._on_progress is not None:
+            self._on_progress(report)
+
+    def note(self, text: str) -> None:
+        if self._on_note is not None:
+            self._on_note(text)

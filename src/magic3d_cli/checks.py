@@ -1,0 +1,101 @@
+"""Input that can be checked before torch is imported and any work starts. All raise UsageError."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import unicodedata
+from pathlib import Path
+
+from magic3d_cli.errors import UsageError
+
+PRESETS = ("draft", "standard", "paper")
+DEVICES = ("auto", "cpu", "cuda")
+FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
+FACES = (100, 2_000_000)
+TEXTURE = (64, 8192)
+HEIGHT = (0.001, 10_000.0)  # metres
+
+
+def check_prompt(prompt: str) -> str:
+    """The prompt without surrounding space. Undecodable bytes, which Python passes on as surrogates, are refused."""
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise UsageError("The prompt holds bytes that are not UTF-8 text.", "Type it again, or check the locale.")
+    if not prompt.strip():
+        raise UsageError("The prompt is empty.", 'Say what to make: magic3d generate "a metal dragon"')
+    return prompt.strip()
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in choices:
+        raise UsageError(f"{option} {value!r} is unknown.", f"Use one of: {', '.join(choices)}.")
+    return value
+
+
+def check_seed(seed: int) -> int:
+    """A seed that torch takes."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed} is out of range.", "Use a whole number from 0 up.")
+    return seed
+
+
+def check_sizes(faces: int | None, texture_size: int | None, height: float | None = None) -> None:
+    """The asset's settings that were given are within bounds."""
+    given = ((faces, FACES, "--faces"), (texture_size, TEXTURE, "--texture-size"), (height, HEIGHT, "--height"))
+    for value, (low, high), option in given:
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
+
+
+def check_added(priors: list[str]) -> list[tuple[str, float]]:
+    """Names and weights of NAME or NAME=WEIGHT."""
+    added = []
+    for text in priors:
+        name, equals, weight = text.rpartition("=")
+        try:
+            added.append((name, float(weight)) if equals else (text, 1.0))
+        except ValueError as error:
+            raise UsageError(
+                f"--also-prior {text!r} has no number after its =.", "Use NAME=WEIGHT: builtin=0.5"
+            ) from error
+        if not (0 < added[-1][1] < float("inf")):
+            raise UsageError(f"--also-prior {text!r}: the weight is out of range.", "Use a number above 0.")
+    return added
+
+
+def check_output(output: Path) -> Path:
+    """A file that can be written: known suffix, existing folder, permission.
+
+    A missing folder is an error rather than made: it is more often a typing mistake than a wish.
+    """
+    try:
+        output = output.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{output} begins with nobody's home folder.", "Write the folder in full.") from error
+    if output.suffix.lower().lstrip(".") not in FORMATS:
+        raise UsageError(
+            f"{output} has no known suffix: the suffix says which format to write.",
+            f"Use one of: {', '.join(str(output.with_suffix('.' + f)) for f in FORMATS)}"
+            if output.name
+            else f"Use a file name that ends in {', '.join('.' + f for f in FORMATS)}.",
+        )
+    folder = output.parent
+    if not folder.is_dir():
+        raise UsageError(f"The folder {folder} does not exist.", f"mkdir -p {shlex.quote(str(folder))}")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder.", f"Name a file: -o {output / 'model.glb'}")
+    blocked = output if output.exists() else folder
+    if not os.access(blocked, os.W_OK):
+        raise UsageError(f"{blocked} cannot be written: permission denied.", "Choose another place with -o.")
+    return output
+
+
+def default_output(prompt: str) -> Path:
+    """A file in the current folder named after the prompt: "a metal dragon" -> metal-dragon.glb."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", plain)
+    while len(words) > 1 and words[0] in ("a", "an", "the"):
+        words = words[1:]
+    return Path(("-".join(words)[:60].strip("-") or "object") + ".glb")

@@ -1,0 +1,251 @@
+"""What a prior is, read from its configuration files before any of its weights.
+
+Prediction type and noise schedule come from scheduler/, image size, channels and conditioning from unet/ or
+transformer/, latents from vae/, classes from model_index.json. Nothing is hard-coded for one model. The loader reads
+the same description, so that what `check` passes at the start of a run is what is loaded hours later.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from magic3d_cli.errors import EnvironmentFault, first_line
+from magic3d_cli.guidance.builtin.unet import VolumeUNet
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
+from magic3d_cli.guidance.diffusers.files import has, part_of, read_json, weight_shapes
+from magic3d_cli.guidance.diffusion import PREDICTIONS
+from magic3d_cli.scene.views import FEATURES
+
+DENOISERS = {"unet": ("UNet2DConditionModel", "VolumeUNet"), "transformer": ("PixArtTransformer2DModel",)}
+TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel")
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+OWN = {"VolumeUNet": VolumeUNet, "CaptionVolume": CaptionVolume}
+"""The built-in prior's networks."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One component: where its files are, and the class that reads them."""
+
+    folder: Path
+    cls: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its config.json, and the class's own defaults for what that leaves out. Raises EnvironmentFault."""
+        parameters = inspect.signature(class_named(self.cls).__init__).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        return defaults | read_json(self.folder / "config.json")
+
+
+@dataclass(frozen=True, eq=False)
+class PriorSpec:
+    """A prior without its weights."""
+
+    folder: Path
+    name: str
+    network: Component
+    vae: Component | None  # None: it works on pixels
+    volume: Component | None  # the built-in prior's knowledge of things
+    text_encoder: Component
+    tokenizer: Path
+    patch: int  # pixels are packed patch x patch to a position
+    image_size: int
+    takes_views: bool
+    alphas_cumprod: Float[Tensor, "T"]
+    prediction: str
+
+    @property
+    def fits_small_encoder(self) -> bool:
+        """Whether its latents are those of Stable Diffusion 1 and 2."""
+        config = self.vae.config if self.vae else {}
+        found = config.get("latent_channels"), config.get("scaling_factor"), config.get("shift_factor") or 0
+        return found == (4, 0.18215, 0)
+
+
+def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
+    """Read the description of a local prior called `name`.
+
+    `encoder` is the folder of an AutoencoderTiny that takes the place of a latent prior's VAE. Raises EnvironmentFault
+    for files that are missing or malformed, and for models that this program cannot use.
+    """
+    index = read_json(folder / "model_index.json")
+
+    def part(key: str, *known: str) -> Component:
+        entry = index.get(key)
+        cls = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if cls not in known:
+            raise EnvironmentFault(
+                f"{name}: its {key} is {cls or 'missing'}; this program can use {', '.join(known)}.",
+                "Use Stable Diffusion 1.x or 2.x, DeepFloyd IF stage I or PixArt-alpha: --prior sd15.",
+            )
+        return Component(part_of(folder, key), cls)
+
+    denoiser = next((key for key in DENOISERS if has(index, key)), "unet")
+    network = part(denoiser, *DENOISERS[denoiser])
+    vae = part("vae", *AUTOENCODERS) if has(index, "vae") else None
+    if vae and encoder:
+        vae = Component(encoder, "AutoencoderTiny")
+    patch, image_size = _shapes(name, network, vae)
+    alphas_cumprod, prediction = _schedule(part_of(folder, "scheduler"), name)
+    return PriorSpec(
+        folder,
+        name,
+        network,
+        vae,
+        part("volume", "CaptionVolume") if has(index, "volume") else None,
+        part("text_encoder", *TEXT_ENCODERS),
+        part_of(folder, "tokenizer"),
+        patch,
+        image_size,
+        _takes_views(name, network.config),
+        alphas_cumprod,
+        prediction,
+    )
+
+
+def check(spec: PriorSpec) -> None:
+    """Raises EnvironmentFault where a part could not be loaded later; builds the networks without their weights."""
+    for part in (spec.network, spec.vae, spec.volume, spec.text_encoder):
+        if part is not None:
+            _check_part(part)
+    load_tokenizer(spec.tokenizer)
+
+
+def _check_part(part: Component) -> None:
+    settings, cls = read_json(part.folder / "config.json"), class_named(part.cls)
+    found = weight_shapes(part.folder)
+    try:
+        with torch.device("meta"):  # shapes without memory
+            if part.cls in TEXT_ENCODERS:
+                network = cls(cls.config_class.from_pretrained(part.folder, local_files_only=True))
+            else:
+                network = cls.from_config(settings)
+    except Exception as error:  # whatever a class trips over in settings that are not its own
+        raise EnvironmentFault(
+            f"{part.folder} describes no {part.cls} that can be made: {first_line(error)}",
+            "The prior is damaged, or for other versions of diffusers and transformers; use for example --prior sd15.",
+        ) from error
+    # Names in one alone are the loader's business: it renames those of older versions.
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items() if key in found}
+    if wrong := next((key for key, shape in wanted.items() if shape != found[key]), None):
+        raise EnvironmentFault(
+            f"{part.folder}: {wrong} is {list(found[wrong])} in the weights, {list(wanted[wrong])} by config.json.",
+            "The two are of different models; fetch the prior again.",
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A text encoder's tokenizer. Raises EnvironmentFault when it is missing or malformed."""
+    from transformers import AutoTokenizer
+
+    settings = folder / "tokenizer_config.json"
+    read_json(settings)  # without it transformers guesses, and says something else
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+        raise EnvironmentFault(
+            f"{folder} holds no tokenizer that can be read: {first_line(error)}",
+            "The prior is incomplete or damaged; fetch it again.",
+        ) from error
+
+
+def class_named(cls: str) -> Any:
+    """The class of a component, one of those that a `PriorSpec` may name."""
+    import diffusers
+    import transformers
+
+    return OWN.get(cls) or getattr(transformers if cls in TEXT_ENCODERS else diffusers, cls)
+
+
+def _shapes(name: str, network: Component, vae: Component | None) -> tuple[int, int]:
+    """Patch and image size; refuses upscalers and inpainting models."""
+    channels, out = _whole_number(network, "in_channels"), _whole_number(network, "out_channels")
+    same = out in (channels, 2 * channels)  # twice as many: a learned variance
+    if vae is None and same and channels % 3:
+        raise EnvironmentFault(
+            f"{name}: its network works on latents ({channels} channels), but model_index.json names no vae.",
+            "Get the whole pipeline, with its vae folder; or use for example --prior sd15.",
+        )
+    patch = math.isqrt(channels // 3) if vae is None else 1
+    expected = 3 * patch**2 if vae is None else _whole_number(vae, "latent_channels")
+    if channels != expected or not same:
+        raise EnvironmentFault(
+            f"{name}: its network maps {channels} channels to {out}, expected {expected} to "
+            f"{expected} or {2 * expected}; it looks like an upscaling or inpainting model.",
+            "Use the base text-to-image model.",
+        )
+    if vae is None:
+        return patch, _whole_number(network, "sample_size") * patch
+    # The small encoder's class has no block_out_channels of its own; saved files do.
+    levels = vae.config.get("block_out_channels") or vae.config["decoder_block_out_channels"]
+    return patch, _whole_number(network, "sample_size") * 2 ** (len(levels) - 1)
+
+
+def _whole_number(part: Component, key: str) -> int:
+    value = part.config.get(key)
+    value = value[0] if isinstance(value, list | tuple) and value else value
+    if not isinstance(value, int) or value < 1:
+        file = part.folder / "config.json"
+        raise EnvironmentFault(
+            f"{file} has no usable {key}: {value!r}.", f"Write the model's {key} there, or use another prior."
+        )
+    return value
+
+
+def _takes_views(name: str, config: dict[str, Any]) -> bool:
+    """Whether the network is told the camera; refuses networks that want what this program does not have."""
+    takes_views = config.get("class_embed_type") == "projection"
+    width = config.get("projection_class_embeddings_input_dim")
+    if takes_views and width != FEATURES:
+        raise EnvironmentFault(
+            f"{name}: wants {width} view features, this program has {FEATURES}.",
+            "The prior was trained for another version of magic3d; use --prior builtin.",
+        )
+    known = {
+        "class_embed_type": (None, "projection"),
+        "addition_embed_type": (None, "text"),
+        "num_class_embeds": (None,),
+        "attention_type": (None, "default"),  # GLIGEN
+    }
+    foreign = {key: config.get(key) for key, allowed in known.items() if config.get(key) not in allowed}
+    if foreign:
+        raise EnvironmentFault(
+            f"{name}: its network needs inputs this program does not have: {foreign}.",
+            "SDXL and image-conditioned models are not supported; use for example --prior sd15.",
+        )
+    return takes_views
+
+
+def _schedule(folder: Path, name: str) -> tuple[Float[Tensor, "T"], str]:
+    """Noise schedule and prediction type, whatever sampler the scheduler's file was written for."""
+    from diffusers import DDPMScheduler
+
+    file = folder / "scheduler_config.json"
+    config = read_json(file)
+    sampler = str(config.get("_class_name", "without a name"))
+    prediction = config.get("prediction_type", "epsilon")
+    # Without betas (EDM, flow matching) the noise is another one, and DDPM's defaults would be read in its place.
+    betas = config.keys() & {"beta_start", "beta_schedule", "trained_betas"}
+    if "Flow" in sampler or not betas or prediction not in PREDICTIONS:
+        raise EnvironmentFault(
+            f"{name}: its scheduler {sampler} with prediction {prediction!r}"
+            f"{'' if betas else ' and without betas'} is not supported.",
+            f"Use a prior that predicts one of: {', '.join(PREDICTIONS)}; for example --prior sd15.",
+        )
+    known = set(inspect.signature(DDPMScheduler.__init__).parameters) - {"self"}
+    try:
+        scheduler = DDPMScheduler.from_config({key: value for key, value in config.items() if key in known})
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        raise EnvironmentFault(
+            f"{file} is no noise schedule: {first_line(error)}.", "Use another prior, for example --prior sd15."
+        ) from error
+    return scheduler.alphas_cumprod.float(), prediction

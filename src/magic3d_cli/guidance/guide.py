@@ -1,0 +1,261 @@
+"""The priors that guide a run: which they are, what the prompt means to them, and each stage's loss terms."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from magic3d_cli.errors import OutOfMemory, UsageError
+from magic3d_cli.guidance.builtin.understanding import Understood, understand
+from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
+from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
+from magic3d_cli.guidance.diffusers import compile as compiling
+from magic3d_cli.guidance.diffusers.catalogue import (
+    HUB,
+    NAMES,
+    OPEN_VOCABULARY,
+    directory,
+    find,
+    of_stage,
+    small_encoder,
+)
+from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of, weights_sha256
+from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
+from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
+from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings
+from magic3d_cli.training.terms import LossTerm
+
+Tell = Callable[[str], None]
+STAGES = ("coarse", "fine")
+
+
+@dataclass(frozen=True)
+class WeightedPrior:
+    """A prior by name, and its weight in a stage's sum of distillation losses."""
+
+    name: str  # as a person may type it
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenPrior:
+    """One of a stage's priors: found on this machine and checked, not loaded."""
+
+    name: str  # means the same later and elsewhere, see `full_name`
+    spec: PriorSpec
+    weight: float = 1.0
+
+    @property
+    def vocabulary(self) -> Path | None:
+        """The words that it knows; None where it takes any prompt."""
+        return vocabulary_of(self.spec.folder)
+
+    @property
+    def open_vocabulary(self) -> bool:
+        return self.vocabulary is None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its weights."""
+        return _hash(self.spec.folder)
+
+
+_hash = cache(weights_sha256)
+
+
+class Guide(Protocol):
+    """What the pipeline needs to know of what guides a run; tests put a known picture in its place."""
+
+    def name(self, stage: str) -> str:
+        """The stage's prior, for people and for checkpoints."""
+
+    def sha256(self, stage: str) -> str:
+        """Identifies the weights that guide a stage."""
+
+    def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
+        """Load what is needed to guide a stage, and give its loss terms."""
+
+
+def choose_priors(
+    names: Mapping[str, Sequence[WeightedPrior]],
+    prompt: str,
+    seed: int,
+    device: str,
+    tell: Tell,
+    *,
+    strict: bool = False,
+) -> dict[str, list[ChosenPrior]]:
+    """Find and check the priors of each stage, and whether they understand the prompt, before any work starts.
+
+    `tell` is told before a download. Raises EnvironmentFault when there is no such prior or it cannot be used,
+    UsageError for a prompt in which it can draw nothing,
+    and if `strict` for any word that it does not know.
+    """
+    full = {stage: [WeightedPrior(full_name(p.name, device), p.weight) for p in some] for stage, some in names.items()}
+    found = {prior.name: find(prior.name, tell) for some in full.values() for prior in some}
+    folders = {(stage, p.name): of_stage(found[p.name], stage) for stage, some in full.items() for p in some}
+    for words in dict.fromkeys(vocabulary_of(folder) for folder in folders.values()):
+        if words is not None:
+            understand(Vocabulary.load(words), prompt, seed, strict=strict)
+    specs = {(stage, name): describe(folder, name) for (stage, name), folder in folders.items()}
+    for spec in {spec.folder: spec for spec in specs.values()}.values():
+        check(spec)
+    return {stage: [ChosenPrior(p.name, specs[stage, p.name], p.weight) for p in some] for stage, some in full.items()}
+
+
+def understood(priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int) -> Understood | None:
+    """How a prompt is drawn by the priors of closed vocabulary; None where all take any prompt."""
+    words = next((prior.vocabulary for some in priors.values() for prior in some if prior.vocabulary), None)
+    return understand(Vocabulary.load(words), prompt, seed) if words else None
+
+
+def fetch_small_encoder(priors: Mapping[str, Sequence[ChosenPrior]], tell: Tell) -> Path | None:
+    """The folder of TAESD, fetched where it is missing; None where no prior has use for it, which is told.
+
+    Raises UsageError where it does not fit a prior's latents, EnvironmentFault where it cannot be fetched.
+    """
+    latent = [prior.spec for some in priors.values() for prior in some if prior.spec.vae]
+    if not latent:
+        tell("--small-encoder is not used: these priors work on pixels, without an encoder.")
+        return None
+    for spec in latent:
+        if not spec.fits_small_encoder:
+            raise UsageError(
+                f"The small encoder makes the latents of Stable Diffusion 1 and 2; {spec.name} has others.",
+                "Leave out --small-encoder, or use --prior sd15.",
+            )
+    encoder = small_encoder(tell)
+    check(describe(latent[0].folder, latent[0].name, encoder))
+    return encoder
+
+
+class PriorGuide:
+    """Score distillation from the priors of each stage; a stage may have several, whose losses are added up."""
+
+    def __init__(
+        self,
+        priors: Mapping[str, Sequence[ChosenPrior]],
+        prompt: str,
+        seed: int,
+        device: str,
+        encoder: Path | None = None,
+        tell: Tell = lambda text: None,
+    ) -> None:
+        """`encoder` is the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`."""
+        self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
+        self._encoder, self._tell = encoder, tell
+        self._loaded: dict[tuple[Path, Path | None], DiffusersPrior] = {}
+        self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
+
+    def name(self, stage: str) -> str:
+        """The stage's first prior, as a checkpoint keeps it: what "auto" chose, and directories in full."""
+        return self.priors[stage][0].name
+
+    def sha256(self, stage: str) -> str:
+        """Hash of the weights of the stage's priors; of more than one, with what each counts for."""
+        first, *others = self.priors[stage]
+        return " ".join([first.sha256, *(f"{prior.sha256}*{prior.weight}" for prior in others)])
+
+    def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
+        """One distillation term for each prior of the stage, all loaded together.
+
+        Raises OutOfMemory, before anything is loaded, where several do not fit beside each other.
+        """
+        chosen = self.priors[stage]
+        guidance = [settings.guidance, *(added.guidance for added in settings.added_guidance)]
+        specs = [self._spec(prior, own) for prior, own in zip(chosen, guidance, strict=True)]
+        self._keep_only(specs)
+        self._check_memory(chosen)
+        terms = []
+        for prior, spec, own in zip(chosen, specs, guidance, strict=True):
+            name = "distillation" if prior is chosen[0] else f"distillation_{Path(prior.name).name}"
+            terms.append(LossTerm(name, self._distillation(spec, own), prior.weight))
+        return terms
+
+    def distillation(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
+        """The loss of the stage's first prior alone."""
+        spec = self._spec(self.priors[stage][0], settings)
+        self._keep_only([spec])
+        return self._distillation(spec, settings)
+
+    def release(self) -> None:
+        """Free the priors that are loaded."""
+        self._loaded.clear()
+        gc.collect()  # a compiled network holds itself
+
+    def _spec(self, prior: ChosenPrior, settings: GuidanceSettings) -> PriorSpec:
+        small = settings.small_encoder and prior.spec.vae is not None
+        return describe(prior.spec.folder, prior.name, self._encoder) if small else prior.spec
+
+    def _distillation(self, spec: PriorSpec, settings: GuidanceSettings) -> ScoreDistillation:
+        prior = self._loaded.get(_key(spec))
+        if prior is None:
+            prior = self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+        if compiling.pays(settings, prior.device):
+            prior.compile(self._tell)
+        return ScoreDistillation(prior, self._condition(prior), settings)
+
+    def _keep_only(self, specs: Sequence[PriorSpec]) -> None:
+        """Free the priors that the stage has no use for, before the others are loaded."""
+        wanted = {_key(spec) for spec in specs}
+        if any(key not in wanted for key in self._loaded):
+            self._loaded = {key: prior for key, prior in self._loaded.items() if key in wanted}
+            gc.collect()  # a compiled network holds itself
+
+    def _check_memory(self, chosen: Sequence[ChosenPrior]) -> None:
+        """Several priors are loaded beside each other, or not at all."""
+        if len(chosen) < 2:
+            return
+        needed = sum(installed_bytes(prior.spec.folder) for prior in chosen)
+        free = free_memory(self.device)
+        if free is not None and needed > free:
+            raise OutOfMemory(
+                f"The priors {', '.join(prior.name for prior in chosen)} take {needed / 1e9:.1f} GB together, and "
+                f"{free / 1e9:.1f} GB are free.",
+                "Leave out --also-prior, or use smaller priors.",
+            )
+
+    def _condition(self, prior: DiffusersPrior) -> Conditioning:
+        """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
+        words, spec = read_prompt(prior, self.prompt, self.seed), prior.spec
+        # Length and masking of the states follow from the network's class.
+        key = (spec.text_encoder.folder, spec.network.cls, spec.takes_views, words)
+        if key not in self._conditioning:
+            self._conditioning[key] = condition(prior, words)
+        return self._conditioning[key]
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return None
+    kibibytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return int(kibibytes) * 1024 if kibibytes else None
+
+
+def full_name(name: str, device: str) -> str:
+    """A name that means the same later and elsewhere: directories in full, and for "auto" the built-in prior, or
+
+    with a GPU a Stable Diffusion that is in the cache already: nothing is downloaded unasked.
+    """
+    if name == "auto":
+        cached = (key for key in OPEN_VOCABULARY if device == "cuda" and state_of(HUB[key]) == INSTALLED)
+        return next(cached, "builtin")
+    folder = None if name in NAMES else directory(name)
+    return name if folder is None else str(folder)
+
+
+def _key(spec: PriorSpec) -> tuple[Path, Path | None]:
+    return spec.folder, spec.vae.folder if spec.vae else None

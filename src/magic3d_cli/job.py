@@ -1,0 +1,229 @@
+"""From a request to a job: settings, device, priors, run folder. The one assembly, whoever asks.
+
+The command line, Python (`magic3d_cli.generate`), the tests and clusters all come through here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from magic3d_cli import pipeline, settings
+from magic3d_cli.asset.write import Asset
+from magic3d_cli.environment import is_main_process
+from magic3d_cli.errors import EnvironmentFault, UsageError
+from magic3d_cli.guidance.guide import (
+    STAGES,
+    ChosenPrior,
+    Guide,
+    PriorGuide,
+    WeightedPrior,
+    choose_priors,
+    fetch_small_encoder,
+    understood,
+)
+from magic3d_cli.kernels.dispatch import NVRTC, usable
+from magic3d_cli.run.callbacks import Intervals
+from magic3d_cli.run.context import Job
+from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.resume import Saved
+from magic3d_cli.settings import Settings
+from magic3d_cli.training.distributed import Processes, joined
+from magic3d_cli.training.terms import ViewGroup
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for; None leaves a choice to the preset or, when refining, to the checkpoint."""
+
+    output: Path  # the suffix says the format
+    preset: str | None = None
+    coarse_prior: str | None = None
+    fine_prior: str | None = None
+    more_priors: tuple[WeightedPrior, ...] = ()  # beside those of both stages
+    device: str = "auto"
+    perp_neg: bool | None = None
+    small_encoder: bool | None = None
+    faces: int | None = None
+    texture_size: int | None = None
+    height: float | None = None  # metres
+    fresh: bool = False  # start over; an earlier run is moved aside
+    strict: bool = False  # refuse words that a prior of closed vocabulary does not know
+
+
+def generate(
+    prompt: str,
+    seed: int,
+    request: Request,
+    observer: Observer,
+    interrupts: Interrupts,
+    *,
+    more_views: Sequence[ViewGroup] = (),
+) -> tuple[Asset | None, dict[str, Any]]:
+    """`pipeline.generate` for a request. Raises what that does, and EnvironmentFault."""
+    device = choose_device(request.device, observer)
+    names = {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
+    priors = _choose(names, request, prompt, seed, device, observer)
+    if device == "cuda" and names["fine"] == "auto" and priors["fine"][0].name == "builtin":
+        observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
+    drawn = understood(priors, prompt, seed)
+    for note in drawn.notes if drawn else ():
+        observer.note(note)
+    chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
+    guide = _guide(priors, chosen, request, prompt, device, observer)
+    with opened(prompt, chosen, request.output, guide, device, observer, interrupts, more_views=more_views) as job:
+        observer.note(f"Watch the shape appear: {job.run.preview}")
+        asset, report = pipeline.generate(job, fresh=request.fresh)
+    return asset, report | ({"understood": drawn.to_json()} if drawn else {})
+
+
+def refine(
+    checkpoint: Path, request: Request, observer: Observer, interrupts: Interrupts
+) -> tuple[Asset | None, dict[str, Any]]:
+    """`pipeline.refine` for a request. Raises what that does, and EnvironmentFault."""
+    saved = Saved.load(checkpoint)
+    header = saved.header
+    if header["stage"] != "coarse":
+        raise UsageError(
+            f"{checkpoint} is a {header['stage']} checkpoint: it is refined already.",
+            f"Write its mesh: magic3d export {checkpoint}",
+        )
+    if saved.unfinished:
+        observer.note(f"{checkpoint}: only {header['step']} of {header['total']} coarse steps were done.")
+    device = choose_device(request.device, observer)
+    name = request.fine_prior or header.get("fine_prior", header["prior"]["id"])
+    if request.fine_prior is None and not request.more_priors:
+        added = tuple(WeightedPrior(a.prior, a.weight) for a in saved.settings.fine.added_guidance)
+        request = replace(request, more_priors=added)
+    priors = _choose(dict.fromkeys(STAGES, name), request, header["prompt"], header["seed"], device, observer)
+    chosen = _resolve(saved.settings, priors, request, fine_preset=request.preset)
+    guide = _guide(priors, chosen, request, header["prompt"], device, observer)
+    with opened(header["prompt"], chosen, request.output, guide, device, observer, interrupts) as job:
+        return pipeline.refine(job, saved, fresh=request.fresh)
+
+
+def export(checkpoint: Path, request: Request, observer: Observer) -> dict[str, Any]:
+    """`pipeline.export` for a request: of its choices, the output, the device and the asset's sizes."""
+    saved = Saved.load(checkpoint)
+    header = saved.header
+    observer.note(
+        f'{checkpoint}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
+    )
+    sizes: dict[str, Any] = {"faces": request.faces, "texture_size": request.texture_size, "height": request.height}
+    asset = replace(saved.settings.asset, **{key: value for key, value in sizes.items() if value is not None})
+    return pipeline.export(saved, request.output, asset, choose_device(request.device, observer), observer)
+
+
+@contextmanager
+def opened(
+    prompt: str,
+    chosen: Settings,
+    output: Path,
+    guide: Guide,
+    device: str,
+    observer: Observer,
+    interrupts: Interrupts,
+    *,
+    more_views: Sequence[ViewGroup] = (),
+    intervals: Intervals | None = None,
+) -> Iterator[Job]:
+    """A job whose processes have met and whose run folder is made and locked; a failure inside goes into its log."""
+    views = {"coarse": chosen.coarse.views, "fine": chosen.fine.views}
+    with joined(device, views) as processes, _run_of(processes, output) as run, run, run.recording():
+        yield Job(
+            prompt=prompt,
+            settings=chosen,
+            output=output,
+            run=run,
+            guide=guide,
+            device=device,
+            processes=processes,
+            more_views=more_views,
+            observer=observer,
+            interrupts=interrupts,
+            intervals=intervals or Intervals(),
+        )
+
+
+def choose_device(name: str, observer: Observer) -> str:
+    """ "cpu" or "cuda"; notes what is not used. Raises EnvironmentFault when there is no GPU for what was asked."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise EnvironmentFault(
+            "There is no CUDA GPU that PyTorch can use on this machine.",
+            "Use --device cpu, or install a CUDA build of PyTorch: https://pytorch.org/get-started",
+        )
+    chosen = "cuda" if available and name != "cpu" else "cpu"
+    if not is_main_process():  # only the first asks: the others have not taken their own GPU yet
+        return chosen
+    for backend, reason in usable(torch.device(chosen)).refused.items():
+        if backend == NVRTC:
+            observer.note(f"Plain PyTorch does the work of the CUDA kernels, which is slower: {reason}")
+        else:
+            observer.note(f"{backend} is not used: {reason}")
+    return chosen
+
+
+def _choose(
+    names: dict[str, str], request: Request, prompt: str, seed: int, device: str, observer: Observer
+) -> dict[str, list[ChosenPrior]]:
+    wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
+    return choose_priors(wanted, prompt, seed, device, observer.note, strict=request.strict)
+
+
+def _resolve(
+    base: Settings, priors: dict[str, list[ChosenPrior]], request: Request, fine_preset: str | None = None
+) -> Settings:
+    return settings.resolve(
+        base,
+        priors,
+        perp_neg=request.perp_neg,
+        small_encoder=request.small_encoder,
+        faces=request.faces,
+        texture_size=request.texture_size,
+        height=request.height,
+        fine_preset=fine_preset,
+    )
+
+
+def _guide(
+    priors: dict[str, list[ChosenPrior]],
+    chosen: Settings,
+    request: Request,
+    prompt: str,
+    device: str,
+    observer: Observer,
+) -> PriorGuide:
+    """The guide, with what the settings want of it fetched; says which choices the priors have no use for."""
+    if request.perp_neg and not any(prior.open_vocabulary for some in priors.values() for prior in some):
+        observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
+    small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
+    encoder = fetch_small_encoder(priors, observer.note) if small else None
+    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note)
+
+
+@contextmanager
+def _run_of(processes: Processes, output: Path) -> Iterator[RunDirectory]:
+    """The run's folder for the main process; for any other a copy to resume from and to forget."""
+    run = RunDirectory.for_output(output)
+    if processes.is_main:
+        processes.barrier()  # the others have copied
+        yield run
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / run.path.name
+        copy.mkdir()
+        for name in CHECKPOINTS:
+            if (run.path / name).is_file():
+                shutil.copyfile(run.path / name, copy / name)
+        processes.barrier()
+        yield RunDirectory(copy)

@@ -1,0 +1,35 @@
+"""One job, put together: what the pipeline and all that it calls works with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from magic3d_cli.guidance.guide import Guide
+from magic3d_cli.run.callbacks import Intervals
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.timings import Timings
+from magic3d_cli.settings import Settings
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.terms import ViewGroup
+
+
+@dataclass
+class Job:
+    """One asset to be made: what is asked for, where it goes, and who is told. `job.py` puts it together."""
+
+    prompt: str
+    settings: Settings
+    output: Path  # the suffix says the format
+    run: RunDirectory  # entered: the lock is held
+    guide: Guide
+    device: str = "cpu"
+    processes: Processes = field(default_factory=Processes)
+    more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
+    observer: Observer = field(default_factory=Observer)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    intervals: Intervals = field(default_factory=Intervals)
+    timings: Timings = field(default_factory=Timings)

@@ -1,0 +1,151 @@
+"""How much of a whole job is done and how long the rest takes: a rolling pace times what is known of the parts.
+
+A job's work is counted in units: one step of the coarse stage at its first resolution. The other parts cost a known
+number of them, measured for each preset, so that the pace of the first steps tells when the whole asset is there; as
+soon as a part has steps of its own, theirs count. No tensors, no clock: times are given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from magic3d_cli.settings import Settings
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a part costs, in steps of the coarse stage at its first resolution."""
+
+    coarse: float  # a step at the final resolution
+    fine: float  # a step
+    mesh: float  # in all
+    asset: float  # in all
+
+
+BUILTIN = {
+    "draft": Costs(coarse=1.2, fine=2.3, mesh=12.0, asset=28.0),
+    "standard": Costs(coarse=1.25, fine=2.1, mesh=10.0, asset=32.0),
+    "paper": Costs(coarse=1.0, fine=4.9, mesh=2.6, asset=6.1),  # no smaller resolution
+}
+"""Of the built-in prior: `magic3d bench` (examples/bench.md) and logs of whole runs on two cores."""
+
+SAMPLE = {"deepfloyd-if-m": 0.46, "deepfloyd-if-l": 1.22, "deepfloyd-if-xl": 5.76, "minisd": 1.0}
+"""TFLOP of distilling one view with an open-vocabulary prior: two evaluations of the network, and where it is latent
+both passes of the encoder. Beside them a step's other work is small."""
+LATENT = 3.9  # Stable Diffusion at 512 pixels, and any that is not listed
+
+ASSET = {"clean": 0.06, "simplify": 0.05, "unwrap": 0.53, "bake": 0.32, "write": 0.04}
+"""Share of the asset's time in each of its phases."""
+
+WINDOW = 20  # the last steps make the pace: as many, or half of all so far; a busy machine's pace comes and goes
+_FEW = 3, 20.0  # steps, and seconds that they took: enough to tell a pace where steps are slow
+_MANY = (
+    8,
+    0.03,
+)  # steps, and share of the whole job: enough where they are fast; the first ones march through a full grid
+_OUTLIER = 3.0  # a step counts as this many times the median at most: it wrote a preview, or the machine was busy
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage with steps, or a phase without (one span of one step)."""
+
+    name: str
+    spans: tuple[tuple[int, float], ...]  # steps, units each
+
+    def units(self, step: int) -> float:
+        """What the first `step` steps cost."""
+        total = 0.0
+        for steps, cost in self.spans:
+            total += cost * min(max(step, 0), steps)
+            step -= steps
+        return total
+
+    @property
+    def steps(self) -> int:
+        return sum(steps for steps, _ in self.spans)
+
+
+def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
+    """The parts of a whole job in order; `priors` names each stage's."""
+    coarse, fine = settings.coarse, settings.fine
+    if all(name == "builtin" for name in priors.values()):
+        costs = BUILTIN.get(settings.preset, BUILTIN["draft"])
+    else:
+        first, second = (
+            SAMPLE.get(priors[stage], LATENT) * own.views for stage, own in (("coarse", coarse), ("fine", fine))
+        )
+        costs = Costs(coarse=1.0, fine=second / first, mesh=0.0, asset=0.0)
+    small = sum(step / coarse.steps < coarse.warmup for step in range(coarse.steps))
+    return [
+        Part("coarse", ((small, 1.0), (coarse.steps - small, costs.coarse))),
+        Part("mesh", ((1, costs.mesh),)),
+        Part("fine", ((fine.steps, costs.fine),)),
+        *(Part(phase, ((1, share * costs.asset),)) for phase, share in ASSET.items()),
+    ]
+
+
+class Forecast:
+    """Follows one job. Every method that takes `now` takes it from the same clock, in seconds."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self.parts = parts
+        self._before = [sum(p.units(p.steps) for p in parts[:i]) for i in range(len(parts) + 1)]
+        self._at = 0  # index of the present part
+        self._done = 0.0  # units of it
+        self._since = 0.0  # when what is told was last known
+        self._paces: deque[float] = deque()  # seconds a unit, of the last steps of this stage
+        self._pace: float | None = None
+        self._compiled = False
+        self._counted = 0  # steps that told a pace, in this stage
+
+    def begin(self, name: str, done: int, now: float) -> None:
+        """A part begins, or goes on after `done` steps. An unknown one belongs to the part before it."""
+        self._since = now
+        index = next((i for i, part in enumerate(self.parts) if part.name == name), None)
+        if index is None:
+            return
+        self._at, self._done = index, self.parts[index].units(done)
+        if self.parts[index].steps > 1:
+            self._counted = 0
+            self._paces.clear()  # the last stage's pace serves until this one has its own
+
+    def compiling(self) -> None:
+        """The step that runs waits for a compiler: it tells nothing of the others."""
+        self._compiled = True
+
+    def step(self, step: int, now: float) -> None:
+        """Step `step` of the present part is done."""
+        done = self.parts[self._at].units(step)
+        cost, seconds = done - self._done, now - self._since
+        self._done, self._since = done, now
+        if cost > 0 and not self._compiled:
+            self._paces.append(seconds / cost)
+            self._counted += 1
+            if len(self._paces) > max(WINDOW, self._counted // 2):
+                self._paces.popleft()
+        self._compiled = False
+        if self._knows(cost):
+            usual = median(self._paces)
+            self._pace = sum(min(pace, _OUTLIER * usual) for pace in self._paces) / len(self._paces)
+
+    def _knows(self, cost: float) -> bool:
+        count, seconds = len(self._paces), sum(self._paces) * cost
+        return (count >= _FEW[0] and seconds >= _FEW[1]) or (count >= _MANY[0] and self.fraction() >= _MANY[1])
+
+    def fraction(self) -> float:
+        """Of the whole job's work, 0 to 1."""
+        return (self._before[self._at] + self._done) / max(self._before[-1], 1e-9)
+
+    def left(self, now: float) -> float | None:
+        """Seconds to the end of the job; None until enough steps have told the pace."""
+        if self._pace is None:
+            return None
+        here = self.parts[self._at]
+        rest = self._before[-1] - self._before[self._at + 1]
+        present = (here.units(here.steps) - self._done) * self._pace
+        return max(present - (now - self._since), 0.0) + rest * self._pace

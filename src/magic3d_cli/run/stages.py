@@ -1,0 +1,89 @@
+"""A stage of a job: taken up where it stopped, run to its end and saved on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from magic3d_cli import __version__
+from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.run import checkpoint
+from magic3d_cli.run.callbacks import Callbacks
+from magic3d_cli.run.context import Job
+from magic3d_cli.run.resume import Origins, Saved, make_way
+from magic3d_cli.run.timings import Timings
+
+
+def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) -> None:
+    """Make room in the run folder, and note there what is asked for."""
+    moved = make_way(job.run, origins, fresh, keep)
+    if moved is not None:
+        job.observer.note(f"An earlier run was kept in {moved}; delete it when you do not need it.")
+    priors = {stage: job.guide.name(stage) for stage in STAGES}
+    job.observer.expect(job.settings, priors)
+    job.run.write_json(job.run.settings, {"prompt": job.prompt, "priors": priors, **job.settings.to_json()})
+    job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
+
+
+def resume(job: Job, path: Path) -> Any:
+    """The stage saved at `path`, or None. `begin` has seen to it that it belongs to this request."""
+    if not path.is_file():
+        return None
+    saved = Saved.load(path)
+    job.timings = Timings.from_json(saved.header["ledger"])
+    name, step, total = (saved.header[key] for key in ("stage", "step", "total"))
+    if saved.unfinished:
+        job.observer.note(f"Resuming {job.run.path}: {name} stage, {step} of {total} steps done.")
+    elif name == "fine":
+        job.observer.note(f"{job.run.path} is finished already: writing the asset again (--fresh starts over).")
+    job.run.log("resume", stage=name, step=step)
+    return saved.stage(job.settings, job.device, job.processes)
+
+
+def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[str, Any]) -> None:
+    """Run a stage to its end, saving as it goes."""
+    if stage.step >= stage.total and path.is_file():
+        return
+
+    def save() -> None:
+        tensors, state = stage.state()
+        checkpoint.save(path, tensors, _header(job, stage, state, origin))
+        job.run.log("saved", file=path.name, step=stage.step)
+
+    if stage.step == 0:
+        save()  # also proves, before the work, that there is room for it
+    if stage.step < stage.total:
+        job.observer.phase(f"load the {job.guide.name(stage.name)} prior")
+        with job.timings.timed("prior"):
+            own = job.settings.coarse if stage.name == "coarse" else job.settings.fine
+            terms = job.guide.terms(stage.name, own)
+        job.observer.begin(stage.name, stage.step, stage.total)
+        callbacks = Callbacks(
+            job.run, stage, save, job.timings, job.observer, job.interrupts, job.intervals, job.processes
+        )
+        with job.interrupts.held():
+            stage.run([stage.random_views(*terms), *job.more_views], on_step=callbacks)
+            callbacks.draw(last=True)
+            save()
+
+
+def _header(job: Job, stage: CoarseStage | FineStage, state: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors."""
+    return {
+        "version": __version__,
+        "stage": stage.name,
+        "step": stage.step,
+        "total": stage.total,
+        "prompt": job.prompt,
+        "seed": job.settings.seed,
+        "settings": job.settings.to_json(),
+        "prior": {"id": job.guide.name(stage.name), "sha256": job.guide.sha256(stage.name)},
+        "fine_prior": job.guide.name("fine"),
+        "device": job.device,
+        "origin": origin,
+        "state": state,
+        "ledger": job.timings.to_json(),
+    }

@@ -1,0 +1,199 @@
+"""Views: cameras, lights and shading modes, how the stages sample them, and how a prior is told about them.
+
+World is glTF's: right-handed, +Y up, the object faces +Z, the scene lives in [-1, 1]^3. Azimuth 0 is a camera
+on +Z (it sees the front), azimuth 90 degrees on +X; elevation 90 looks straight down.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+ALBEDO, DIFFUSE, TEXTURELESS = 0, 1, 2
+"""Shading modes (DreamFusion section 3.1): flat colour, Lambertian colour, Lambertian white."""
+
+FEATURES = 23
+"""Length of the vector that `Views.features` returns."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of B views: a camera looking at the origin, a distant light, a shading mode, a plain background.
+
+    Angles are radians. `frame` is the visible half-height at the origin in world units, so that field of view
+    and apparent size vary independently; the camera distance follows as frame / tan(fov / 2).
+    """
+
+    azimuth: Float[Tensor, "B"]
+    elevation: Float[Tensor, "B"]
+    fov: Float[Tensor, "B"]
+    frame: Float[Tensor, "B"]
+    light: Float[Tensor, "B 3"]  # unit vector from the scene to the light, world space
+    ambient: Float[Tensor, "B"]  # share of light that comes from everywhere, 0..1
+    shading: Int[Tensor, "B"]  # ALBEDO, DIFFUSE or TEXTURELESS
+    backdrop: Float[Tensor, "B 3"]  # plain background colour in [0, 1]
+    plain: Float[Tensor, "B"]  # 1: the backdrop is used; 0: the scene's own learned background
+
+    def __len__(self) -> int:
+        return self.azimuth.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Views:
+        return Views(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def to(self, device: torch.device | str) -> Views:
+        return Views(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def replace(self, **changes: Tensor) -> Views:
+        return replace(self, **changes)
+
+    @property
+    def distance(self) -> Float[Tensor, "B"]:
+        """Distance from the origin to the camera, world units."""
+        return self.frame / torch.tan(self.fov / 2)
+
+    @property
+    def position(self) -> Float[Tensor, "B 3"]:
+        """Camera position in world space."""
+        return self.distance[:, None] * direction(self.azimuth, self.elevation)
+
+    def axes(self) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+        """Unit right, up and forward vectors of each camera. Well defined at the poles too."""
+        forward = -direction(self.azimuth, self.elevation)
+        zero = torch.zeros_like(self.azimuth)
+        right = torch.stack([torch.cos(self.azimuth), zero, -torch.sin(self.azimuth)], -1)
+        return right, torch.linalg.cross(right, forward), forward
+
+    def rays(self, size: int) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 3"]]:
+        """Origins and unit directions through the pixel centres of a square image; row 0 is the top."""
+        right, up, forward = (axis[:, None, None, :] for axis in self.axes())
+        centre = (torch.arange(size, device=self.fov.device, dtype=torch.float32) + 0.5) / size * 2 - 1
+        slope = torch.tan(self.fov / 2)[:, None, None, None]
+        x, y = centre[None, None, :, None], -centre[None, :, None, None]
+        directions = torch.nn.functional.normalize(forward + slope * (x * right + y * up), dim=-1)
+        return self.position[:, None, None, :].expand_as(directions), directions
+
+    def world_to_clip(self, near: float = 0.1, far: float = 20.0) -> Float[Tensor, "B 4 4"]:
+        """OpenGL clip matrix M: clip = M @ [x, y, z, 1], y up, depth in [-1, 1], square image."""
+        right, up, forward = self.axes()
+        rotation = torch.stack([right, up, -forward], 1)
+        translation = -(rotation @ self.position[:, :, None])
+        view = torch.cat([rotation, translation], 2)
+        bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], device=view.device).expand(len(self), 1, 4)
+        view = torch.cat([view, bottom], 1)
+        projection = torch.zeros(len(self), 4, 4, device=view.device)
+        projection[:, 0, 0] = projection[:, 1, 1] = 1 / torch.tan(self.fov / 2)
+        projection[:, 2, 2] = (far + near) / (near - far)
+        projection[:, 2, 3] = 2 * far * near / (near - far)
+        projection[:, 3, 2] = -1
+        return projection @ view
+
+    def features(self) -> Float[Tensor, "B 23"]:
+        """What a view-conditioned prior is told: camera, light, shading mode and backdrop, each about [-1, 1].
+
+        Training and distillation both call this, so the two cannot disagree.
+        """
+        az, el = self.azimuth, self.elevation
+        lit = (self.shading != ALBEDO).float()
+        camera = [torch.sin(az), torch.cos(az), torch.sin(2 * az), torch.cos(2 * az), torch.sin(3 * az)]
+        camera += [torch.cos(3 * az), torch.sin(el), torch.cos(el), torch.sin(2 * el), torch.cos(2 * el)]
+        camera += [(self.frame - 1) * 5, (self.fov - math.radians(40)) * 6]
+        mode = [(self.shading == m).float() for m in (ALBEDO, DIFFUSE, TEXTURELESS)]
+        light = [*(self.light * lit[:, None]).unbind(-1), self.ambient * lit]
+        backdrop = [self.plain, *((self.backdrop * 2 - 1) * self.plain[:, None]).unbind(-1)]
+        return torch.stack(camera + mode + light + backdrop, -1)
+
+
+def views_from_features(features: Float[Tensor, "B 23"]) -> Views:
+    """Inverse of `Views.features`, but for what has no effect (albedo views' light, unused backdrops)."""
+    f = features.unbind(-1)
+    return Views(
+        azimuth=torch.atan2(f[0], f[1]),
+        elevation=torch.atan2(f[6], f[7]),
+        fov=f[11] / 6 + math.radians(40),
+        frame=f[10] / 5 + 1,
+        light=features[:, 15:18],
+        ambient=f[18],
+        shading=features[:, 12:15].argmax(-1),
+        backdrop=(features[:, 20:23] + 1) / 2 * features[:, 19:20],
+        plain=f[19],
+    )
+
+
+def direction(azimuth: Float[Tensor, "*b"], elevation: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
+    """Unit vector from the origin toward (azimuth, elevation), radians."""
+    flat = torch.cos(elevation)
+    return torch.stack([flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)], -1)
+
+
+@dataclass(frozen=True)
+class ViewSampling:
+    """Ranges that random views are drawn from. Angles in degrees, `frame` in world units.
+
+    The built-in prior was trained on exactly these defaults.
+    """
+
+    elevation: tuple[float, float] = (-15.0, 80.0)
+    fov: tuple[float, float] = (30.0, 50.0)
+    frame: tuple[float, float] = (0.95, 1.15)
+    ambient: tuple[float, float] = (0.3, 0.8)
+    light_spread: float = 60.0  # light within this angle of the camera (paper, supplement)
+    shading: tuple[float, float, float] = (0.5, 0.35, 0.15)  # probabilities of ALBEDO, DIFFUSE, TEXTURELESS
+    plain: float = 0.75  # probability of a plain random backdrop
+
+
+def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator, stratified: bool = True) -> Views:
+    """Draw `count` random views, on the CPU.
+
+    Elevation is uniform over the sphere's area, not over the angle. With `stratified`, azimuths are spread
+    evenly over the circle with one random offset, so that a small batch sees all sides.
+    """
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape or (count,), generator=generator)
+
+    offsets = torch.arange(count) / count if stratified else torch.zeros(count)
+    jitter = uniform(0, 1 / count) if stratified else uniform(0, 1)
+    azimuth = 2 * math.pi * (offsets + jitter + uniform(0, 1, 1)) % (2 * math.pi)
+    low, high = (math.sin(math.radians(e)) for e in sampling.elevation)
+    elevation = torch.asin(uniform(low, high))
+    camera = direction(azimuth, elevation)
+    # Uniform on the spherical cap of `light_spread` around the camera direction.
+    cosine = uniform(math.cos(math.radians(sampling.light_spread)), 1.0)
+    tangent = torch.nn.functional.normalize(
+        torch.linalg.cross(camera, torch.randn(count, 3, generator=generator)), dim=-1
+    )
+    light = cosine[:, None] * camera + (1 - cosine**2).clamp(min=0).sqrt()[:, None] * tangent
+    shading = torch.multinomial(torch.tensor(sampling.shading), count, replacement=True, generator=generator)
+    return Views(
+        azimuth=azimuth,
+        elevation=elevation,
+        fov=torch.deg2rad(uniform(*sampling.fov)),
+        frame=uniform(*sampling.frame),
+        light=light,
+        ambient=uniform(*sampling.ambient),
+        shading=shading,
+        backdrop=uniform(0, 1, count, 3),
+        plain=(uniform(0, 1) < sampling.plain).float(),
+    )
+
+
+def turntable(count: int, elevation: float = 15.0, start: float = 0.0, fov: float = 40.0, frame: float = 1.05) -> Views:
+    """`count` albedo views evenly round the object on a white backdrop; angles in degrees."""
+    azimuth = torch.deg2rad(start + torch.arange(count) * 360.0 / count)
+    full = torch.ones(count)
+    elevations = full * math.radians(elevation)
+    return Views(
+        azimuth=azimuth,
+        elevation=elevations,
+        fov=full * math.radians(fov),
+        frame=full * frame,
+        light=direction(azimuth, elevations),
+        ambient=full * 0.5,
+        shading=torch.full((count,), ALBEDO),
+        backdrop=torch.ones(count, 3),
+        plain=full,
+    )

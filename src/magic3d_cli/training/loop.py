@@ -1,0 +1,193 @@
+"""The training loop of both stages: draw views, render, add up named loss terms, backward, step.
+
+A stage says what its scene is, how it is rendered, and which regularisers it has; everything else is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from magic3d_cli.errors import Collapsed
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import Views
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.microbatch import MicroBatches
+from magic3d_cli.training.optimiser import FiniteAdam, pack_state, unpack_state
+from magic3d_cli.training.report import PhaseTimer, StepReport
+from magic3d_cli.training.terms import LossTerm, Step, ViewGroup, check_names
+
+_CHECK_FROM = 5  # an empty or solid scene is an error after this fraction (1/5) of the run
+_CHECK_AT_LEAST = 10  # steps
+_REMEMBERED, _NEW = 0.9, 0.1  # parts of the running mean opacity
+
+
+class Stage(ABC):
+    """A scene and its optimisation. The same seed on a CPU gives the same bits, resumed or not.
+
+    Attributes:
+        step: steps done.
+        total: steps of the whole stage.
+        generator: on the CPU, so that every device sees the same random numbers.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        total: int,
+        device: torch.device,
+        generator: torch.Generator,
+        optimiser: FiniteAdam,
+        processes: Processes,
+    ) -> None:
+        self.step, self.total, self.device = 0, total, device
+        self.generator, self.optimiser, self.processes = generator, optimiser, processes
+        self._microbatches = MicroBatches()
+        self._mean_opacity: float | None = None  # running
+
+    # What a stage says of its scene.
+
+    @abstractmethod
+    def random_views(self, *terms: LossTerm) -> ViewGroup:
+        """Views as the settings sample them, with these losses and the stage's regularisers."""
+
+    @abstractmethod
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything that is learned or kept, by the name that it has in a checkpoint."""
+
+    @abstractmethod
+    def render(self, views: Views, size: int) -> Render:
+        """Images of the present scene without gradient, with normals for every view; memory is bounded."""
+
+    @abstractmethod
+    def _render_step(self, views: Views, size: int, jitter: Float[Tensor, "B H W"] | None) -> Render:
+        """Images with gradient."""
+
+    def _draw_jitter(self, step: Step, size: int) -> Float[Tensor, "B H W"] | None:
+        """Random numbers in [0, 1) that rendering the step's views takes, if any."""
+        return None
+
+    @abstractmethod
+    def _finish_step(self, renders: Sequence[dict[str, float]], stepped: bool) -> dict[str, float]:
+        """Keep the scene after an optimiser's step (`stepped` false: skipped) and give its metrics.
+
+        `renders` is what `_describe` said of each render of the step.
+        """
+
+    def _describe(self, render: Any) -> dict[str, float]:
+        """Numbers of a render that `_finish_step` needs."""
+        return {}
+
+    @abstractmethod
+    def _collapse(self, opacity: float) -> Collapsed | None:
+        """The error for a mean opacity that means an empty or solid scene."""
+
+    # The loop.
+
+    def run(
+        self,
+        groups: Sequence[ViewGroup],
+        *,
+        until: int | None = None,
+        on_step: Callable[[StepReport], None] | None = None,
+    ) -> None:
+        """Train to step `until` (default: all). `on_step` may raise to stop: its step is complete.
+
+        Raises Collapsed when the scene has become empty or solid, or when no gradient is finite any more; ValueError
+        for loss terms that share a name.
+        """
+        check_names(groups)
+        while self.step < min(until if until is not None else self.total, self.total):
+            report = self._step(groups)
+            if on_step is not None:
+                on_step(report)
+            self._check()
+
+    def _step(self, groups: Sequence[ViewGroup]) -> StepReport:
+        timer = PhaseTimer(self.device)
+        progress = self.step / self.total
+        batches = [self._draw(group, progress) for group in groups]
+        self.optimiser.zero_grad()
+
+        def compute(index: int, rows: slice, fraction: float) -> tuple[dict[str, float], Tensor, dict[str, float]]:
+            """Adds the gradient of some rows of a group's views, which are this fraction of them."""
+            group, (step, size, jitter) = groups[index], batches[index]
+            step = replace(step, views=step.views[rows])
+            image = self._render_step(step.views, size, None if jitter is None else jitter[rows])
+            timer.lap("render")
+            total: Tensor | float = 0.0
+            logged: dict[str, float] = {}
+            for term in group.terms:
+                value, metrics = term(image, step)
+                total = total + value
+                logged |= metrics
+            timer.lap("losses")
+            if isinstance(total, Tensor):
+                (fraction * total).backward()
+                logged["loss"] = total.item()
+            timer.lap("backward")
+            weighed = {name: fraction * value for name, value in logged.items()}
+            opacity = fraction * image.opacity.detach().mean()
+            return weighed, opacity, self._describe(image)
+
+        sizes = [len(step.views) for step, _, _ in batches]
+        parts = self._microbatches.run(sizes, self.generator, compute, self.optimiser.zero_grad, self.processes)
+        covered = torch.stack([opacity for index, (_, opacity, _) in parts if index == 0]).sum()
+        self.processes.average([covered])
+        self.processes.average_gradients(self.optimiser.parameters())
+        stepped = self.optimiser.step()
+        self.step += 1
+        scene = self._finish_step([described for _, (_, _, described) in parts], stepped)
+        opacity = float(covered)
+        previous = opacity if self._mean_opacity is None else self._mean_opacity
+        self._mean_opacity = _REMEMBERED * previous + _NEW * opacity
+        timer.lap("optimizer")
+        metrics = _summed([weighed for _, (weighed, _, _) in parts])
+        metrics |= {"opacity": opacity, **scene, "skipped": float(self.optimiser.skipped)}
+        return StepReport(self.name, self.step, self.total, metrics, timer.seconds)
+
+    def _draw(self, group: ViewGroup, progress: float) -> tuple[Step, int, Float[Tensor, "B H W"] | None]:
+        """A group's views of this process for one step, their size and what rendering them takes at random."""
+        processes = self.processes if group.sharded else Processes()
+        views = processes.shard(group.draw(progress, self.generator)).to(self.device)
+        step, size = Step(views, progress, self.generator, processes), group.size_at(progress)
+        return step, size, self._draw_jitter(step, size)
+
+    def _check(self) -> None:
+        opacity = self._mean_opacity
+        if opacity is None or self.step * _CHECK_FROM < self.total or self.step < _CHECK_AT_LEAST:
+            return
+        if (collapsed := self._collapse(opacity)) is not None:
+            raise collapsed
+
+    # What a checkpoint keeps.
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that a bit-identical continuation needs: CPU tensors by name, and JSON-able values."""
+        return pack_state(self.modules(), self.optimiser, self.generator), {
+            "stage": self.name,
+            "step": self.step,
+            "skipped": self.optimiser.skipped,
+            "mean_opacity": self._mean_opacity,
+        }
+
+    def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit."""
+        unpack_state(self.modules(), self.optimiser, self.generator, tensors)
+        self.step, self.optimiser.skipped = meta["step"], meta["skipped"]
+        self._mean_opacity = meta["mean_opacity"]
+
+
+def _summed(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + value
+    return {"loss": total.pop("loss", 0.0), **total}
