@@ -151,8 +151,10 @@ class Words:
         if (rule := self.rules.hint.get(_key(word))) is not None:
             return rule if rule in self.names else None
         sense = self.sense_of_word(word)
-        if sense is None or sense.lexfile == PERSON:
+        if sense is None:
             return None
+        if sense.lexfile == PERSON:
+            return "man" if " " not in word and "man" in self.names and not sense.named else None
         found = [
             (up + down, -self.wordnet.count(name), name)
             for up, above in self.wordnet.above(sense)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from magic3d_cli.guidance.builtin.lexicon import correct, singulars
 from magic3d_cli.guidance.builtin.vocabulary import FILLERS, Vocabulary, split
 
-MOST_WORDS = 200
-"""Words of a prompt that are read; what follows them is left out."""
+MOST_WORDS, MOST_LETTERS = 200, 2000
+"""How much of a prompt is read; what follows is left out."""
 MOST_CORRECTED = 8
 """Words of a prompt in which slips of spelling are looked for, which takes about a millisecond each."""
 
@@ -61,7 +61,10 @@ NUMBERS = frozenset({
     "thousand", "several", "many", "few", "dozen", "couple", "both",
 })  # fmt: skip
 
-_TOKEN = re.compile(r"\d+\.\d+|(?:[^\W_]|')+|[,;:.|()\[\]\n/]")
+_TOKEN = re.compile(
+    r"\d+\.\d+|[^\W_]+-(?:[^\W_]+(?:ed|ing)|drawn|eaten|made|like)\b"  # "horse-drawn" is one word
+    r"|(?:[^\W_]|')+|[,;:.|()\[\]\n/]"
+)
 _LONGEST = 5
 
 
@@ -121,7 +124,7 @@ class Clause:
 
 def clauses(prompt: str, vocabulary: Vocabulary) -> tuple[list[Clause], bool]:
     """The clauses of a prompt, and whether all of it was read."""
-    tokens = _tokens(prompt)
+    tokens = _tokens(prompt[:MOST_LETTERS])
     words = tokens[:MOST_WORDS]
     found = [Clause("", "")]
     named = False  # an object has been named already
@@ -144,7 +147,9 @@ def clauses(prompt: str, vocabulary: Vocabulary) -> tuple[list[Clause], bool]:
         elif not item.relation:
             here.items.append(item)
             named = named or item.thing
-    return [clause for clause in found if clause.items or clause.typed], len(tokens) <= MOST_WORDS
+    return [clause for clause in found if clause.items or clause.typed], len(tokens) <= MOST_WORDS and len(
+        prompt
+    ) <= MOST_LETTERS
 
 
 def _tokens(prompt: str) -> list[str]:
@@ -188,11 +193,12 @@ def known(typed: str, vocabulary: Vocabulary) -> Item | None:
         return Item(typed, relation=RELATIONS[typed])
     if typed in SILENT or re.fullmatch(r"1|\d+\.\d+", typed):
         return Item(typed, silent=True)
-    for form in singulars(typed):
+    phrase = typed.replace("-", " ")
+    for form in singulars(phrase):
         meanings = vocabulary.phrases.get(form, ())
         noun = dict(meanings).get("noun") or lexicon.same.get(form) or lexicon.kinds.get(form)
-        look = next(((role, name) for role, name in meanings if role != "noun"), None)
-        if look is None and form in lexicon.looks:
+        look = next(((role, name) for role, name in meanings if role != "noun" and form == phrase), None)
+        if look is None and form == phrase and form in lexicon.looks:  # "woods" are no wood
             look = _look(lexicon.looks[form], vocabulary)
         noun = noun if noun in vocabulary.nouns else None
         thing = noun is not None or form in lexicon.near or (" " in form and form in lexicon.things)

@@ -53,7 +53,7 @@ class Lexicon:
 
     def is_verb(self, word: str) -> bool:
         """Whether a word is mostly a verb, in any form: "riding", "sat"."""
-        if any(word in group for group in self._groups[:4]):
+        if any(form in group for form in singulars(word) for group in self._groups[:4]):
             return False
         participle = word.endswith("ing")  # "sitting" is a noun as well
         return (participle or word not in self.nouns) and any(form in self.verbs for form in _stems(word))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.builtin.grammar import Clause, Item, clauses, known
+from magic3d_cli.guidance.builtin.grammar import MOST_LETTERS, RELATIONS, Clause, Item, clauses, known
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary, article, check, quoted
 
 PARTS = frozenset({"with", "wearing", "holding", "without", "like", "for", "of"})
@@ -83,7 +83,8 @@ def understand(vocabulary: Vocabulary, prompt: str, seed: int = 0, *, strict: bo
     """
     check(prompt)
     try:
-        return _exact(vocabulary, prompt, seed)
+        if strict or len(prompt) <= MOST_LETTERS:
+            return _exact(vocabulary, prompt, seed)
     except UsageError as error:
         if strict:
             raise UsageError(error.what, _instead(vocabulary, prompt) or error.next_step) from error
@@ -157,12 +158,10 @@ def _looks(found: list[Clause], at: int, head: Item) -> list[Item]:
     before = [item for clause in found[:at] for item in clause.looks]
     looks = before + looks if found[at].relation in ("", ",", "of", "shaped like") else looks
     for clause in found[at + 1 :]:
-        pure = [item for item in clause.items if item.thing and not item.both]
-        if clause.relation in ("without", "like", "while") or pure:
-            if clause.relation not in ("", ",", "made of", "in", "that"):
-                break  # what follows belongs to the other thing
-            continue
-        looks += [item for item in clause.items if item.look]
+        other = any(item.thing and not item.both for item in clause.items)
+        if clause.relation in (*PARTS, "while") or (other and clause.relation not in (",", "made of", "in", "that")):
+            break  # what follows belongs to the other thing
+        looks += [] if other else [item for item in clause.items if item.look]
     return looks
 
 
@@ -173,11 +172,12 @@ def _rest(found: list[Clause], at: int, used: list[Item]) -> tuple[list[str], li
     whole = False  # the clause before was left out as a whole
     for number, clause in enumerate(found):
         if number == at or any(item is one for item in clause.items for one in used):
+            left += [clause.typed] if clause.typed not in ("", *RELATIONS) else []  # "fire breathing dragon"
             left += _runs(clause, used)
             whole = False
         elif clause.relation == "of" and whole:
             left[-1] += f" {clause.text}"  # "on a pile of gold"
-        elif clause.relation == "while" or any(not item.silent for item in clause.items):
+        elif clause.typed not in ("", *RELATIONS) or any(not item.silent for item in clause.items):
             left.append(clause.text)
             whole = True
             if any(item.solid or item.noun for item in clause.things):
@@ -215,8 +215,9 @@ def _refusal(vocabulary: Vocabulary, found: list[Clause]) -> UsageError:
     name = " ".join(item.corrected or item.typed for item in things)
     what = f"The built-in prior cannot draw {quoted(name, 40)}."
     words = name.split()
-    inside = [item.noun for word in words[:-1] if (item := known(word, vocabulary))]  # "computer mouse": a computer
+    inside = [item.noun for word in words[:-1] if things[-1].solid and (item := known(word, vocabulary))]
     near = [vocabulary.lexicon.near.get(word) for word in (*(item.phrase for item in things), *reversed(words))]
+    # By meaning; else a computer for "computer mouse".
     offer = next((noun for noun in [near[0], *inside, *near[1:]] if noun in vocabulary.nouns), None)
     if offer is None:
         return UsageError(what, _NOTHING_NEAR)

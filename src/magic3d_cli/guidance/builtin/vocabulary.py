@@ -192,7 +192,7 @@ def check(prompt: str) -> str:
         raise UsageError(
             "The prompt holds bytes that are not UTF-8 text.", "Type it again, or check the terminal's encoding."
         )
-    if not split(prompt):
+    if not re.search(r"[^\W_]", prompt):
         raise UsageError(
             "The prompt is empty: it holds no words.", 'Say what to make: magic3d generate "a metal dragon".'
         )
