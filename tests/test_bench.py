@@ -325,13 +325,13 @@ def test_each_stage_is_guided_as_its_prior_needs(tmp_path: Path, monkeypatch) ->
     draft = settings.preset("draft")
     for names, scales in (
         (("sd15", "builtin"), (100, 1)),
-        (("builtin", "sd15"), (2, 100)),
+        (("builtin", "sd15"), (1, 100)),  # it begins with its own volume
         (("sd15",) * 2, (100, 100)),
     ):
         guide = SpeedGuide(dict(zip(STAGES, names, strict=True)), "a car", False, "cpu", tmp_path, print)
         suited = guide.resolve(draft, None, None)
         assert (suited.coarse.guidance.scale[0], suited.fine.guidance.scale[0]) == scales
-        assert suited.coarse.steps == draft.coarse.steps
+        assert suited.coarse.steps == (20 if names[0] == "builtin" else draft.coarse.steps)
     tiny = str(tiny_priors.save_builtin(tmp_path))
     guide = SpeedGuide({"coarse": "builtin", "fine": tiny}, "a car", False, "cpu", tmp_path, print)
     assert (guide.name("coarse"), guide.name("fine")) == ("builtin", tiny)

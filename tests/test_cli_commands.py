@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def magic3d(*arguments: object) -> int:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    run_tiny(folder / "red-ball.glb")
+    run_tiny(folder / "red-ball.glb", settings=replace(tiny_settings(), preset="draft"))
     return folder
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from optimise import train
 from torch import Tensor
-from train import train
 
 from magic3d_cli.coarse import regularisers
 from magic3d_cli.coarse.occupancy import OccupancyGrid

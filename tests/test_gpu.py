@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from optimise import train
 from tiny_priors import save_if, save_sd
 from tiny_run import BallGuide, tiny_settings
 from torch import Tensor
-from train import train
 
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage

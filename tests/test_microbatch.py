@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from optimise import ImageLoss, of_images, train
 from tiny_run import tiny_settings
 from torch import Tensor
-from train import ImageLoss, of_images, train
 
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage

@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_builtin(tmp_path / "closed")
     save_sd(tmp_path / "open", scaling=(0.18215, None))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(settings.PRESETS, "draft", tiny_settings())
+    monkeypatch.setitem(settings.PRESETS, "draft", replace(tiny_settings(), preset="draft"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -81,7 +81,7 @@ def test_choices_are_kept_in_the_run_and_by_refine(folder, hub, capsys) -> None:
 def test_another_choice_is_another_run(folder, hub, capsys) -> None:
     assert magic3d("generate", "a red car", "--prior", "open", "-o", "car.glb") == 0
     assert guidance("car")["perp_neg"] == 0 and guidance("car")["small_encoder"] is False and not hub
-    assert magic3d("generate", "a red car", "--prior", "open", "-o", "car.glb", "--perp-neg") == 0
+    assert magic3d("generate", "a red car", "--prior", "open", "-o", "car.glb", "--perp-neg", "--force") == 0
     assert "An earlier run was kept" in capsys.readouterr().err and guidance("car")["perp_neg"] == 1
 
 

@@ -23,7 +23,7 @@ import sys, time
 from types import SimpleNamespace as Fake  # the real ones import torch
 from magic3d_cli.cli.progress import display
 
-settings = Fake(preset="draft", coarse=Fake(steps=300, warmup=0.4, views=4), fine=Fake(steps=80, views=2))
+settings = Fake(preset="draft", coarse=Fake(init="ball", steps=300, warmup=0.4, views=4), fine=Fake(steps=80, views=2))
 
 def report(stage, step, total):
     losses = {"loss": 123456.789, "gradient": 0.0123, "sparsity": 1.5, "orientation": 77.0}

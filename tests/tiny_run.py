@@ -89,7 +89,7 @@ def play_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "choose_priors", lambda names, *rest, **more: {stage: [_Ball()] for stage in names})
     monkeypatch.setattr(job, "understood", lambda *arguments: None)
     monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
-    monkeypatch.setitem(PRESETS, "draft", tiny_settings())
+    monkeypatch.setitem(PRESETS, "draft", replace(tiny_settings(), preset="draft"))
 
 
 class Noting(Observer):

@@ -94,7 +94,7 @@ def settings_for(coarse_steps: int, fine_steps: int, size: int, faces: int = 20_
             levels=10, log2_size=16, base_resolution=8, finest_resolution=256, hidden=32, density_gain=10.0
         ),
     )
-    fine = replace(base.fine, steps=fine_steps, views=2, render_size=2 * size, normal_consistency=0.02)
+    fine = replace(base.fine, steps=fine_steps, views=2, render_size=2 * size, normal_consistency=0.005)
     asset = AssetSettings(faces=faces, texture_size=1024)
     return replace(base, coarse=coarse, fine=fine, asset=asset)
 

@@ -19,7 +19,7 @@ STEPS, POINTS, NORMALS = 200, 16384, 1024
 POOL = 1 << 19
 """Points at which the shape is looked at, once."""
 _LR = (2e-2, 1e-3)  # from first to last step
-_NEAR, _SPREAD = 0.75, 0.025  # share of the points that lie near the surface; their standard deviation, world units
+_NEAR, _SPREAD = 0.6, 0.025  # share of the points that lie near the surface; their standard deviation, world units
 _WAY = 1 / 32  # world units: two voxels of the built-in prior's volume
 _CEILING = 16.0  # denser than this is as good as this
 _LOGIT = (
@@ -53,7 +53,7 @@ def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
         loss = loss + (seen[:, None] * (albedo - colour[index]).square()).sum(-1).mean()
         few = slice(0, NORMALS)
         actual = field.density_normal(points[few]).detach()
-        predicted = field.normals(features[few].detach())
+        predicted = field.normals(features[few])  # the grid learns directions too: distances do not tell them
         loss = loss + (seen[few, None] * (predicted - actual).square()).sum(-1).mean()
         loss.backward()
         adam.step()

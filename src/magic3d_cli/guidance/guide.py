@@ -109,7 +109,7 @@ def choose_priors(
     and if `strict` for any word that it does not know.
     """
     full = {stage: [WeightedPrior(full_name(p.name, device), p.weight) for p in some] for stage, some in names.items()}
-    found = {prior.name: find(prior.name, tell) for some in full.values() for prior in some}
+    found = {name: find(name, tell) for name in dict.fromkeys(p.name for some in full.values() for p in some)}
     folders = {(stage, p.name): of_stage(found[p.name], stage) for stage, some in full.items() for p in some}
     for words in dict.fromkeys(vocabulary_of(folder) for folder in folders.values()):
         if words is not None:
