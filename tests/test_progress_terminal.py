@@ -21,7 +21,7 @@ import termios
 SCRIPT = """
 import sys, time
 from types import SimpleNamespace as Fake  # the real ones import torch
-from magic3d_cli.cli.progress import display
+from magic3d_cli.cli.session import display
 
 settings = Fake(preset="draft", coarse=Fake(init="ball", steps=300, warmup=0.4, views=4), fine=Fake(steps=80, views=2))
 

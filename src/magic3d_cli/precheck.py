@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from magic3d_cli.checks import check_output, default_output
 from magic3d_cli.errors import UsageError
@@ -69,9 +68,11 @@ def refuse_to_overwrite(output: Path) -> None:
         )
 
 
-def check_checkpoint(path: Path) -> dict[str, Any]:
-    """The header of a checkpoint. Raises UsageError where there is none that can be read."""
-    return checkpoint.read_header(path)
+def check_source(path: Path, output: Path, force: bool) -> None:
+    """Raises UsageError for a checkpoint that cannot be read, and unless `force` for an output of another run."""
+    checkpoint.read_header(path)
+    if not force and RunDirectory.for_output(output).path.absolute() != path.absolute().parent:
+        refuse_to_overwrite(output)
 
 
 def _may_have_gpu(device: str) -> bool:

@@ -47,9 +47,7 @@ def export(
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
-    precheck.check_checkpoint(source)
-    if not force and RunDirectory.for_output(out).path.absolute() != source.absolute().parent:
-        precheck.refuse_to_overwrite(out)
+    precheck.check_source(source, out, force)
     with session(quiet) as work:
         from magic3d_cli import job
 

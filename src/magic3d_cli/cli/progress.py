@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from types import TracebackType
@@ -106,18 +105,6 @@ class Lines(Display):
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
-
-
-def display(quiet: bool) -> Display:
-    """The right one for this terminal. NO_COLOR is honoured by rich."""
-    if quiet:
-        return Display()
-    live = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    if not live:
-        return Lines()
-    from magic3d_cli.cli.bar import Bar  # rich takes longer to import than --help may take
-
-    return Bar()
 
 
 def summary(metrics: dict[str, float]) -> str:

@@ -11,7 +11,6 @@ from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
-from magic3d_cli.run.directory import RunDirectory
 
 
 @reported
@@ -41,9 +40,7 @@ def refine(
         checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
-    precheck.check_checkpoint(checkpoint)
-    if not force and RunDirectory.for_output(out).path.absolute() != checkpoint.absolute().parent:
-        precheck.refuse_to_overwrite(out)
+    precheck.check_source(checkpoint, out, force)
     with session(quiet) as work:
         from magic3d_cli import job
 

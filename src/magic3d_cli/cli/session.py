@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from magic3d_cli.cli.progress import Display, display
+from magic3d_cli.cli.progress import Display, Lines
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.kernels import ON_COMPILE
 from magic3d_cli.run.interrupts import Interrupts
@@ -36,6 +36,18 @@ def session(quiet: bool) -> Iterator[Session]:
         ON_COMPILE.append(observer.compiling)
         stack.callback(ON_COMPILE.remove, observer.compiling)
         yield Session(observer, interrupts)
+
+
+def display(quiet: bool) -> Display:
+    """The right one for this terminal. NO_COLOR is honoured by rich."""
+    if quiet:
+        return Display()
+    live = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    if not live:
+        return Lines()
+    from magic3d_cli.cli.bar import Bar  # rich takes longer to import than --help may take
+
+    return Bar()
 
 
 def answer(result: dict[str, Any], as_json: bool) -> None:

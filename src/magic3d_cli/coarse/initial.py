@@ -22,9 +22,8 @@ _LR = (2e-2, 1e-3)  # from first to last step
 _NEAR, _SPREAD = 0.6, 0.025  # share of the points that lie near the surface; their standard deviation, world units
 _WAY = 1 / 32  # world units: two voxels of the built-in prior's volume
 _CEILING = 16.0  # denser than this is as good as this
-_LOGIT = (
-    1e-2  # weight of the logit's error beside the opacity's: it keeps empty space empty and the level sets parallel
-)
+_LOGIT = 1e-2
+"""Weight of the logit's error beside the opacity's: it keeps empty space empty and the level sets parallel."""
 
 
 def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
