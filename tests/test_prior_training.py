@@ -1,4 +1,4 @@
-"""Training the built-in prior, in small: six stages from one command, exported as a prior, resumed where it was."""
+"""Training the built-in prior, in small: all stages from one command, exported as a prior, resumed where it was."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "builtin_prior"))
 
 import batches
+import fit
+import remember
 import render
+import tokens
 import train
 import voxels
 from manifest import Noun
 
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
-from magic3d_cli.guidance.builtin.volume import CaptionVolume, Look, words
+from magic3d_cli.guidance.builtin.volume import CaptionVolume, Look
 from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.scene.views import turntable
 
@@ -31,10 +34,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two shapes, rendered, carved and learned for a few seconds by a narrow network."""
     pool, run = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("run")
     patch = pytest.MonkeyPatch()
-    for module in (batches, train):
+    for module in (batches, remember, tokens):
         patch.setattr(module, "NOUNS", NOUNS)
     patch.setattr(train, "VolumeUNet", lambda **shape: VolumeUNet(**shape, widths=(8, 8, 16)))
-    narrow = {"width": 16, "voxel_width": 16, "shape_embedding": 32}
+    narrow = {"width": 16, "voxel_width": 16}
     patch.setattr(train, "CaptionVolume", lambda **shape: CaptionVolume(**(shape | narrow)))
     for name, stage in train.STAGES.items():
         small = replace(stage, minutes=0.02, captions=2, views=min(stage.views, 2))
@@ -59,8 +62,8 @@ def test_one_command_makes_a_prior_that_the_program_loads(run: Path) -> None:
         assert clean.shape == noisy.shape and clean.isfinite().all()
 
 
-def test_voxels_then_views_then_captions_teach_which_caption_has_a_hole(run: Path, tmp_path: Path) -> None:
-    pool, text = Path(sys.argv[1]), ["cube <cube-0>", "torus <torus-0>"]
+def test_voxels_then_views_teach_which_caption_has_a_hole(run: Path, tmp_path: Path) -> None:
+    pool = Path(sys.argv[1])
 
     def stage(name: str) -> train.Training:
         return train.Training(name, train.STAGES[name], pool, tmp_path, tmp_path, "cpu")
@@ -74,16 +77,40 @@ def test_voxels_then_views_then_captions_teach_which_caption_has_a_hole(run: Pat
     errors = [float(shapes.update(1e-3)[1]["maps"]) for _ in range(60)]
     assert sum(errors[-10:]) < 0.8 * sum(errors[:10])
     shapes.save(0)
-    captions = stage("captions")
-    for _ in range(250):
-        captions.update(3e-3)
-    ids = captions.tokenizer([*text, ""], padding="max_length", max_length=train.TEXT_LENGTH)
+    assert remember.remember(tmp_path, pool, tmp_path) == 2
+    assert _cores(tmp_path, ["cube <cube-0>", "torus", ""]) == ["solid", "hole", "nothing"]
+
+
+def _cores(prior: Path, captions: list[str]) -> list[str]:
+    """What is in the middle of each caption's volume."""
+    volume = CaptionVolume.from_pretrained(prior / "volume").float()
+    tokenizer = tokens.find_tokenizer(prior)
+    text = train.make_text(len(tokenizer))
+    train.take_over(text, prior / "text_encoder")
+    ids = tokenizer(captions, padding="max_length", max_length=tokens.TEXT_LENGTH)["input_ids"]
     with torch.inference_mode():
-        states = captions.text(torch.tensor(ids["input_ids"])).last_hidden_state
-        volumes = captions.volume.imagine(states)[..., 0]
-        cube, torus, _ = volumes[:, 62:66, 62:66, 62:66].mean((1, 2, 3))
-    assert cube > 1 and torus < -1
-    assert volumes[2].max() < 0 < volumes[1].max()  # no caption, nothing to see
+        density = volume.imagine(text(torch.tensor(ids)).last_hidden_state)[..., 0]
+    middle = density[:, 62:66, 62:66, 62:66].mean((1, 2, 3))
+    return ["solid" if m > 1 else "hole" if d.max() > 0 else "nothing" for m, d in zip(middle, density, strict=True)]
+
+
+def test_a_latent_is_found_for_a_model_that_the_decoder_never_saw(run: Path, tmp_path: Path) -> None:
+    pool = Path(sys.argv[1])
+    volume = train.Training("volume", train.STAGES["volume"], pool, tmp_path, tmp_path, "cpu")
+    for _ in range(150):
+        volume.update(3e-3)
+    volume.save(0)
+    decoder = volume.volume.requires_grad_(False)
+    style = batches.find_styles(pool)[1]
+    found = fit.Fit(decoder, style)
+    assert all(high - low < 64 for low, high in found.latent.box)  # cut to the ring
+    before, after = (found.run(steps)["wrong"] for steps in (1, 60))
+    assert after < 0.6 * before
+    fit.write_latent(tmp_path / f"{style.path.name}.npz", found.latent, 61)
+    assert fit.read_latent(tmp_path / f"{style.path.name}.npz")[1] == 61
+    assert remember.remember(tmp_path, pool, tmp_path, tmp_path) == 1  # the cube has no latent, and so no words
+    assert Vocabulary.load(tmp_path / "vocabulary.json").nouns.keys() == {"torus"}
+    assert _cores(tmp_path, ["cube <cube-0>", "torus <torus-0>"]) == ["nothing", "hole"]
 
 
 def test_a_finished_stage_is_not_trained_again_and_a_stopped_one_goes_on(run: Path) -> None:
@@ -97,22 +124,6 @@ def test_a_finished_stage_is_not_trained_again_and_a_stopped_one_goes_on(run: Pa
     further = train.Training("fine", stage, pool, run, run, "cpu")
     further.train()
     assert further.step > state["step"]
-
-
-def test_paint_learns_what_red_means_and_leaves_the_rest_alone(run: Path, tmp_path: Path) -> None:
-    paint = train.Training(
-        "paint", replace(train.STAGES["paint"], captions=32), Path(sys.argv[1]), tmp_path, tmp_path, "cpu"
-    )
-    for _ in range(300):
-        paint.update(3e-3)
-    own = torch.tensor([0.3, 0.5, 0.4])
-    maps = torch.tensor([1.0, 0, 1, 0, *own, 0, 0.5, 0]).view(1, 10, 1, 1).expand(2, -1, -1, -1)
-    ids = paint.tokenizer(["red cube <cube-0>", "cube <cube-0>"], padding="max_length", max_length=train.TEXT_LENGTH)
-    with torch.inference_mode():
-        states = paint.text(torch.tensor(ids["input_ids"])).last_hidden_state
-        red, plain = paint.volume.painter(maps, paint.volume.wording(words(states)))[:, :, 0, 0]
-    assert red[0] > 2 * red[1:].max()
-    assert (plain - own).abs().max() < 0.15
 
 
 def test_a_denoiser_for_finer_pixels_starts_as_the_coarser_one_was() -> None:
@@ -134,15 +145,23 @@ def test_a_denoiser_for_finer_pixels_starts_as_the_coarser_one_was() -> None:
     torch.testing.assert_close(denoised(fine, larger), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_tokenizerkeep_the_ids_of_the_prior_that_training_starts_from(tmp_path) -> None:
+def test_words_keep_the_ids_of_the_prior_that_training_starts_from(run: Path, tmp_path: Path) -> None:
     """Word vectors are taken over by their place: other ids would give a noun another one's."""
-    made = train.make_tokenizer()
-    ids = made.get_vocab()
-    assert train.find_tokenizer(tmp_path).get_vocab() == ids  # nothing there
-    one, other = sorted(ids)[-2:]
-    kept = ids | {one: ids[other], other: ids[one]}
-    for known, expected in ((kept, kept), ({"<unk>": 0}, ids)):  # the same words in another order; other words
-        words_known = train.Tokenizer(train.models.WordLevel(known, unk_token="<unk>"))
-        tokenizer = train.PreTrainedTokenizerFast(tokenizer_object=words_known, unk_token="<unk>")
-        tokenizer.save_pretrained(tmp_path / "tokenizer")
-        assert train.find_tokenizer(tmp_path).get_vocab() == expected
+    made = tokens.make_tokenizer().get_vocab()
+    assert tokens.find_tokenizer(tmp_path).get_vocab() == made  # nothing there
+    one, other = sorted(made)[-2:]
+    kept = made | {one: made[other], other: made[one]}
+    fewer = {word: n for n, word in enumerate(word for word in made if word != one)}
+    for known in (kept, fewer):
+        tokens.make_tokenizer(known).save_pretrained(tmp_path / "tokenizer")
+        assert tokens.find_tokenizer(tmp_path).get_vocab() == {**fewer, one: len(fewer)} if known is fewer else kept
+
+
+def test_old_words_keep_their_vectors_when_new_ones_are_added(tmp_path: Path) -> None:
+    small, large = tokens.make_text(5), tokens.make_text(7)
+    own = {name: weight.clone() for name, weight in large.state_dict().items()}
+    small.save_pretrained(tmp_path)
+    train.take_over(large, tmp_path)
+    name = next(name for name in own if "token_embedding" in name)
+    taken = large.state_dict()[name]
+    assert torch.equal(taken[:5], small.state_dict()[name]) and torch.equal(taken[5:], own[name][5:])

@@ -26,7 +26,7 @@ from magic3d_cli.settings import AssetSettings
         ("a statue of a lion", ("lion", 1.8)),
         ("a house of cards", ("house", 8.0)),
         ("two boxes", ("box", 0.4)),
-        ("cherries", None),
+        ("galoshes", None),
         ("", None),
     ],
 )

@@ -52,7 +52,7 @@ def test_prompts_in_the_vocabulary_s_own_words_mean_what_they_always_did():
         ("a corgi", "a dog"),
         ("two golden retriever puppies", "a dog"),
         ("a limousine", "a car"),
-        ("a key", "keys"),
+        ("a spaniel", "a dog"),
         ("pair of sneakers", "shoes"),
         ("pair of slippers", "slippers"),
         ("coffee cup", "a cup"),

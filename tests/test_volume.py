@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from magic3d_cli.guidance.builtin.latents import STEP, Latent, decode, encode
+from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
-from magic3d_cli.guidance.builtin.volume import FULL, NEAR, CaptionVolume, words
+from magic3d_cli.guidance.builtin.volume import FULL, NEAR, CaptionVolume
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import composite_volume_reference
 from magic3d_cli.scene.views import FEATURES, ViewSampling, sample_views, turntable
@@ -55,13 +57,27 @@ def test_parts_make_the_image_of_the_whole(views: int, monkeypatch: pytest.Monke
     torch.testing.assert_close(composite_volume_reference(volume, *_rays(6)), whole)
 
 
+WORDS = 4 * torch.eye(16)
+"""Text states of sixteen words: six name models, two their noun, the next are red and gold."""
+
+
 def _volume() -> CaptionVolume:
-    """Two models' latents, and captions that mean something."""
+    """Six models, one of them in a box of its own."""
     torch.manual_seed(0)
     volume = CaptionVolume(cross_attention_dim=16, latent_size=8, width=16, voxel_width=8, samples=24, embedding=32)
-    volume.factorise(3 * torch.randn(40, len(volume.mean)))
-    volume.caption[-1].get_parameter("bias").data[-1] = 9.0  # every caption names something
+    latents = [Latent.whole(3 * torch.randn(volume.latent_shape)) for _ in range(5)]
+    latents.append(Latent(((1, 7), (2, 8), (0, 5)), (torch.randn(6, 6, 6), torch.randn(6, 6, 5), torch.randn(6, 6, 5))))
+    paints = torch.zeros(len(COLOURS) + len(MATERIALS), 16)
+    paints[list(COLOURS).index("red")] = WORDS[8]
+    paints[len(COLOURS) + list(MATERIALS).index("gold")] = WORDS[9]
+    tones = torch.tensor([[0.5, 0.25, 0.0, 0.0, 10.0, 10.0]]).repeat(6, 1)
+    volume.remember(latents, tones, WORDS[:8], torch.tensor([0, 1, 2, 3, 4, 5, 0, 0]), paints)
     return volume.eval()
+
+
+def _text(*words: int) -> torch.Tensor:
+    """A caption of these words, [1, 3, 16]."""
+    return torch.stack([WORDS[word] for word in (*words, 15, 14, 13)[:3]])[None]
 
 
 def _network(embedding: int = 32) -> VolumeUNet:
@@ -84,7 +100,7 @@ def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, co
 
 def test_the_caption_the_camera_and_the_noise_level_reach_the_picture() -> None:
     volume, network = _volume(), _network()
-    noisy, text = torch.randn(4, 12, 8, 8), torch.randn(1, 3, 16)
+    noisy, text = torch.randn(4, 12, 8, 8), _text(1)
     features, time = turntable(4).features(), torch.full((4,), 500)
 
     def denoised(text, time, features) -> torch.Tensor:
@@ -94,7 +110,7 @@ def test_the_caption_the_camera_and_the_noise_level_reach_the_picture() -> None:
     base = denoised(text, time, features)
     assert base.shape == noisy.shape and features.shape[1] == FEATURES
     other = {
-        "caption": denoised(text + 1, time, features),
+        "caption": denoised(_text(2), time, features),
         "camera": denoised(text, time, features.flip(0)),
         "time": denoised(text, time - 400, features),
     }
@@ -103,7 +119,7 @@ def test_the_caption_the_camera_and_the_noise_level_reach_the_picture() -> None:
 
 
 def test_one_caption_for_all_views_equals_one_for_each() -> None:
-    volume, text, features = _volume(), torch.randn(2, 3, 16), turntable(4).features()
+    volume, text, features = _volume(), torch.cat([_text(1), _text(4)]), turntable(4).features()
     with torch.inference_mode():
         shared, single = (volume(t, features, 16) for t in (text, text.repeat_interleave(2, 0)))
     assert shared.maps[:, 0].max() > 0.5
@@ -113,19 +129,31 @@ def test_one_caption_for_all_views_equals_one_for_each() -> None:
 
 def test_another_caption_is_imagined_anew() -> None:
     volume, features = _volume(), turntable(2).features()
-    one, two = torch.randn(1, 3, 16), torch.randn(1, 3, 16)
+    one, two = _text(0), _text(3)
     with torch.inference_mode():
         first, other, again = (volume(text, features, 16).shown for text in (one, two, one))
     assert torch.equal(first, again) and not torch.allclose(first, other)
 
 
 def test_a_caption_that_names_nothing_has_an_empty_volume() -> None:
-    volume, text, features = _volume(), torch.randn(2, 3, 16), turntable(2).features()
+    volume, text, features = _volume(), torch.cat([_text(1, 8), _text(8)]), turntable(2).features()
     with torch.inference_mode():
-        said = volume.caption(words(text))[:, -1]
-        volume.caption[-1].get_parameter("bias")[-1] -= said.mean()  # between the two
         opacity = volume(text, features, 16).maps[:, 0].amax((1, 2))
-    assert (opacity > 0.5).tolist() == (said > said.mean()).tolist() and opacity.min() == 0
+    assert opacity[0] > 0.5 and opacity[1] == 0
+
+
+def test_a_model_is_found_by_its_own_word_before_its_nouns_and_in_any_place() -> None:
+    captions = [_text(6), _text(6, 3), _text(3, 6), _text(8, 9, 5), _text(9)]
+    assert _volume().find(torch.cat(captions)).tolist() == [0, 3, 3, 5, -1]
+
+
+def test_what_is_remembered_is_there_after_saving_and_loading(tmp_path) -> None:
+    volume = _volume()
+    volume.save_pretrained(tmp_path)
+    again = CaptionVolume.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        for word in (0, 5):
+            assert torch.equal(volume.imagine(_text(word)), again.imagine(_text(word)))
 
 
 def test_the_feature_image_ends_in_the_place_of_what_it_shows() -> None:
@@ -138,26 +166,40 @@ def test_the_feature_image_ends_in_the_place_of_what_it_shows() -> None:
     assert 0.6 * volume.extent < centre[2] < volume.extent
 
 
-def test_the_painter_follows_the_caption_and_not_the_neighbours() -> None:
-    painter = _volume().painter
-    maps, wording = torch.rand(2, 10, 8, 8), torch.randn(2, 32)
-    maps[:, 0] = 1  # opaque
-    painted = painter(maps, wording)
-    assert painted.min() > 0 and painted.max() < 1
-    assert not torch.allclose(painter(maps, wording.flip(0)), painted, atol=1e-3)
-    maps[:, 1:, :4] = torch.rand(2, 9, 4, 8)
-    torch.testing.assert_close(painter(maps, wording)[:, :, 4:], painted[:, :, 4:])
-    maps[0, :, 5] = 0
-    assert (painter(maps, wording)[0, :, 5] == 0).all()
-
-
-def test_principal_components_of_eight_bits_give_the_latents_back() -> None:
+def test_paint_follows_the_caption_and_not_the_neighbours() -> None:
     volume = _volume()
-    latents = torch.randn(40, 8) @ torch.randn(8, len(volume.mean)) + torch.randn(len(volume.mean))
-    codes = volume.factorise(latents)
-    assert 0.1 < codes[:, :8].std() < 10 and codes[:, 8:].abs().max() < 1e-3
-    error = (volume.latent(codes).flatten(1) - latents).std() / latents.std()
-    assert error < 0.02
+    maps = torch.rand(2, 10, 8, 8)
+    maps[:, 0], maps[0, :, 5] = 1, 0
+    plain, red, gold = (volume.paint(maps, torch.cat([_text(1), _text(1, word)]))[1] for word in (7, 8, 9))
+    torch.testing.assert_close(plain, maps[1, 4:7])
+    assert (red[0] > red[1:].amax(0)).all() and (gold[0] > gold[2]).all() and not torch.allclose(red, gold, atol=0.1)
+    assert (volume.paint(maps, _text(1, 8))[0, :, 5] == 0).all()
+
+
+def test_rounded_latents_cut_to_a_box_come_back() -> None:
+    planes = (3 * torch.randn(6, 5, 9), 3 * torch.randn(6, 5, 2), 3 * torch.randn(6, 9, 2))
+    stored = encode(Latent(((3, 8), (0, 9), (30, 32)), planes))
+    again = decode(stored, 6)
+    assert again.box == ((3, 8), (0, 9), (30, 32)) and len(stored) < 6 + sum(p.numel() for p in planes)
+    for before, after in zip(planes, again.planes, strict=True):
+        assert (before - after).abs().max() <= STEP / 2 + 1e-6
+    with pytest.raises(ValueError, match="its box wants"):
+        decode(stored, 4)
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        decode(stored[:-9], 6)
+
+
+def test_a_box_as_large_as_the_cube_changes_nothing_and_nothing_is_outside_a_smaller_one() -> None:
+    volume = _volume()
+    latent = torch.randn(1, *volume.latent_shape)
+    with torch.inference_mode():
+        torch.testing.assert_close(volume.volume_of(Latent.whole(latent[0])), volume.decode(latent)[0])
+        box = ((1, 7), (2, 8), (0, 5))
+        small = volume.volume_of(volume.latent(5))
+    inside = torch.zeros(16, 16, 16, dtype=torch.bool)
+    inside[2:14, 4:16, :10] = True
+    assert (small[~inside][:, 0] == -FULL).all() and small[inside][:, 0].std() > 0.1
+    assert volume.latent(5).box == box
 
 
 def test_the_whole_volume_has_the_voxels_of_near_cells_where_they_belong() -> None:

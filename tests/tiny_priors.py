@@ -18,6 +18,8 @@ from diffusers import (
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from magic3d_cli.guidance.builtin.latents import Latent
+from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.scene.views import FEATURES
@@ -132,12 +134,14 @@ def save_builtin(root: Path, features: int = FEATURES) -> Path:
 
 
 def tiny_volume() -> CaptionVolume:
-    """A volume of 8^3 voxels whose principal components are noise."""
+    """A volume of 8^3 voxels that remembers noise, and finds some of it in any caption."""
     volume = CaptionVolume(
-        cross_attention_dim=16, latent_size=4, latent_channels=4, width=16, voxel_width=8, samples=8, embedding=16,
-        shape_embedding=16,
-    )  # fmt: skip
-    volume.factorise(torch.randn(15, len(volume.mean)))
+        cross_attention_dim=16, latent_size=4, latent_channels=4, width=16, voxel_width=8, samples=8, embedding=16
+    )
+    latents = [Latent.whole(torch.randn(volume.latent_shape)) for _ in range(15)]
+    tones = torch.tensor([[0.5, 0.25, 0.0, 0.0, 10.0, 10.0]]).repeat(15, 1)
+    paints = torch.zeros(len(COLOURS) + len(MATERIALS), 16)
+    volume.remember(latents, tones, 0.01 * torch.randn(15, 16), torch.arange(15), paints)  # short keys: like any word
     return volume
 
 

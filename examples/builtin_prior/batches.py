@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from gbuffer import halve, premultiplied
 from manifest import NOUNS, file_stem
-from paint import COLOURS, MATERIALS, Tones, dress, paint_points, tones_seen
+from paint import COLOURS, MATERIALS, Tones, dress
 from render import SIZE
 from torch import Tensor
-from voxels import EXTENT, SOLID
+from voxels import SOLID
 
-from magic3d_cli.guidance.builtin.volume import CHILDREN, PLACE, SURFACE
+from magic3d_cli.guidance.builtin.volume import CHILDREN, SURFACE
 from magic3d_cli.scene.views import Views, ViewSampling, sample_views
 
-PLACES, CELL_PLACES, POINTS = 2048, 1024, 64
-"""Surface voxels of each model that are compared, its cells that are, and its surface voxels that are painted."""
+PLACES, CELL_PLACES = 2048, 1024
+"""Surface voxels of each model that are compared, and its cells that are."""
 NONE = 0.1
 """Share of captions that say nothing."""
 
@@ -64,8 +64,8 @@ def load_views(style: Style, size: int) -> Rendered:
 
 @cache
 def load_tones(style: Style) -> Tones:
-    """What paint asks about a style's own colours, from some of its views."""
-    return tones_seen(np.load(f"{style.path}.npy", mmap_mode="r")[:32:2, ::2, ::2])
+    """What paint asks about a style's own colours; voxels.py found it."""
+    return Tones(*np.load(f"{style.path}.tones.npy").tolist())
 
 
 @cache
@@ -119,17 +119,6 @@ class Batches:
         style = self.styles[index]
         words = [colour, material, style.noun, style.token if random.random() > 0.1 else None]
         return index, colour, material, " ".join(w for w in words if w)
-
-
-class CaptionBatches(Batches):
-    """Captions alone."""
-
-    def make(self) -> tuple[list[Tensor], list[str]]:
-        """Indices of the styles, int64 [C], -1 for a caption that names none; captions."""
-        draws = [self.draw() for _ in range(self.captions)]
-        named = self.random.random(self.captions) > NONE
-        captions = [caption if name else "" for name, (*_, caption) in zip(named, draws, strict=True)]
-        return [torch.tensor([draw[0] if name else -1 for name, draw in zip(named, draws, strict=True)])], captions
 
 
 class VoxelBatches(Batches):
@@ -211,28 +200,6 @@ def load_shell(style: Style) -> np.ndarray:
     """Flat indices of the voxels in cells near a style's surface, int32."""
     near = np.unpackbits(load_cells(style)[0]).reshape((SOLID // CHILDREN,) * 3)
     return np.flatnonzero(np.kron(near, np.ones((CHILDREN,) * 3, np.uint8))).astype(np.int32)
-
-
-class PaintBatches(Batches):
-    """Captions, and surface points of their models before and after painting."""
-
-    def make(self) -> tuple[list[Tensor], list[str]]:
-        """Feature images of POINTS pixels, float32 [C, 10, POINTS, 1], and their albedos [C, 3, POINTS, 1]."""
-        maps = np.ones((self.captions, 1 + SURFACE + PLACE, POINTS), np.float32)
-        albedos = np.empty((self.captions, POINTS, 3), np.float32)
-        captions = []
-        for i in range(self.captions):
-            index, colour, material, caption = self.draw()
-            captions.append(caption)
-            _, places, surface = load_voxels(self.styles[index])
-            chosen = self.random.integers(len(places), size=POINTS)
-            y, x, z = np.unravel_index(places[chosen], (SOLID, SOLID, SOLID))
-            position = (((np.stack([x, y, z], 1) + 0.5) / SOLID * 2 - 1) * EXTENT).astype(np.float32)
-            normal = (surface[chosen, :3].astype(np.float32) - 128) / 127
-            own = surface[chosen, 3:].astype(np.float32) / 255
-            paint_points(own, normal, position, load_tones(self.styles[index]), *indexed(colour, material), albedos[i])
-            maps[i, 1:] = np.concatenate([normal, own, position], 1).T
-        return [torch.from_numpy(maps)[..., None], torch.from_numpy(albedos).mT[..., None]], captions
 
 
 def indexed(colour: str | None, material: str | None) -> tuple[np.ndarray, int]:

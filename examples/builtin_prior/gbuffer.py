@@ -12,10 +12,20 @@ from sources import Model
 
 def pack(model: Model) -> tuple[np.ndarray, ...]:
     """Arrays for `draw`: vertices, uvs, texture of each face, and all images in one flat buffer."""
-    shapes = np.array([image.shape[:2] for image in model.images], np.int64)
+    shapes = np.array([image.shape for image in model.images], np.int64)
     starts = np.concatenate([[0], np.cumsum([image.size for image in model.images])[:-1]]).astype(np.int64)
     pixels = np.concatenate([image.reshape(-1) for image in model.images]).astype(np.uint8)
     return model.positions, model.uvs, model.texture.astype(np.int64), pixels, starts, shapes
+
+
+@numba.njit(inline="always")
+def _texel(uv, b1, b2, start, shape):
+    """Index of a pixel's first number, from a face's uvs [3, 2] and perspective-correct weights."""
+    u = (1 - b1 - b2) * uv[0, 0] + b1 * uv[1, 0] + b2 * uv[2, 0]
+    v = (1 - b1 - b2) * uv[0, 1] + b1 * uv[1, 1] + b2 * uv[2, 1]
+    column = int((u - np.floor(u)) * shape[1]) % shape[1]
+    row = int((1 - (v - np.floor(v))) * shape[0]) % shape[0]
+    return start + (row * shape[1] + column) * shape[2]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -62,6 +72,11 @@ def draw(positions, uvs, texture, pixels, starts, shapes, clip, size, factor):
                 inverse = b0 / w[0] + b1 / w[1] + b2 / w[2]
                 d = 1 / inverse
                 if d < depth[j, i]:
+                    t = texture[f]
+                    if shapes[t, 2] == 4:  # a texture with holes
+                        c1, c2 = b1 / w[1] * d, b2 / w[2] * d
+                        if pixels[_texel(uvs[f], c1, c2, starts[t], shapes[t]) + 3] < 128:
+                            continue
                     depth[j, i] = d
                     face[j, i] = f
                     bary[j, i, 0] = b1 / w[1] * d
@@ -85,12 +100,7 @@ def draw(positions, uvs, texture, pixels, starts, shapes, clip, size, factor):
                     if (normal * (eye - p)).sum() < 0:  # seen from behind: thin sheets have two sides
                         normal = -normal
                     t = texture[f]
-                    h, wide = shapes[t, 0], shapes[t, 1]
-                    u = b0 * uvs[f, 0, 0] + b1 * uvs[f, 1, 0] + b2 * uvs[f, 2, 0]
-                    v = b0 * uvs[f, 0, 1] + b1 * uvs[f, 1, 1] + b2 * uvs[f, 2, 1]
-                    column = int((u - np.floor(u)) * wide) % wide
-                    row = int((1 - (v - np.floor(v))) * h) % h
-                    at = starts[t] + (row * wide + column) * 3
+                    at = _texel(uvs[f], b1, b2, starts[t], shapes[t])
                     for c in range(3):
                         total[c] += pixels[at + c]
                         total[3 + c] += normal[c]

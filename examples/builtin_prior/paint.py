@@ -1,66 +1,18 @@
 """Dress geometry buffers for training: colours, materials, light and backdrop, composed anew for every image.
 
-Materials are painted as they would be baked (sheen depends on the surface normal, not on the camera), because
-distillation moves them into a texture. A colour without a material goes onto the body of a thing alone, as in a paint
-shop: windows, tyres, handles and faces keep their own. Shading is `magic3d_cli.scene.views.shade`, the renderers' own.
+Paint is the prior's own (`magic3d_cli.guidance.builtin.paint`), point by point; shading is
+`magic3d_cli.scene.views.shade`, the renderers' own.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numba
 import numpy as np
 from jaxtyping import Float, UInt8
 
-COLOURS: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
-    "red": (("red", "crimson", "scarlet"), (0.85, 0.08, 0.08)),
-    "maroon": (("maroon", "burgundy"), (0.42, 0.05, 0.1)),
-    "orange": (("orange",), (0.95, 0.5, 0.08)),
-    "yellow": (("yellow",), (0.96, 0.85, 0.12)),
-    "lime": (("lime",), (0.6, 0.92, 0.15)),
-    "green": (("green",), (0.13, 0.62, 0.17)),
-    "cyan": (("cyan", "turquoise", "teal"), (0.12, 0.75, 0.78)),
-    "blue": (("blue",), (0.1, 0.25, 0.85)),
-    "navy": (("navy",), (0.05, 0.09, 0.32)),
-    "purple": (("purple", "violet"), (0.5, 0.15, 0.7)),
-    "pink": (("pink", "magenta"), (0.95, 0.5, 0.7)),
-    "brown": (("brown",), (0.42, 0.25, 0.12)),
-    "beige": (("beige", "cream", "tan"), (0.88, 0.78, 0.6)),
-    "black": (("black",), (0.09, 0.09, 0.1)),
-    "white": (("white",), (0.94, 0.94, 0.94)),
-    "gray": (("gray", "grey"), (0.5, 0.5, 0.5)),
-}
-MATERIALS: dict[str, tuple[str, ...]] = {
-    "metal": ("metal", "metallic", "steel", "iron", "silver", "chrome"),
-    "gold": ("gold", "golden"),
-    "wood": ("wood", "wooden"),
-    "stone": ("stone", "rock", "granite", "concrete"),
-    "clay": ("clay", "terracotta", "ceramic"),
-    "plastic": ("plastic",),
-    "bronze": ("bronze", "copper"),
-    "marble": ("marble",),
-    "glass": ("glass", "crystal", "ice"),
-    "jade": ("jade", "emerald"),
-}
-
-LUMA = np.array([0.299, 0.587, 0.114])
-
-
-class Tones(NamedTuple):
-    """A model's own colours: their mean luminance, and which of them are its body's.
-
-    `light`, `red` and `blue` are the middle of the body's colours: half the luminance, and red and blue above the
-    luminance. Colours up to `near` away are painted wholly, those from `far` not at all.
-    """
-
-    mean: float
-    light: float
-    red: float
-    blue: float
-    near: float
-    far: float
-
+from magic3d_cli.guidance.builtin.paint import COLOURS as COLOURS
+from magic3d_cli.guidance.builtin.paint import LUMA, Tones
+from magic3d_cli.guidance.builtin.paint import MATERIALS as MATERIALS
 
 SPREAD, REACH = 0.08, 0.4
 """Colours as close as SPREAD are one; the body has none further away than REACH, unless all of it is painted."""
@@ -75,7 +27,7 @@ def find_tones(colours: Float[np.ndarray, "N 3"], seed: int = 0) -> Tones:
     the first gap. Where no gap is found, as in most textures, everything is body.
     """
     chosen = colours[np.random.default_rng(seed).integers(len(colours), size=4000)]
-    light = chosen @ LUMA
+    light = chosen @ np.array(LUMA)
     space = np.stack([light / 2, chosen[:, 0] - light, chosen[:, 2] - light], 1)
     tried = space[:250]
     apart = np.linalg.norm(space - tried[:, None], axis=-1)

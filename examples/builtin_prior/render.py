@@ -2,9 +2,9 @@
 
 DATA holds three unpacked Debian packages, side by side (`apt-get download NAME; dpkg-deb -x NAME*.deb DATA`):
 sweethome3d-furniture, megaglest-data, 0ad-data. OUT receives per model `<name>.npy`, uint8 [views, 128, 128, 10]
-geometry buffers (see gbuffer.py), `<name>.large.npy`, the first 40 of them at 256 pixels, and `<name>.cameras.npy`,
-float32 [views, 4]: azimuth, elevation, fov, frame. 467 models x 192 views: 27 GB, eleven minutes on two cores.
-Finished models are kept, so it can be interrupted.
+geometry buffers (see gbuffer.py), `<name>.large.npy`, the first few of them at 256 pixels, and `<name>.cameras.npy`,
+float32 [views, 4]: azimuth, elevation, fov, frame. 22 MB and two seconds a model. Finished models are kept, so it
+can be interrupted, and run again after the manifest has grown.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 from gbuffer import draw, pack
 from manifest import file_stem, read_manifest
 from shapes import make_shape
-from sources import Model, catalogue, read_actor, read_g3d, read_sh3f
+from sources import Model, catalogue, read_actor, read_g3d, read_sh3f, read_stk
 
 from magic3d_cli.scene.views import ViewSampling, sample_views
 
-SIZE, LARGE_VIEWS = 128, 40
+SIZE = 128
 EXTENT, RADIUS = 0.75, 0.92
 """A model is scaled until its longest half-side is EXTENT or its half-diagonal RADIUS, whichever comes first."""
 
@@ -45,9 +45,12 @@ def load(data: Path, source: str) -> Model:
     if kind == "0ad":
         package = next(data.rglob("mods/public/public.zip"))
         with zipfile.ZipFile(package) as archive:
-            return read_actor(archive, name)
+            actor, _, choice = name.partition("#")  # "flora/trees/apple#1": variant 1, with its props
+            return read_actor(archive, actor, int(choice or 0), bool(choice))
     if kind == "megaglest":
         return read_g3d(next(data.rglob("techs/megapack")).parents[1] / name)
+    if kind == "stk":
+        return read_stk(next(data.rglob("supertuxkart/data")), name)
     packed = next(data.rglob(f"furniture/{kind}.sh3f"))
     folder = packed.with_suffix("")
     with _unpacking:  # two workers must not unpack one catalogue at once
@@ -82,7 +85,7 @@ def brighten(buffers: np.ndarray, factor: np.float32) -> None:
     buffers[..., :3] = np.minimum(buffers[..., :3] * factor + 0.5, covered).astype(np.uint8)
 
 
-def render(data: Path, out: Path, source: str, yaw: float, views: int, seed: int) -> None:
+def render(data: Path, out: Path, source: str, yaw: float, views: int, seed: int, large_views: int = 10) -> None:
     """Write one model's geometry buffers and cameras."""
     stem = file_stem(source, yaw)
     target = out / f"{stem}.npy"
@@ -93,7 +96,7 @@ def render(data: Path, out: Path, source: str, yaw: float, views: int, seed: int
     cameras = sample_views(views, ViewSampling(), generator, stratified=False)
     clip = cameras.world_to_clip().numpy()
     buffers = np.stack([draw(*arrays, clip[i], SIZE, 2) for i in range(views)])
-    large = np.stack([draw(*arrays, clip[i], 2 * SIZE, 2) for i in range(min(views, LARGE_VIEWS))])
+    large = np.stack([draw(*arrays, clip[i], 2 * SIZE, 2) for i in range(min(views, large_views))])
     factor = dimness(buffers)
     brighten(buffers, factor)
     brighten(large, factor)
@@ -110,7 +113,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--views", type=int, default=192)
+    parser.add_argument("--views", type=int, default=96)
+    parser.add_argument("--large", type=int, default=10, help="views drawn at twice the size as well")
     parser.add_argument("--manifest", type=Path, default=Path(__file__).with_name("manifest.tsv"))
     parser.add_argument("--seed", type=int, default=0, help="another seed, other cameras")
     parser.add_argument("--workers", type=int, default=2)
@@ -118,7 +122,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(args.workers) as pool:
         futures = [
-            pool.submit(render, args.data, args.out, source, yaw, args.views, args.seed)
+            pool.submit(render, args.data, args.out, source, yaw, args.views, args.seed, args.large)
             for noun in read_manifest(args.manifest)
             for source, yaw in noun.models
         ]

@@ -1,9 +1,29 @@
-"""Simple shapes that no catalogue has: spheres, stairs, a mushroom, an ice cream cone. Y up, facing +Z."""
+"""Shapes that no catalogue has. Here the simplest: spheres, stairs, a mushroom; the rest is in the shapes_* files.
+
+Y up, facing +Z.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import trimesh
+from shapes_arms import ARMS
+from shapes_beasts import BEASTS
+from shapes_birds import BIRDS
+from shapes_buildings import BUILDINGS
+from shapes_crawlers import CRAWLERS
+from shapes_flowers import FLOWERS
+from shapes_fruit import FRUIT
+from shapes_household import HOUSEHOLD
+from shapes_landscape import LANDSCAPE
+from shapes_meals import MEALS
+from shapes_music import MUSIC
+from shapes_people import PEOPLE
+from shapes_sea import SEA
+from shapes_space import SPACE
+from shapes_toys import TOYS
+from shapes_treasure import TREASURE
+from shapes_vehicles import VEHICLES
 from sources import Model, flat, merge
 
 PALE = (0.75, 0.75, 0.77)
@@ -130,10 +150,32 @@ def _parts(name: str) -> list[tuple[trimesh.Trimesh, tuple[float, float, float]]
     raise ValueError(f"no shape is called {name!r}")
 
 
+COMPOSED = {
+    **FRUIT,
+    **MEALS,
+    **ARMS,
+    **TREASURE,
+    **HOUSEHOLD,
+    **TOYS,
+    **MUSIC,
+    **BIRDS,
+    **CRAWLERS,
+    **SEA,
+    **BEASTS,
+    **PEOPLE,
+    **SPACE,
+    **VEHICLES,
+    **BUILDINGS,
+    **LANDSCAPE,
+    **FLOWERS,
+}
+"""Shapes that are put together from solids, by name."""
+
+
 def make_shape(name: str) -> Model:
     """The triangles of a named shape, a flat colour for each part. Raises ValueError for unknown names."""
     parts = []
-    for mesh, colour in _parts(name):
+    for mesh, colour in COMPOSED[name]() if name in COMPOSED else _parts(name):
         triangles = np.asarray(mesh.triangles, np.float32)
         parts.append((triangles, np.zeros((len(triangles), 3, 2), np.float32), flat(list(colour))))
     return merge(parts)

@@ -1,8 +1,8 @@
 """Train the built-in prior: `python train.py POOL RUN`.
 
-Six stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
+Four stages, each from what the last one learned, each for the minutes it is given: the learning rate follows
 elapsed time to zero, weights are exported (EMA, diffusers layout) to RUN/<stage> and a checkpoint is written every
-few minutes, and the same command resumes. On a CUDA GPU the same script runs in bf16 with larger batches.
+few minutes, and the same command resumes. On a CUDA GPU, and on CPUs that have it, it runs in bf16.
 
 The caption becomes a volume that is composited along the asked camera's rays
 (`magic3d_cli.guidance.builtin.volume.CaptionVolume`), and a UNet (`volume_unet.VolumeUNet`) on space-to-depth pixels
@@ -12,11 +12,11 @@ denoises beside that picture. Both priors share the volume.
   Park et al. 2019). Some thousand places of a model are compared, and no view has to be looked at.
 - shapes: both together, against voxels and views: coverage, normals and own colour of several views of a model. Voxels
   make thin parts a voxel thick; views know better.
-- captions: from a caption to its model's latent, as coefficients of the latents' principal components, and to whether
-  it names anything.
-- paint: from a point's own colour, normal and position and a caption to the colour that the caption asks for.
 - coarse, fine: the denoiser beside pictures that no longer change, at the image sizes of the two priors. Loss:
   v-weighted error of the clean image (Salimans and Ho 2022) with the weight clipped.
+
+Before the denoisers, `remember.py` puts the models into the volume. Further models can be put there at any time,
+without training decoder or denoisers anew: `fit.py` finds their latents.
 """
 
 from __future__ import annotations
@@ -33,23 +33,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from batches import Batches, CaptionBatches, PaintBatches, ShapeBatches, ViewBatches, VoxelBatches, find_styles
+from batches import Batches, ShapeBatches, ViewBatches, VoxelBatches, find_styles
 from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
-from manifest import NOUNS
-from paint import COLOURS, MATERIALS
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokens import TEXT_LENGTH, TEXT_WIDTH, find_tokenizer, make_text
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
-from magic3d_cli.guidance.builtin.volume import SURFACE, CaptionVolume, fill, words
+from magic3d_cli.guidance.builtin.volume import SURFACE, CaptionVolume, fill
 from magic3d_cli.scene.views import views_from_features
 
 CELLS = 32
 """Side of the space-to-depth image."""
-TEXT_WIDTH, TEXT_LENGTH = 192, 8
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,6 @@ class Stage:
 STAGES = {
     "volume": Stage(25, 3e-3, 8),
     "shapes": Stage(57, 1e-3, 4, 3, 128),
-    "captions": Stage(4, 2e-3, 512),
-    "paint": Stage(6, 2e-3, 256),
     "coarse": Stage(22, 1e-3, 8, 4),
     "fine": Stage(12, 7e-4, 4, 6, 256, (0.0, 0.8)),  # the program asks it for no more
 }
@@ -76,8 +71,6 @@ _DECODING = ("volume.planes", "volume.voxel", "volume.cell")
 LEARNT = {
     "volume": _DECODING,
     "shapes": _DECODING,
-    "captions": ("volume.caption",),
-    "paint": ("volume.painter", "volume.wording"),
     "coarse": ("unet",),
     "fine": ("unet",),
 }
@@ -98,47 +91,19 @@ NEAR_WEIGHT = 4.0
 EMA = 0.999
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words: a closed vocabulary, so that an unknown word cannot be mistaken for a known one."""
-    words = ["<pad>", "<s>", "</s>", "<unk>", *COLOURS, *MATERIALS]
-    words += [noun.token for noun in NOUNS] + [style for noun in NOUNS for style in noun.styles]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        model_max_length=TEXT_LENGTH,
-    )  # fmt: skip
-
-
-def find_tokenizer(start: Path) -> PreTrainedTokenizerFast:
-    """That of the prior started from, if it has the manifest's words: its vectors are in its order; else a new one."""
-    made, folder = make_tokenizer(), start / "tokenizer"
-    if not folder.exists():
-        return made
-    known = PreTrainedTokenizerFast.from_pretrained(folder)
-    return known if known.get_vocab().keys() == made.get_vocab().keys() else made
-
-
-def make_models(vocabulary: int, styles: int, size: int) -> nn.ModuleDict:
-    """The volume, the denoiser, and word embeddings in the form of a CLIP text model without layers."""
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=TEXT_WIDTH, intermediate_size=TEXT_WIDTH, num_hidden_layers=0,
-            num_attention_heads=1, max_position_embeddings=TEXT_LENGTH, projection_dim=TEXT_WIDTH,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        )
-    )  # fmt: skip
-    with torch.no_grad():  # the layer norm that follows makes words vectors of unit scale; their order says nothing
-        text.get_parameter(next(n for n, _ in text.named_parameters() if "position_embedding" in n)).zero_()
-    # Fixed, and so all different: shapes alone would teach the names of colours to mean the same.
-    text.requires_grad_(False)
+def make_models(vocabulary: int, size: int, **stored: int) -> nn.ModuleDict:
+    """The volume, with room for what is `stored` in it, the denoiser, and word embeddings."""
     channels = 3 * (size // CELLS) ** 2
     unet = VolumeUNet(sample_size=CELLS, in_channels=channels, out_channels=channels)
-    volume = CaptionVolume(cross_attention_dim=TEXT_WIDTH, shape_embedding=styles + 1)
-    return nn.ModuleDict({"volume": volume, "unet": unet, "text": text})
+    volume = CaptionVolume(cross_attention_dim=TEXT_WIDTH, **stored)
+    return nn.ModuleDict({"volume": volume, "unet": unet, "text": make_text(vocabulary)})
+
+
+def stored_sizes(start: Path) -> dict[str, int]:
+    """What a prior's volume remembers, in words, models and bytes; nothing if there is none."""
+    path = start / "volume" / "config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
+    return {name: config[name] for name in ("names", "models", "stored") if name in config}
 
 
 def known_latents(checkpoint: Path) -> Float[Tensor, "S N"]:
@@ -169,12 +134,16 @@ def voxel_loss(
     return ENTROPY_WEIGHT * entropy + 0.5 * normal_error + 10 * colour_error, parts
 
 
-def take_over(model: nn.Module, folder: Path) -> None:
-    """Load exported weights, those of another image size too."""
+def take_over(model: nn.Module, folder: Path, but: tuple[str, ...] = ()) -> None:
+    """Load exported weights, those of another image size and of fewer words too; leave out some."""
     own = model.state_dict()
     for path in folder.glob("*.safetensors"):
-        taken = {name: repatched(name, weight, own[name].shape) for name, weight in load_file(path).items()}
-        model.load_state_dict({name: weight.to(own[name].dtype) for name, weight in taken.items()})
+        for name, weight in load_file(path).items():
+            if name in but:
+                continue
+            weight = repatched(name, weight, own[name].shape).to(own[name].dtype)
+            own[name][: len(weight)] = weight  # words that are new come last, and keep their own vectors
+        model.load_state_dict(own)
 
 
 def repatched(name: str, weight: Tensor, shape: torch.Size) -> Tensor:
@@ -235,12 +204,11 @@ def export(run: Path, name: str, models: nn.ModuleDict, scheduler: DDPMScheduler
     }
     if name in ("coarse", "fine"):
         (run / name / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
-    vocabulary = {
-        "nouns": {n.name: {"words": list(n.words), "styles": n.styles} for n in NOUNS},
-        "colours": {name: list(words) for name, (words, _) in COLOURS.items()},
-        "materials": {name: list(words) for name, words in MATERIALS.items()},
-    }
-    (run / "vocabulary.json").write_text(json.dumps(vocabulary, indent=1) + "\n")
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than float32: without AVX512-BF16 a CPU's convolutions become twenty times slower."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
 class Training:
@@ -251,15 +219,16 @@ class Training:
         torch.manual_seed(0)
         self.tokenizer = find_tokenizer(start)
         self.styles = find_styles(pool)
-        self.model = make_models(len(self.tokenizer), len(self.styles), stage.size)
+        if name in ("coarse", "fine"):  # those that the volume remembers and the pool shows
+            words = self.tokenizer.get_vocab()
+            self.styles = [s for s in self.styles if s.token in words and Path(f"{s.path}.npy").exists()]
+        self.model = make_models(len(self.tokenizer), stage.size, **stored_sizes(start))
         for part, folder in {"volume": "volume", "text": "text_encoder", "unet": f"{name}/unet"}.items():
             take_over(self.model[part], start / folder)
         if name == "fine" and not (start / "fine").exists():
             take_over(self.model["unet"], start / "coarse" / "unet")
         self.model.to(self.device, memory_format=torch.channels_last)
         self.volume, self.unet, self.text = self.model.values()
-        if name == "captions":
-            self.targets = self.volume.factorise(known_latents(run / "shapes.pt").to(self.device))
         self.ema = copy.deepcopy(self.model)
         self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
@@ -269,7 +238,8 @@ class Training:
         self.optimiser = torch.optim.AdamW(self.learnt, stage.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
         if name in ("volume", "shapes"):
             # Only the latents of a step's models have a gradient: nine in ten would be moved by none.
-            self.latents = nn.Embedding(len(self.styles), len(self.volume.mean), sparse=True).to(self.device)
+            numbers = math.prod(self.volume.latent_shape)
+            self.latents = nn.Embedding(len(self.styles), numbers, sparse=True).to(self.device)
             nn.init.normal_(self.latents.weight, std=2 * LATENT_NOISE)
             self.latent_optimiser = torch.optim.SparseAdam(self.latents.parameters(), betas=(0.9, 0.99))
         if name == "shapes":
@@ -293,9 +263,8 @@ class Training:
     def batches(self) -> Batches:
         """Made only when asked for: a finished stage needs none."""
         stage, styles, seed = self.stage, self.styles, 1000 + self.step
-        kinds = {"volume": VoxelBatches, "captions": CaptionBatches, "paint": PaintBatches}
-        if self.name in kinds:
-            return kinds[self.name](styles, stage.captions, seed).start()
+        if self.name == "volume":
+            return VoxelBatches(styles, stage.captions, seed).start()
         kind = ShapeBatches if self.name == "shapes" else ViewBatches
         return kind(styles, stage.size, stage.captions, stage.views, seed).start()
 
@@ -311,22 +280,8 @@ class Training:
             return self._volume_loss(*data)
         ids = self.tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
         states = self.text(ids.input_ids.to(self.device)).last_hidden_state
-        if self.name == "captions":
-            return self._caption_loss(states, *data)
-        if self.name == "paint":
-            maps, albedos = data
-            error = (self.volume.painter(maps, self.volume.wording(words(states))) - albedos).square().mean()
-            return error, {"error": error}
         images, features = data
         return denoising_loss(*denoise(self.volume, self.unet, states, images, features, self.alphas, self.stage.times))
-
-    def _caption_loss(self, states: Tensor, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Of the latents' codes; the last number tells a caption from none, which has index -1."""
-        codes = self.volume.caption(words(states)).float()
-        named = indices >= 0
-        error = (codes[named, :-1] - self.targets[indices[named]]).square().sum(1).mean()
-        presence = (codes[:, -1] - named.float() * 2 + 1).square().mean()
-        return error + presence, {"error": error / self.targets.square().sum(1).mean(), "presence": presence}
 
     def _volume_loss(
         self, indices: Tensor, places: Tensor, solid: Tensor, looks: Tensor, cell_places: Tensor, cells: Tensor,
@@ -356,7 +311,7 @@ class Training:
         """One step of the optimiser at this learning rate; the loss and its parts."""
         self.optimiser.param_groups[0]["lr"] = rate
         data, captions = self.batches.next()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bf16(self.device)):
             loss, parts = self.loss([tensor.to(self.device) for tensor in data], captions)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.learnt, 1.0)
@@ -419,6 +374,10 @@ def main() -> None:
     for name, stage in STAGES.items():
         if args.stage in (None, name):
             start = args.start or args.run
+            if name == "coarse" and args.stage is None:
+                from remember import remember  # which needs this module
+
+                remember(args.run, args.pool, args.run)
             Training(name, replace(stage, **given), args.pool, args.run, start, args.device).train()
 
 

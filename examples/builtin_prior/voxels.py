@@ -4,6 +4,7 @@ Writes `<name>.voxels.npz` per model: `solid`, packed bits of bool [128, 128, 12
 them hold surface (flat indices), and `surface`, uint8 [n, 6]: world normal (128 + 127 n) and own colour. A voxel is
 solid where the views show surface, or where no view looks through (space carving, Kutulakos and Seitz 2000); so
 hidden insides count as solid, whatever the model has there, and sheets without thickness as one voxel thick.
+Beside them `<name>.tones.npy`: which of the model's colours are its body's (`Tones` of the prior's paint).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numba
 import numpy as np
 import torch
 from manifest import NOUNS, file_stem
+from paint import tones_seen
 
 from magic3d_cli.scene.views import turntable
 
@@ -126,6 +128,7 @@ def convert(pool: Path, stem: str) -> None:
     solid = carve(buffers, views.world_to_clip().numpy(), views.position.numpy(), SOLID)
     shown = surface(buffers, SOLID).reshape(-1, 7)
     places = np.flatnonzero(shown[:, 6])
+    np.save(pool / f"{stem}.tones.npy", np.array(tones_seen(buffers[:32:2, ::2, ::2]), np.float32))
     np.savez(target, solid=np.packbits(solid), places=places.astype(np.int32), surface=shown[places, :6])
     print(f"{stem}: {solid.mean():.1%} solid", flush=True)
 

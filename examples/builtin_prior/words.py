@@ -26,12 +26,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manifest import NOUNS
+import manifest
 from paint import COLOURS, MATERIALS
 from wordnet import Sense, WordNet
 
-from magic3d_cli.guidance.builtin.vocabulary import split
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary, split
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
+SHIPPED = Vocabulary.load(BUILTIN / "vocabulary.json").nouns
+NOUNS = [noun for noun in manifest.NOUNS if noun.name in SHIPPED]
+"""Of the manifest, those that the prior was given models of."""
 RULES = Path(__file__).with_name("words.tsv")
 TOO_GENERAL = 80
 """Kinds below a class from which on two of its members have too little in common for a hint (mammals, devices)."""
@@ -282,8 +286,6 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="default: beside the shipped vocabulary.json")
     args = parser.parse_args()
     if args.output is None:
-        from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
-
         args.output = BUILTIN / "words.json"
     words = Words(WordNet(args.data), Rules.read(RULES))
     args.output.write_text(json.dumps(words.table(), indent=0) + "\n", encoding="utf-8")

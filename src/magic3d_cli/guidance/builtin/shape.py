@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from magic3d_cli.guidance.builtin.volume import CaptionVolume, words
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.kernels.volume import EMPTY, SHARPNESS
 
 _POINTS = 1 << 18
@@ -21,7 +21,7 @@ class VolumeShape:
         """`text` are the caption's states, as its prior encodes them."""
         weight = next(volume.parameters())
         text = text.to(weight)
-        self._network, self._wording, self._extent = volume, volume.wording(words(text)), volume.extent
+        self._network, self._text, self._extent = volume, text, volume.extent
         self._volume = volume.imagine(text)[0].movedim(-1, 0)[None]  # 1 7 J I K: indexed y, x, z
 
     @torch.no_grad()
@@ -36,8 +36,7 @@ class VolumeShape:
         """The volume's own colours, painted as the caption asks, each point for itself."""
         surface = self._sample(points)[:, 1:]
         maps = torch.cat([torch.ones_like(surface[:, :1]), surface, points], 1)  # opacity, normal, colour, position
-        painted = self._network.painter(maps.T[None, :, None].to(self._wording), self._wording)
-        return painted[0, :, 0].T.float().clamp(0, 1)
+        return self._network.paint(maps.T[None, :, None].float(), self._text)[0, :, 0].T
 
     @torch.no_grad()
     def surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:

@@ -1,13 +1,12 @@
 """What the built-in prior knows of the things that captions name: their shapes and colours, as volumes.
 
 A caption is decoded to a volume of density, normal and own colour, the asked camera's rays are composited through it,
-and a small network paints each point as the caption asks. All views of a caption share its volume, so they agree with
+and each point is painted as the caption asks. All views of a caption share its volume, so they agree with
 each other by construction, which is what score distillation needs.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from magic3d_cli.guidance.builtin.latents import AXES, Box, Latent, decode, encode
 from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
+from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS, Tones, paint
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
 from magic3d_cli.scene.shading import shade
@@ -31,8 +32,10 @@ FULL = 10.0
 """Raw density of voxels inside things, far from their surface; minus this outside."""
 NEAR = -2.0
 """Logit above which a cell's voxels are read: a surface left out is a black spot, and costs more than it saves."""
-WAVES = (2.0, 4.0, 8.0)
-"""Frequencies at which the painter is told a point's position, half-waves per world unit: grain and veins need them."""
+REMEMBERED = ("known", "means", "paints", "tones", "stored_ends", "stored_bytes")
+"""Buffers of `CaptionVolume` that `remember` fills; all other weights are learned."""
+LIKE = 0.8
+"""Of a word's state and a key, as a share of the key: the same word has 1, other words about 0."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +54,27 @@ class Look:
 class CaptionVolume(ModelMixin, ConfigMixin):
     """From captions to volumes and their pictures.
 
-    A caption's latent is a coarse triplane (EG3D, Chan et al. 2022), a mean and some share of each of the principal
-    components of all models' latents, which are kept as 8-bit numbers. Convolutions refine it to three planes of twice
-    the size; a small network reads each voxel off them. Only the voxels near surfaces are read: which those are is
-    decided by cells of 2 x 2 x 2.
+    A caption names one of the models that are remembered (`remember`), by a word of its own or by its noun's. Each
+    model's latent is a coarse triplane (EG3D, Chan et al. 2022), kept rounded and deflated (latents.py). Convolutions
+    refine it to three planes of twice the size; a small network reads each voxel off them. Only voxels near surfaces
+    are read: which those are is decided by cells of 2 x 2 x 2.
 
     Args:
         cross_attention_dim: width of the text states.
         latent_size, latent_channels: of each of the latent planes (y x, y z and x z).
         width: channels of the convolutions. voxel_width: of the planes that voxels are read off.
         samples: points along a ray. extent: half-side of the volume's cube.
-        painter_width: of the network that gives each point the caption's colour and material.
-        embedding: width of the wording. shape_embedding: numbers that a caption's shape is known by, one of them for
-            whether it names anything; with one more than there are models, all can be told apart.
+        embedding: width of the wording.
+        names, models, stored: words that name a model, models, and bytes of their latents; `remember` sets them.
     """
 
     config_name: str = "config.json"  # type: ignore[assignment]
+    known: Tensor
+    means: Tensor
+    paints: Tensor
+    tones: Tensor
+    stored_ends: Tensor
+    stored_bytes: Tensor
 
     @register_to_config
     def __init__(
@@ -78,22 +86,22 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         voxel_width: int = 48,
         samples: int = 128,
         extent: float = 0.95,
-        painter_width: int = 96,
         embedding: int = 256,
-        shape_embedding: int = 468,
+        names: int = 0,
+        models: int = 0,
+        stored: int = 0,
     ) -> None:
         super().__init__()
         self.samples, self.extent = samples, extent
         self.latent_shape = (3, latent_channels, latent_size, latent_size)
-        # Two readings of the caption: shapes do not depend on its colours and materials, pictures do.
-        self.caption, self.wording = (
-            nn.Sequential(nn.Linear(cross_attention_dim, out), nn.SiLU(), nn.Linear(out, out))
-            for out in (shape_embedding, embedding)
-        )
-        numbers = math.prod(self.latent_shape)
-        self.register_buffer("components", torch.zeros(shape_embedding - 1, numbers, dtype=torch.int8))
-        self.register_buffer("scales", torch.zeros(shape_embedding - 1))
-        self.register_buffer("mean", torch.zeros(numbers))
+        width_in, width_out = cross_attention_dim, embedding
+        self.wording = nn.Sequential(nn.Linear(width_in, width_out), nn.SiLU(), nn.Linear(width_out, width_out))
+        self.register_buffer("known", torch.zeros(names, cross_attention_dim))
+        self.register_buffer("means", torch.zeros(names, dtype=torch.int64))
+        self.register_buffer("paints", torch.zeros(len(COLOURS) + len(MATERIALS), cross_attention_dim))
+        self.register_buffer("tones", torch.zeros(models, len(Tones._fields)))
+        self.register_buffer("stored_ends", torch.zeros(models, dtype=torch.int64))
+        self.register_buffer("stored_bytes", torch.zeros(stored, dtype=torch.uint8))
         self.cell_width = voxel_width // 2
         self.planes = nn.Sequential(
             nn.Conv2d(latent_channels, width, 1),
@@ -104,10 +112,8 @@ class CaptionVolume(ModelMixin, ConfigMixin):
             nn.Sequential(nn.SiLU(), nn.Linear(read, hidden), nn.SiLU(), nn.Linear(hidden, out))
             for read, hidden, out in ((voxel_width, 64, 1 + SURFACE), (self.cell_width, 32, 2))
         )
-        self.painter = Painter(SURFACE + PLACE + 6 * len(WAVES), painter_width, embedding)
         unit_gain(self)
-        with torch.no_grad():  # else its sigmoid may start, and stay, at one end
-            self.painter.layers[-1].get_parameter("weight").mul_(0.2)
+        with torch.no_grad():
             self.voxel.get_parameter("3.bias")[0] = -2.0  # nearly transparent
         self._imagined: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -123,8 +129,28 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         volume, blocks = self._recall(text)
         maps = self.render(volume, views, size, jitter, blocks)
         wording = self.wording(words(text)).repeat_interleave(len(features) // len(text), 0)
-        albedo = self.painter(maps.to(wording.dtype), wording).float()
+        albedo = self.paint(maps, text)
         return Look(maps, picture(maps[:, :1], maps[:, 1:4], albedo, views), wording)
+
+    def paint(self, maps: Float[Tensor, "B 10 H W"], text: Float[Tensor, "N L D"]) -> Float[Tensor, "B 3 H W"]:
+        """Albedo in [0, 1] as captions ask, not multiplied by opacity; 0 where there is nothing: most of a picture."""
+        view, row, column = (maps[:, 0] > 0).nonzero(as_tuple=True)
+        points = maps.movedim(1, -1)[view, row, column].float()
+        x = points[:, 1:] / points[:, :1].clamp(min=0.05)
+        caption = view // (len(maps) // len(text))
+        model, (colour, material) = self.find(text), self._paints(text)
+        tones = self.tones.float()[model.clamp(min=0)][caption] if len(self.tones) else x.new_ones(len(x), 6)
+        normal, own = F.normalize(x[:, :3], dim=1), x[:, 3:6].clamp(0, 1)
+        albedo = paint(own, normal, x[:, 6:], tones, colour[caption], material[caption])
+        painted = maps.new_zeros((len(maps), *maps.shape[2:], 3))
+        painted[view, row, column] = albedo.to(painted.dtype)
+        return painted.movedim(-1, 1)
+
+    def _paints(self, text: Float[Tensor, "N L D"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+        """Colour and material that each caption asks for, indices into COLOURS and MATERIALS, -1 for none."""
+        hits = _likeness(text, self.paints).tensor_split([len(COLOURS)], 1)
+        best = [torch.where(most > LIKE, place, -1) for most, place in (part.max(1) for part in hits)]
+        return best[0], best[1]
 
     def imagine(self, text: Float[Tensor, "C L D"]) -> Float[Tensor, "C J I K 7"]:
         """The volume of each caption over the cube of half-side `extent`, indexed y, x, z, upward.
@@ -132,29 +158,91 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         Of each voxel the raw density (before its softplus), world normal and own colour. A caption that names nothing
         has an empty volume.
         """
-        code = self.caption(words(text))
-        volume = self.decode(self.latent(code[:, :-1]))
-        volume[..., 0] = torch.where(code[:, -1, None, None, None] > 0, volume[..., 0], -FULL)
+        return torch.stack([self._volume_named(model) for model in self.find(text).tolist()])
+
+    def find(self, text: Float[Tensor, "C L D"]) -> Int[Tensor, "C"]:
+        """The model that each caption names, -1 for none. Words of earlier keys go first: a model's own, then nouns."""
+        if not len(self.known):
+            return torch.full((len(text),), -1)
+        hit, first = (_likeness(text, self.known) > LIKE).max(1)
+        return torch.where(hit, self.means[first], -1)
+
+    def _volume_named(self, model: int) -> Float[Tensor, "J I K 7"]:
+        if model >= 0:
+            return self.volume_of(self.latent(model))
+        side = CHILDREN * self.latent_shape[-1]
+        volume = self.known.new_zeros(side, side, side, 1 + SURFACE, dtype=torch.float32)
+        volume[..., 0] = -FULL
         return volume
 
-    def latent(self, code: Float[Tensor, "C E"]) -> Float[Tensor, "C 3 E s s"]:
-        """The latent with these shares of the principal components."""
-        latent = (code * self.scales) @ self.components.to(code.dtype) + self.mean
-        return latent.unflatten(1, self.latent_shape)
+    def latent(self, model: int) -> Latent:
+        """The latent of a model that is remembered."""
+        start = int(self.stored_ends[model - 1]) if model else 0
+        packed = self.stored_bytes[start : int(self.stored_ends[model])].cpu().numpy().tobytes()
+        stored = decode(packed, self.latent_shape[1])
+        like = self.wording[0].get_parameter("weight")
+        return Latent(stored.box, tuple(plane.to(like.device, like.dtype) for plane in stored.planes))
 
     @torch.no_grad()
-    def factorise(self, latents: Float[Tensor, "S N"]) -> Float[Tensor, "S E"]:
-        """Take over the latents' principal components; the code of each latent."""
-        mean = latents.mean(0)
-        left, sizes, right = torch.linalg.svd(latents - mean, full_matrices=False)
-        unit = sizes.square().mean().sqrt() / math.sqrt(len(latents))  # so that codes are of unit scale
-        count = min(len(self.scales), len(sizes))
-        scales = right[:count].abs().amax(1) / 127
-        self.components[:count] = (right[:count] / scales[:, None]).round().to(torch.int8)
-        self.components[count:] = 0
-        self.scales[:count] = scales * unit
-        self.mean.copy_(mean)
-        return F.pad((left * sizes / unit)[:, :count], (0, len(self.scales) - count))
+    def remember(
+        self,
+        latents: list[Latent],
+        tones: Float[Tensor, "S 6"],
+        keys: Float[Tensor, "N D"],
+        named: Int[Tensor, "N"],
+        paints: Float[Tensor, "M D"],
+    ) -> None:
+        """Keep these models and what names them.
+
+        Args:
+            latents, tones: of the models; see `Tones`.
+            keys, named: text states of the words that name one, and the model of each; a model's own words first.
+            paints: text states of the words for COLOURS and MATERIALS, in their order.
+        """
+        packed = [encode(latent) for latent in latents]
+        device = self.known.device
+        self.stored_ends = torch.tensor([len(data) for data in packed]).cumsum(0).to(device)
+        self.stored_bytes = torch.frombuffer(bytearray(b"".join(packed)), dtype=torch.uint8).to(device)
+        self.known, self.means = keys.to(device, self.known.dtype), named.to(device)
+        self.paints, self.tones = paints.to(device, self.known.dtype), tones.to(device, self.known.dtype)
+        self.register_to_config(names=len(keys), models=len(packed), stored=len(self.stored_bytes))
+
+    def volume_of(self, latent: Latent) -> Float[Tensor, "J I K 7"]:
+        """A latent's volume, float32: voxels of cells near surfaces, the rest full or empty; empty outside its box."""
+        coarse, fine = self.refine_box(latent)
+        near, inside = self.cells_of(coarse).float().unbind(-1)
+        y, x, z = (slice(low, high) for low, high in latent.box)
+        side = self.latent_shape[-1]
+        whole = torch.zeros(2, side, side, side, dtype=torch.bool, device=near.device)
+        whole[0, y, x, z], whole[1, y, x, z] = near > NEAR, inside > 0
+        places = children(whole[:1]).flatten().nonzero()[:, 0]
+        at = torch.stack(torch.unravel_index(places, (CHILDREN * side,) * 3))
+        return fill(whole[1:], places, self.voxels_at(fine, latent.box, at))[0]
+
+    def refine_box(self, latent: Latent) -> tuple[list[Tensor], list[Tensor]]:
+        """The planes in the box of a latent: [h, w, V] for cells and [h, w, 4, W] for voxels, four to a cell."""
+        coarse, fine = [], []
+        for plane in latent.planes:
+            refined = self.planes(plane[None].contiguous(memory_format=torch.channels_last))[0].permute(1, 2, 0)
+            cells, voxels = refined.tensor_split([self.cell_width], -1)
+            coarse.append(cells)
+            fine.append(voxels.unflatten(-1, (CHILDREN**2, -1)))
+        return coarse, fine
+
+    def cells_of(self, coarse: list[Tensor]) -> Float[Tensor, "h w d 2"]:
+        """All cells of a box; see `cells`."""
+        a, b, c = coarse
+        return self.cell(a[:, :, None] + b[:, None] + c[None])
+
+    def cells_at(self, coarse: list[Tensor], box: Box, at: Int[Tensor, "3 P"]) -> Float[Tensor, "P 2"]:
+        """Cells at some places y, x, z of the cube, all in the box; see `cells`."""
+        low = torch.tensor([ends[0] for ends in box], device=at.device)[:, None]
+        return self.cell(_gather_box([plane[:, :, None] for plane in coarse], at - low))
+
+    def voxels_at(self, fine: list[Tensor], box: Box, at: Int[Tensor, "3 P"]) -> Float[Tensor, "P 7"]:
+        """Raw density and surface of the voxels at some places y, x, z of the cube, all in the box."""
+        low = torch.tensor([CHILDREN * ends[0] for ends in box], device=at.device)[:, None]
+        return self.voxel(_gather_box(fine, at - low))
 
     def refine(self, latent: Float[Tensor, "C 3 E s s"]) -> tuple[Tensor, Tensor]:
         """The planes that cells [C, 3, s, s, V] and voxels [C, 3, s, s, 4, W], four to a cell, are read off."""
@@ -214,32 +302,10 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         return maps.unflatten(-1, (size, size))
 
 
-class Painter(nn.Module):
-    """Own colour, normal and position of a point, and the caption, to the colour that the caption asks for.
-
-    Each point for itself, so that a colour is learned once for all shapes.
-    """
-
-    def __init__(self, inputs: int, width: int, embedding: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in ((inputs, width), (width, width), (width, 4)))
-        self.film = nn.ModuleList(nn.Linear(embedding, 2 * width) for _ in range(2))
-
-    def forward(self, maps: Float[Tensor, "B 10 H W"], wording: Float[Tensor, "B E"]) -> Float[Tensor, "B 3 H W"]:
-        """Albedo in [0, 1], not multiplied by opacity; 0 where there is nothing, which is most of a picture."""
-        view, row, column = (maps[:, 0] > 0).nonzero(as_tuple=True)
-        points = maps.movedim(1, -1)[view, row, column]
-        x = points[:, 1:] / points[:, :1].clamp(min=0.05)
-        own = x[:, 3:6]
-        angles = torch.cat([x[:, -3:] * (math.pi * wave) for wave in WAVES], 1)
-        x = torch.cat([x, angles.sin(), angles.cos()], 1)
-        for layer, film in zip(self.layers, self.film, strict=False):
-            scale, shift = film(F.silu(wording))[view].chunk(2, 1)
-            x = F.silu(layer(x) * (1 + scale) + shift)
-        colour, share = self.layers[-1](x).sigmoid().split([3, 1], 1)
-        painted = maps.new_zeros((len(maps), *maps.shape[2:], 3))
-        painted[view, row, column] = (own + share * (colour - own)).to(painted.dtype)
-        return painted.movedim(-1, 1)
+def _likeness(text: Float[Tensor, "C L D"], keys: Float[Tensor, "N D"]) -> Float[Tensor, "C N"]:
+    """How much of each key there is in the most similar word of each caption."""
+    keys = keys.float()
+    return (text.float() @ (keys / keys.square().sum(1, keepdim=True).clamp(min=1e-9)).T).amax(1)
 
 
 def words(text: Float[Tensor, "C L D"]) -> Float[Tensor, "C D"]:
@@ -271,6 +337,17 @@ def picture(
     backdrop = torch.where(views.plain[:, None] > 0.5, views.backdrop, 0.5)[:, None, None]
     shown = opacity * shade(albedo, F.normalize(normal, dim=-1), views) + (1 - opacity) * backdrop
     return shown.movedim(-1, 1) * 2 - 1
+
+
+def _gather_box(planes: list[Tensor], at: Int[Tensor, "3 P"]) -> Float[Tensor, "P W"]:
+    """The sum of three planes [h, w, K, W] at places y, x, z counted from their box's corner; K = 1 or 4 to a pixel."""
+    total = at.new_zeros(1, dtype=planes[0].dtype)
+    for plane, (rows, columns) in zip(planes, AXES, strict=True):
+        a, b, half = at[rows], at[columns], plane.shape[2] // 3
+        row = (a >> half) * plane.shape[1] + (b >> half)
+        row = row << 2 | (a & 1) << 1 | b & 1 if half else row
+        total = total + F.embedding(row, plane.reshape(-1, plane.shape[-1]))
+    return total
 
 
 def _gather(planes: Float[Tensor, "C 3 s s K W"], places: Int[Tensor, "P"]) -> Float[Tensor, "P W"]:
