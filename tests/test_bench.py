@@ -70,7 +70,7 @@ def tiny_shape(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_weights_distil_like_real_ones_and_are_never_written(tmp_path: Path, monkeypatch) -> None:
     tiny_shape(monkeypatch)
     prior = RandomPrior("sd15", tmp_path, "cpu")
-    assert (prior.kind, prior.image_size, prior.takes_views) == ("latent", 16, False)
+    assert (prior.kind, prior.image_size, prior.camera_conditioned) == ("latent", 16, False)
     assert "random" in prior.id and not list(tmp_path.rglob("*.safetensors"))
     told = condition(prior, "a car")
     clean = prior.encode_image(torch.rand(2, 3, 16, 16))

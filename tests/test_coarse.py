@@ -37,7 +37,7 @@ def _settings(**changes) -> Settings:
         "normal_samples": 256,
         "warmup": 0.0,
         "field": FieldSettings(levels=6, log2_size=12, base_resolution=4, finest_resolution=48, hidden=16),
-        "sampling": ViewSampling(plain=0.9),
+        "sampling": ViewSampling(solid_background=0.9),
     }
     coarse = replace(PRESETS["draft"].coarse, **{**small, **changes})
     return replace(PRESETS["draft"], coarse=coarse)
@@ -58,7 +58,7 @@ def _ball(views: Views, size: int) -> tuple[Tensor, Tensor]:
 def _show_ball(images: Tensor, views: Views, progress: float, generator: torch.Generator):
     target, hit = _ball(views, images.shape[1])
     # Where the background is the stage's own, it may be any colour.
-    judged = hit | (views.plain > 0)[:, None, None]
+    judged = hit | (views.solid_background > 0)[:, None, None]
     return ((images - target) ** 2 * judged[..., None]).sum() / len(views), {"seen": progress}
 
 
@@ -177,7 +177,7 @@ def test_gradients_that_stay_non_finite_are_a_collapse_and_change_nothing() -> N
 def test_an_emptied_volume_is_a_collapse() -> None:
     def vanish(images: Tensor, views: Views, progress: float, generator: torch.Generator):
         behind = views.backdrop[:, None, None]
-        plain = views.plain[:, None, None, None]
+        plain = views.solid_background[:, None, None, None]
         return ((images - behind) ** 2 * plain).sum() * 10, {}
 
     stage = CoarseStage(_settings(steps=80, lr=0.1), seed=0)
@@ -193,7 +193,7 @@ def test_what_has_faded_away_comes_back() -> None:
         if progress >= 0.05:
             return _show_ball(images, views, progress, generator)
         behind = views.backdrop[:, None, None]
-        return 0.1 * ((images - behind) ** 2 * views.plain[:, None, None, None]).sum(), {}
+        return 0.1 * ((images - behind) ** 2 * views.solid_background[:, None, None, None]).sum(), {}
 
     opacity: list[float] = []
     stage = CoarseStage(_settings(steps=1900), seed=0)
@@ -245,7 +245,7 @@ def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
     monkeypatch.setattr("magic3d_cli.scene.field.LEAST_SLOPE", 0.0)
     stage = CoarseStage(_settings(), seed=1)
     stage.occupancy.occupied.fill_(True)
-    views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]), plain=torch.tensor([1.0, 0.0]))
+    views = turntable(2).replace(shading=torch.tensor([ALBEDO, DIFFUSE]), solid_background=torch.tensor([1.0, 0.0]))
     cotangent = torch.randn(2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():  # away from the nearly constant initial table
         stage.field.table.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(5))

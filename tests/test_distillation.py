@@ -24,7 +24,7 @@ SETTINGS = GuidanceSettings(scale=(7.0, 7.0), times=TimestepSchedule((0.3, 0.7),
 class Truth:
     """A prior that knows the clean image: `target` when told the prompt, `plain` when not."""
 
-    id, kind, image_size, takes_views, vocabulary = "truth", "pixel", 8, True, None
+    id, kind, image_size, camera_conditioned, vocabulary = "truth", "pixel", 8, True, None
     alphas_cumprod, device = ALPHAS, torch.device("cpu")
 
     def __init__(self, prediction: str = "epsilon") -> None:
@@ -109,7 +109,7 @@ def test_both_halves_share_noise_and_view_and_are_one_call():
     image_gradient(distillation(prior))
     ((noisy, t, text, features),) = prior.calls
     assert torch.equal(noisy[:3], noisy[3:]) and torch.equal(t[:3], t[3:]) and t.dtype == torch.int64
-    assert torch.equal(features[:3], features[3:]) and torch.equal(features[:3], turntable(3).features())
+    assert torch.equal(features[:3], features[3:]) and torch.equal(features[:3], turntable(3).camera_embedding())
     assert (text[:3] == 0).all() and (text[3:] == 1).all()
 
 
@@ -184,7 +184,7 @@ def test_the_scale_schedule_is_linear_and_clamped():
 class Words:
     """A prior told the view in words: it adds up what they show, and sees half a face on the back too."""
 
-    id, kind, image_size, takes_views, vocabulary = "words", "latent", 8, False, None
+    id, kind, image_size, camera_conditioned, vocabulary = "words", "latent", 8, False, None
     alphas_cumprod, device = ALPHAS, torch.device("cpu")
 
     def __init__(self) -> None:

@@ -72,7 +72,7 @@ def test_the_colour_field_is_read_at_the_surface_and_shaded() -> None:
 
 def test_the_learned_background_follows_the_pixel_ray() -> None:
     vertices, faces = ball(0.3)
-    views = turntable(2).replace(plain=torch.zeros(2))
+    views = turntable(2).replace(solid_background=torch.zeros(2))
     image = render_mesh(vertices, faces, white, lambda d: (d + 1) / 2, views, 32)
     expected = (views.rays(32)[1] + 1) / 2
     empty = image.opacity == 0

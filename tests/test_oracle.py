@@ -21,7 +21,7 @@ from model import robot
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.diffusion import alpha_sigma
 from magic3d_cli.guidance.oracle import OraclePrior
-from magic3d_cli.scene.views import ViewSampling, sample_views, turntable, views_from_features
+from magic3d_cli.scene.views import ViewSampling, sample_views, turntable, views_from_embedding
 from magic3d_cli.training.terms import LossTerm
 
 
@@ -36,7 +36,7 @@ def oracle(toy, size=16, spread=4.0):
 
 def test_the_view_features_say_everything_that_the_picture_depends_on(toy):
     views = sample_views(12, ViewSampling(), torch.Generator().manual_seed(0))
-    again = views_from_features(views.features())
+    again = views_from_embedding(views.camera_embedding())
     torch.testing.assert_close(toy.render(again, 16)[0], toy.render(views, 16)[0], atol=1e-4, rtol=0)
 
 
@@ -49,7 +49,7 @@ def test_the_oracle_knows_the_picture_at_low_noise_and_the_neighbours_mean_at_hi
         timestep = torch.full((3,), t)
         alpha, sigma = alpha_sigma(prior.alphas_cumprod, timestep)
         noisy = alpha * truth + sigma * torch.randn(truth.shape, generator=generator)
-        clean, noise = prior.denoise(noisy, timestep, text, views.features())
+        clean, noise = prior.denoise(noisy, timestep, text, views.camera_embedding())
         torch.testing.assert_close(clean, expected, atol=0.01, rtol=0.01)
         torch.testing.assert_close(alpha * clean + sigma * noise, noisy, atol=1e-4, rtol=1e-4)
 
@@ -58,7 +58,7 @@ def test_the_prompt_decides_which_sides_the_oracle_considers(toy):
     prior, views = oracle(toy), turntable(1)
     noisy, timestep = torch.randn(1, 3, 16, 16), torch.tensor([999])
     told, untold = (
-        prior.denoise(noisy, timestep, prior.encode_prompt([prompt]), views.features())[0]
+        prior.denoise(noisy, timestep, prior.encode_prompt([prompt]), views.camera_embedding())[0]
         for prompt in ("the object", "")
     )
     assert (told - untold).abs().mean() > 0.02

@@ -45,18 +45,18 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "size", "shape", "prediction", "takes_views"), SHAPES)
-def test_each_shape_of_prior_encodes_and_denoises(folder, name, kind, size, shape, prediction, takes_views):
+@pytest.mark.parametrize(("name", "kind", "size", "shape", "prediction", "camera_conditioned"), SHAPES)
+def test_each_shape_of_prior_encodes_and_denoises(folder, name, kind, size, shape, prediction, camera_conditioned):
     prior = load(folder / name)
     assert (prior.kind, prior.image_size, prior.prediction) == (kind, size, prediction)
-    assert prior.takes_views == takes_views
+    assert prior.camera_conditioned == camera_conditioned
     images = torch.rand(2, 3, 40, 40, requires_grad=True)
     clean = prior.encode_image(images)
     assert clean.shape == (2, *shape)
     clean.square().sum().backward()
     assert images.grad.abs().sum() > 0
     text = prior.encode_prompt(["dragon", ""])
-    features = turntable(2).features() if takes_views else None
+    features = turntable(2).camera_embedding() if camera_conditioned else None
     timestep = torch.tensor([20, 777])
     noisy = torch.randn(2, *shape)
     guess, noise = prior.denoise(noisy, timestep, text, features)
@@ -192,7 +192,7 @@ def test_view_features_are_demanded_and_used(folder):
     for wrong in (None, torch.zeros(1, 7), torch.zeros(2, 23)):
         with pytest.raises(ValueError, match="view features"):
             prior.denoise(noisy, timestep, text, wrong)
-    front, side = (prior.denoise(noisy, timestep, text, turntable(4).features()[i : i + 1])[0] for i in (0, 1))
+    front, side = (prior.denoise(noisy, timestep, text, turntable(4).camera_embedding()[i : i + 1])[0] for i in (0, 1))
     assert not torch.allclose(front, side)
 
 

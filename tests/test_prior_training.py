@@ -58,7 +58,7 @@ def test_one_command_makes_a_prior_that_the_program_loads(run: Path) -> None:
         assert prior.image_size == size and prior.prediction == "sample"
         text = prior.encode_prompt(["cube <cube-0>"])
         noisy = torch.randn(1, 3, size, size)
-        clean, _ = prior.denoise(noisy, torch.tensor([500]), text, turntable(1).features())
+        clean, _ = prior.denoise(noisy, torch.tensor([500]), text, turntable(1).camera_embedding())
         assert clean.shape == noisy.shape and clean.isfinite().all()
 
 
@@ -131,7 +131,7 @@ def test_a_denoiser_for_finer_pixels_starts_as_the_coarser_one_was() -> None:
     coarse, fine = (VolumeUNet(8, 3 * patch**2, 3 * patch**2, widths=(8, 8, 16), embedding=16) for patch in (2, 4))
     start = {k: train.repatched(k, v, fine.state_dict()[k].shape) for k, v in coarse.state_dict().items()}
     fine.load_state_dict(start)
-    features, time = turntable(2).features(), torch.full((2,), 500)
+    features, time = turntable(2).camera_embedding(), torch.full((2,), 500)
     images = torch.randn(2, 16, 16, 16)
 
     def denoised(network: VolumeUNet, images: torch.Tensor) -> torch.Tensor:

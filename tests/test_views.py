@@ -9,14 +9,14 @@ import torch
 from magic3d_cli.scene.shading import TEXTURELESS_ALBEDO, shade
 from magic3d_cli.scene.views import (
     ALBEDO,
+    CAMERA_EMBEDDING,
     DIFFUSE,
-    FEATURES,
     TEXTURELESS,
     ViewSampling,
     direction,
     sample_views,
     turntable,
-    views_from_features,
+    views_from_embedding,
 )
 
 
@@ -34,7 +34,7 @@ def test_azimuth_0_is_in_front_on_z_and_90_on_x_and_elevation_90_above() -> None
 
 def test_camera_distance_shows_the_frame_at_the_origin() -> None:
     views = _sampled(20)
-    torch.testing.assert_close(views.distance * torch.tan(views.fov / 2), views.frame)
+    torch.testing.assert_close(views.distance * torch.tan(views.fov / 2), views.half_height)
     torch.testing.assert_close(views.position.norm(dim=-1), views.distance)
 
 
@@ -80,16 +80,16 @@ def test_clip_depth_runs_from_minus_1_at_near_to_1_at_far() -> None:
 
 
 def test_features_have_their_length_and_are_of_order_one() -> None:
-    features = _sampled().features()
-    assert features.shape == (2000, FEATURES)
+    features = _sampled().camera_embedding()
+    assert features.shape == (2000, CAMERA_EMBEDDING)
     assert features.abs().max() <= 1.1
 
 
 def test_albedo_views_do_not_tell_the_light_and_learned_backgrounds_not_the_backdrop() -> None:
     views = _sampled(10)
-    views = views.replace(shading=torch.full((10,), ALBEDO), plain=torch.zeros(10))
+    views = views.replace(shading=torch.full((10,), ALBEDO), solid_background=torch.zeros(10))
     other = views.replace(light=-views.light, ambient=1 - views.ambient, backdrop=1 - views.backdrop)
-    assert torch.equal(views.features(), other.features())
+    assert torch.equal(views.camera_embedding(), other.camera_embedding())
 
 
 def test_samples_stay_in_their_ranges() -> None:
@@ -97,7 +97,7 @@ def test_samples_stay_in_their_ranges() -> None:
     for value, (low, high), slack in (
         (torch.rad2deg(views.elevation), sampling.elevation, 1e-3),
         (torch.rad2deg(views.fov), sampling.fov, 1e-3),
-        (views.frame, sampling.frame, 1e-5),
+        (views.half_height, sampling.half_height, 1e-5),
         (views.ambient, sampling.ambient, 1e-5),
     ):
         assert low - slack <= value.min() and value.max() <= high + slack
@@ -107,7 +107,7 @@ def test_samples_stay_in_their_ranges() -> None:
     cosine = (views.light * camera).sum(-1)
     assert cosine.min() >= math.cos(math.radians(sampling.light_spread)) - 1e-4
     torch.testing.assert_close(views.light.norm(dim=-1), torch.ones(2000), rtol=0, atol=1e-4)
-    assert abs(views.plain.mean() - sampling.plain) < 0.05
+    assert abs(views.solid_background.mean() - sampling.solid_background) < 0.05
     shares = torch.bincount(views.shading, minlength=3) / 2000
     torch.testing.assert_close(shares, torch.tensor(sampling.shading), rtol=0, atol=0.05)
 
@@ -127,7 +127,7 @@ def test_stratified_azimuths_see_every_side_in_every_batch() -> None:
 
 
 def test_the_same_seed_gives_the_same_views() -> None:
-    assert torch.equal(_sampled().features(), _sampled().features())
+    assert torch.equal(_sampled().camera_embedding(), _sampled().camera_embedding())
 
 
 def test_shading_modes() -> None:
@@ -144,12 +144,12 @@ def test_shading_modes() -> None:
 def test_indexing_keeps_views_together() -> None:
     views = _sampled(10)
     assert len(views[2:5]) == 3
-    assert torch.equal(views[2:5].features(), views.features()[2:5])
+    assert torch.equal(views[2:5].camera_embedding(), views.camera_embedding()[2:5])
 
 
 def test_views_can_be_read_back_from_their_features() -> None:
     views = _sampled(200)
-    back = views_from_features(views.features())
+    back = views_from_embedding(views.camera_embedding())
     torch.testing.assert_close(back.position, views.position)
     torch.testing.assert_close(back.rays(4)[1], views.rays(4)[1])
-    assert torch.equal(back.shading, views.shading) and torch.equal(back.plain, views.plain)
+    assert torch.equal(back.shading, views.shading) and torch.equal(back.solid_background, views.solid_background)

@@ -135,8 +135,8 @@ def test_the_front_is_held_against_the_back_most_and_never_against_itself():
 class Recorder:
     """A prior that only notes what it is asked to encode."""
 
-    def __init__(self, vocabulary: Vocabulary | None, takes_views: bool) -> None:
-        self.vocabulary, self.takes_views = vocabulary, takes_views
+    def __init__(self, vocabulary: Vocabulary | None, camera_conditioned: bool) -> None:
+        self.vocabulary, self.camera_conditioned = vocabulary, camera_conditioned
         self.prompts, self.released = [], False
 
     def encode_prompt(self, prompts):
@@ -148,14 +148,14 @@ class Recorder:
 
 
 def test_a_prior_with_a_camera_is_told_the_caption_once(vocabulary):
-    prior = Recorder(vocabulary, takes_views=True)
+    prior = Recorder(vocabulary, camera_conditioned=True)
     told = condition(prior, read_prompt(prior, "a metal dragon", seed=1))
     assert prior.prompts == ["metal dragon <dragon-1>", ""] and prior.released
     assert told.text(turntable(3)).shape == (3, 2, 3) and (told.without(turntable(3)) == 1).all()
 
 
 def test_a_prior_without_a_camera_is_told_the_view_in_words():
-    prior = Recorder(None, takes_views=False)
+    prior = Recorder(None, camera_conditioned=False)
     condition(prior, read_prompt(prior, " a corgi on a skateboard "))
     assert prior.prompts[0] == "a corgi on a skateboard, front view" and prior.prompts[-1] == ""
     with pytest.raises(UsageError, match="empty"):

@@ -11,7 +11,7 @@ from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import FULL, NEAR, CaptionVolume
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import composite_volume_reference
-from magic3d_cli.scene.views import FEATURES, ViewSampling, sample_views, turntable
+from magic3d_cli.scene.views import CAMERA_EMBEDDING, ViewSampling, sample_views, turntable
 
 EXTENT = 0.95
 
@@ -101,14 +101,14 @@ def test_the_volume_stands_in_the_world_as_the_cameras_do(axis, azimuth, row, co
 def test_the_caption_the_camera_and_the_noise_level_reach_the_picture() -> None:
     volume, network = _volume(), _network()
     noisy, text = torch.randn(4, 12, 8, 8), _text(1)
-    features, time = turntable(4).features(), torch.full((4,), 500)
+    features, time = turntable(4).camera_embedding(), torch.full((4,), 500)
 
     def denoised(text, time, features) -> torch.Tensor:
         with torch.inference_mode():
             return network(noisy, time, features, volume(text, features, 16)).sample
 
     base = denoised(text, time, features)
-    assert base.shape == noisy.shape and features.shape[1] == FEATURES
+    assert base.shape == noisy.shape and features.shape[1] == CAMERA_EMBEDDING
     other = {
         "caption": denoised(_text(2), time, features),
         "camera": denoised(text, time, features.flip(0)),
@@ -119,24 +119,24 @@ def test_the_caption_the_camera_and_the_noise_level_reach_the_picture() -> None:
 
 
 def test_one_caption_for_all_views_equals_one_for_each() -> None:
-    volume, text, features = _volume(), torch.cat([_text(1), _text(4)]), turntable(4).features()
+    volume, text, features = _volume(), torch.cat([_text(1), _text(4)]), turntable(4).camera_embedding()
     with torch.inference_mode():
         shared, single = (volume(t, features, 16) for t in (text, text.repeat_interleave(2, 0)))
     assert shared.maps[:, 0].max() > 0.5
-    for name in ("maps", "shown", "wording"):
+    for name in ("maps", "rgb", "caption_embedding"):
         torch.testing.assert_close(getattr(shared, name), getattr(single, name), rtol=1e-3, atol=1e-3)
 
 
 def test_another_caption_is_imagined_anew() -> None:
-    volume, features = _volume(), turntable(2).features()
+    volume, features = _volume(), turntable(2).camera_embedding()
     one, two = _text(0), _text(3)
     with torch.inference_mode():
-        first, other, again = (volume(text, features, 16).shown for text in (one, two, one))
+        first, other, again = (volume(text, features, 16).rgb for text in (one, two, one))
     assert torch.equal(first, again) and not torch.allclose(first, other)
 
 
 def test_a_caption_that_names_nothing_has_an_empty_volume() -> None:
-    volume, text, features = _volume(), torch.cat([_text(1, 8), _text(8)]), turntable(2).features()
+    volume, text, features = _volume(), torch.cat([_text(1, 8), _text(8)]), turntable(2).camera_embedding()
     with torch.inference_mode():
         opacity = volume(text, features, 16).maps[:, 0].amax((1, 2))
     assert opacity[0] > 0.5 and opacity[1] == 0

@@ -22,7 +22,7 @@ from magic3d_cli.guidance.builtin.latents import Latent
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.scene.views import FEATURES
+from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
 VOCABULARY = {
     "nouns": {
@@ -112,7 +112,7 @@ def save_pixart(folder: Path) -> Path:
     return _save(folder, parts, tokenizer=tiny_tokenizer(["dragon", "front", "view"], 512))
 
 
-def save_builtin(root: Path, features: int = FEATURES) -> Path:
+def save_builtin(root: Path, features: int = CAMERA_EMBEDDING) -> Path:
     """The built-in prior's layout: coarse/ and fine/ on space-to-depth pixels, told the view; a word list."""
     words = ["red", "blue", "orange", "gray", "metal", "wood", "gold"]
     for name, entry in VOCABULARY["nouns"].items():

@@ -230,15 +230,15 @@ class ViewBatches(VoxelBatches):
         for b, (model, buffer) in enumerate(picks):
             _, colour, material, _ = draws[b // self.views]
             backdrop = np.tile(views.backdrop[b].numpy(), (4, 1))
-            if not views.plain[b]:
+            if not views.solid_background[b]:
                 backdrop = np.clip(0.5 + random.normal(0, 0.2, 3) + random.normal(0, 0.12, (4, 3)), 0, 1)
             dress(
                 buffer, self.size, model.tones,
                 *indexed(colour, material),
                 views.light[b].numpy(), float(views.ambient[b]), int(views.shading[b]),
-                backdrop.astype(np.float32), float(views.plain[b]), images[b],
+                backdrop.astype(np.float32), float(views.solid_background[b]), images[b],
             )  # fmt: skip
-        return [torch.from_numpy(images), views.features()], captions
+        return [torch.from_numpy(images), views.camera_embedding()], captions
 
     def pick(self, indices: list[int]) -> tuple[list[tuple[Rendered, np.ndarray]], Tensor]:
         """Random views of each model, with their geometry buffers, and the cameras [B, 4]."""
@@ -270,12 +270,12 @@ class ShapeBatches(ViewBatches):
         arrays = np.concatenate(shells), inside.reshape(-1, *(SOLID // CHILDREN,) * 3), maps
         tensors = [torch.from_numpy(array) for array in arrays]
         known = [*self.voxels_of(indices), *self.cells_of(indices)]
-        return [torch.tensor(indices), *known, *tensors, turned(views, cameras).features()], []
+        return [torch.tensor(indices), *known, *tensors, turned(views, cameras).camera_embedding()], []
 
 
 def turned(views: Views, cameras: Tensor) -> Views:
     """The views with other cameras [B, 4], their lights kept at the same angle to the camera."""
     old = torch.stack(views.axes(), 1)
-    views = views.replace(azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], frame=cameras[:, 3])
+    views = views.replace(azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], half_height=cameras[:, 3])
     new = torch.stack(views.axes(), 1)
     return views.replace(light=(new.mT @ (old @ views.light[:, :, None]))[:, :, 0])

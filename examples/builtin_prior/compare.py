@@ -49,8 +49,8 @@ def errors(prior: Prior, style: Style, count: int) -> list[float]:
         np.load(f"{style.path}.cameras.npy")[len(np.load(f"{style.path}.npy", mmap_mode="r")) - count :]
     )
     views = turntable(count).replace(
-        azimuth=cameras[:count, 0], elevation=cameras[:count, 1], fov=cameras[:count, 2], frame=cameras[:count, 3],
-        plain=torch.ones(count), backdrop=torch.full((count, 3), 0.5),
+        azimuth=cameras[:count, 0], elevation=cameras[:count, 1], fov=cameras[:count, 2],
+        half_height=cameras[:count, 3], solid_background=torch.ones(count), backdrop=torch.full((count, 3), 0.5),
     )  # fmt: skip
     true = np.empty((count, 7, SIZE, SIZE), np.float32)
     for b, buffer in enumerate(buffers):
@@ -58,7 +58,7 @@ def errors(prior: Prior, style: Style, count: int) -> list[float]:
     found: list[float] = []
     for colour, material in PAINTS:
         caption = " ".join(word for word in (colour, material, style.noun, style.token) if word)
-        look = prior.volume(prior.states(caption), views.features(), SIZE)
+        look = prior.volume(prior.states(caption), views.camera_embedding(), SIZE)
         if not found:
             apart = (look.maps[:, :7] - torch.from_numpy(true)).square()
             found = [apart[:, :1].mean().item(), apart[:, 1:4].mean().item(), apart[:, 4:].mean().item()]
@@ -69,7 +69,7 @@ def errors(prior: Prior, style: Style, count: int) -> list[float]:
                 buffer, SIZE, load_tones(style), *indexed(colour, material),
                 light, float(views.ambient[b]), int(views.shading[b]), grey, 1.0, pictures[b],
             )  # fmt: skip
-        found.append((look.shown - torch.from_numpy(pictures)).square().mean().item())
+        found.append((look.rgb - torch.from_numpy(pictures)).square().mean().item())
     return found
 
 

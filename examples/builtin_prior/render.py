@@ -101,7 +101,7 @@ def render(data: Path, out: Path, source: str, yaw: float, views: int, seed: int
     brighten(buffers, factor)
     brighten(large, factor)
     np.save(out / f"{stem}.large.npy", large)
-    numbers = torch.stack([cameras.azimuth, cameras.elevation, cameras.fov, cameras.frame], -1)
+    numbers = torch.stack([cameras.azimuth, cameras.elevation, cameras.fov, cameras.half_height], -1)
     np.save(out / f"{stem}.cameras.npy", numbers.numpy().astype(np.float32))
     with open(target.with_suffix(".part"), "wb") as file:
         np.save(file, buffers)

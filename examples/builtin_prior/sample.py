@@ -32,7 +32,7 @@ def ddim(
     generator = torch.Generator().manual_seed(seed)
     shape = (1, 3, prior.image_size, prior.image_size)
     x = torch.randn(shape, generator=generator).repeat(len(views), 1, 1, 1)
-    told, plain, features = text.text(views), text.without(views), views.features()
+    told, plain, features = text.text(views), text.without(views), views.camera_embedding()
     times = torch.linspace(0.98, 0.02, steps).mul(len(prior.alphas_cumprod)).long()
     for i, time in enumerate(times):
         t = time.repeat(2 * len(views))

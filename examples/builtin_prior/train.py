@@ -43,7 +43,7 @@ from transformers import PreTrainedTokenizerFast
 
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import SURFACE, CaptionVolume, fill
-from magic3d_cli.scene.views import views_from_features
+from magic3d_cli.scene.views import views_from_embedding
 
 CELLS = 32
 """Side of the space-to-depth image."""
@@ -148,7 +148,7 @@ def take_over(model: nn.Module, folder: Path, but: tuple[str, ...] = ()) -> None
 
 def repatched(name: str, weight: Tensor, shape: torch.Size) -> Tensor:
     """The first or the last layer for finer pixels: it reads their mean, and tells all of them the same."""
-    axis = {"enter.weight": 1, "leave.weight": 0, "leave.bias": 0}.get(name)
+    axis = {"conv_in.weight": 1, "conv_out.weight": 0, "conv_out.bias": 0}.get(name)
     if axis is None or weight.shape == shape:
         return weight
     images = 16 if axis else 3  # the noisy, the shown, and the feature image's; the clean one
@@ -303,7 +303,7 @@ class Training:
         volume = fill(inside, shell, found[places.numel() :])
         size = images.shape[-1]
         jitter = torch.rand(len(features), size, size, device=self.device)
-        maps = self.volume.render(volume, views_from_features(features), size, jitter)[:, : 1 + SURFACE]
+        maps = self.volume.render(volume, views_from_embedding(features), size, jitter)[:, : 1 + SURFACE]
         error = (maps - images).square().mean()
         return error + VOXEL_WEIGHT * loss, {"maps": error, **parts}
 

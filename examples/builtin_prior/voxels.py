@@ -123,7 +123,7 @@ def convert(pool: Path, stem: str) -> None:
     buffers = np.load(pool / f"{stem}.npy", mmap_mode="r")
     cameras = torch.from_numpy(np.load(pool / f"{stem}.cameras.npy"))
     views = turntable(len(cameras)).replace(
-        azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], frame=cameras[:, 3]
+        azimuth=cameras[:, 0], elevation=cameras[:, 1], fov=cameras[:, 2], half_height=cameras[:, 3]
     )
     solid = carve(buffers, views.world_to_clip().numpy(), views.position.numpy(), SOLID)
     shown = surface(buffers, SOLID).reshape(-1, 7)

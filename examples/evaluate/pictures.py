@@ -84,7 +84,7 @@ def of_prior(prior: DiffusersPrior, prompt: str, textured: bool) -> Images:
 
 def of_mesh(path: Path, textured: bool, side: int = SIDE) -> tuple[Images, Tensor]:
     """A written GLB; pictures and coverage [8, S, S]."""
-    seen = views(textured).replace(frame=torch.full((COUNT,), 1.12))
+    seen = views(textured).replace(half_height=torch.full((COUNT,), 1.12))
     shown = [
         torch.from_numpy(render_glb(path, seen.replace(backdrop=torch.full((COUNT, 3), grey)), side)) / 255
         for grey in (BACKDROP, 0.0, 1.0)

@@ -45,7 +45,9 @@ class Model:
         clip = torch.einsum("bij,vj->bvi", views.world_to_clip(), homogeneous)
         ids = rasterize(clip, self.faces, fine).long()
         seen = ids >= 0
-        backdrop = torch.where(views.plain[:, None] > 0, views.backdrop, torch.full_like(views.backdrop, GREY))
+        backdrop = torch.where(
+            views.solid_background[:, None] > 0, views.backdrop, torch.full_like(views.backdrop, GREY)
+        )
         image = backdrop[:, None, None, :].expand(-1, fine, fine, -1).clone()
         batch, row, column = seen.nonzero(as_tuple=True)
         face = ids[seen]

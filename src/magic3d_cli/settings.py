@@ -155,6 +155,7 @@ _RENAMED = {
         "normal_agreement": "predicted_normal",
     },
     "FineSettings": {"smoothness": "normal_consistency"},
+    "ViewSampling": {"frame": "half_height", "plain": "solid_background"},
 }
 """Keys of older checkpoints, by class."""
 _RETIRED = {"GuidanceSettings": {"rescale": 0.0, "clip_gradient": 0.0}, "FineSettings": {"laplacian": 0.0}}

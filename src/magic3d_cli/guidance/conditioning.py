@@ -1,6 +1,6 @@
 """What a prior is told for each view: a caption, or a prompt with the view said in words.
 
-A prior trained with cameras gets `Views.features` and one caption. Any other prior is told the view by its
+A prior trained with cameras gets `Views.camera_embedding` and one caption. Any other prior is told the view by its
 prompt (DreamFusion section 3.2), the text states of neighbouring views interpolated by angle, so that the
 target does not jump where "front view" becomes "side view". Where the words alone do not keep a second face off the
 back, Perp-Neg (arXiv 2304.04968) also tells it which views it is not.
@@ -68,7 +68,7 @@ def read_prompt(prior: Prior, prompt: str, seed: int = 0) -> Caption | str:
 def condition(prior: Prior, prompt: Caption | str) -> Conditioning:
     """Encode a prompt, then free the prior's text encoder."""
     text = prompt.text if isinstance(prompt, Caption) else prompt
-    prompts = [text] if prior.takes_views else [f"{text}, {words}" for words in VIEW_WORDS]
+    prompts = [text] if prior.camera_conditioned else [f"{text}, {words}" for words in VIEW_WORDS]
     states = prior.encode_prompt([*prompts, ""])
     prior.release_text_encoder()
     return Conditioning(states[:-1], states[-1:])

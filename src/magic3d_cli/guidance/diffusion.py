@@ -23,7 +23,7 @@ class Prior(Protocol):
     id: str
     kind: str  # "pixel": x is the image in [-1, 1]; "latent": x is the scaled mean of the VAE's encoding
     image_size: int  # side in pixels of the images it is meant for; others are resized
-    takes_views: bool  # wants Views.features(); else the view is told in words
+    camera_conditioned: bool  # wants Views.camera_embedding(); else the view is told in words
     vocabulary: Vocabulary | None  # the words it knows; None: any prompt
     alphas_cumprod: Float[Tensor, "T"]
     device: torch.device

@@ -95,7 +95,7 @@ class ScoreDistillation:
         negatives: list[Float[Tensor, "B L D"]],
     ) -> list[tuple[Tensor, Tensor]]:
         """(clean, noise) without the prompt, with it, and with each negative: one batch, the same view features."""
-        features = views.features().to(noisy) if self.prior.takes_views else None
+        features = views.camera_embedding().to(noisy) if self.prior.camera_conditioned else None
         text = self.conditioning.text(views).to(noisy)
         if scale == 1 and not negatives:  # the unconditional half has no say
             cond = self.prior.denoise(noisy, timestep, text, features)

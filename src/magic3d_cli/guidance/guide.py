@@ -248,7 +248,7 @@ class PriorGuide:
         """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
         words, spec = read_prompt(prior, self.prompt, self.seed), prior.spec
         # Length and masking of the states follow from the network's class.
-        key = (spec.text_encoder.folder, spec.network.cls, spec.takes_views, words)
+        key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, words)
         if key not in self._conditioning:
             self._conditioning[key] = condition(prior, words)
         return self._conditioning[key]

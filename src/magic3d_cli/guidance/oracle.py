@@ -5,7 +5,7 @@ of the clean image behind z = alpha x + sigma noise is their mean weighted by ho
 
     E[x | z] = sum_k softmax_k(-||z - alpha x_k||^2 / (2 sigma^2)) x_k.
 
-It speaks the `Prior` interface and learns the camera only from `Views.features`, so distillation runs on it
+It speaks the `Prior` interface and learns the camera only from `Views.camera_embedding`, so distillation runs on it
 unchanged: a broken sign, scale, schedule or camera convention shows in what is rebuilt.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.prior import resize
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.scene.views import FEATURES, Views, views_from_features
+from magic3d_cli.scene.views import CAMERA_EMBEDDING, Views, views_from_embedding
 
 _NEARBY = torch.tensor([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)], dtype=torch.float32)
 _AROUND = torch.tensor([(90, 0), (180, 0), (270, 0)], dtype=torch.float32)
@@ -39,7 +39,7 @@ class OraclePrior:
         spread: degrees of azimuth and elevation to the neighbouring cameras.
     """
 
-    kind, takes_views = "pixel", True
+    kind, camera_conditioned = "pixel", True
     vocabulary: Vocabulary | None = None
 
     def __init__(
@@ -76,11 +76,11 @@ class OraclePrior:
         features: Float[Tensor, "B 23"] | None,
     ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
         """Posterior mean of the clean image, and the noise that goes with it."""
-        if features is None or features.shape[1] != FEATURES:
+        if features is None or features.shape[1] != CAMERA_EMBEDDING:
             raise ValueError("the oracle has to be told the view")
         # Both halves of a guided batch ask about the same cameras: draw each only once.
         distinct, place = torch.unique(features, dim=0, return_inverse=True)
-        images = self._candidates(views_from_features(distinct))[place]
+        images = self._candidates(views_from_embedding(distinct))[place]
         alpha, sigma = alpha_sigma(self.alphas_cumprod, timestep)
         apart = (noisy[:, None] - alpha[:, None] * images).square().sum((2, 3, 4))
         score = -apart / (2 * sigma.view(-1, 1).square())

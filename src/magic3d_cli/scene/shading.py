@@ -32,7 +32,7 @@ def backdrop(
 ) -> Float[Tensor, "B H W 3"]:
     """What is behind the object: each view's plain colour, or `background` of the directions where it has none."""
     colour = views.backdrop[:, None, None, :].expand_as(directions)
-    open_sky = (views.plain < 0.5).nonzero()[:, 0]
+    open_sky = (views.solid_background < 0.5).nonzero()[:, 0]
     if len(open_sky) == 0:
         return colour
     return colour.index_copy(0, open_sky, background(directions[open_sky]))

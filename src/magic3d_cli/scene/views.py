@@ -16,27 +16,27 @@ from torch import Tensor
 ALBEDO, DIFFUSE, TEXTURELESS = 0, 1, 2
 """Shading modes (DreamFusion section 3.1): flat colour, Lambertian colour, Lambertian white."""
 
-FEATURES = 23
-"""Length of the vector that `Views.features` returns."""
+CAMERA_EMBEDDING = 23
+"""Length of the vector that `Views.camera_embedding` returns."""
 
 
 @dataclass(frozen=True)
 class Views:
     """A batch of B views: a camera looking at the origin, a distant light, a shading mode, a plain background.
 
-    Angles are radians. `frame` is the visible half-height at the origin in world units, so that field of view
+    Angles are radians. `half_height` is the visible half-height at the origin in world units, so that field of view
     and apparent size vary independently; the camera distance follows as frame / tan(fov / 2).
     """
 
     azimuth: Float[Tensor, "B"]
     elevation: Float[Tensor, "B"]
     fov: Float[Tensor, "B"]
-    frame: Float[Tensor, "B"]
+    half_height: Float[Tensor, "B"]
     light: Float[Tensor, "B 3"]  # unit vector from the scene to the light, world space
     ambient: Float[Tensor, "B"]  # share of light that comes from everywhere, 0..1
     shading: Int[Tensor, "B"]  # ALBEDO, DIFFUSE or TEXTURELESS
     backdrop: Float[Tensor, "B 3"]  # plain background colour in [0, 1]
-    plain: Float[Tensor, "B"]  # 1: the backdrop is used; 0: the scene's own learned background
+    solid_background: Float[Tensor, "B"]  # 1: the backdrop is used; 0: the scene's own learned background
 
     def __len__(self) -> int:
         return self.azimuth.shape[0]
@@ -53,7 +53,7 @@ class Views:
     @property
     def distance(self) -> Float[Tensor, "B"]:
         """Distance from the origin to the camera, world units."""
-        return self.frame / torch.tan(self.fov / 2)
+        return self.half_height / torch.tan(self.fov / 2)
 
     @property
     def position(self) -> Float[Tensor, "B 3"]:
@@ -91,7 +91,7 @@ class Views:
         projection[:, 3, 2] = -1
         return projection @ view
 
-    def features(self) -> Float[Tensor, "B 23"]:
+    def camera_embedding(self) -> Float[Tensor, "B 23"]:
         """What a view-conditioned prior is told: camera, light, shading mode and backdrop, each about [-1, 1].
 
         Training and distillation both call this, so the two cannot disagree.
@@ -100,26 +100,26 @@ class Views:
         lit = (self.shading != ALBEDO).float()
         camera = [torch.sin(az), torch.cos(az), torch.sin(2 * az), torch.cos(2 * az), torch.sin(3 * az)]
         camera += [torch.cos(3 * az), torch.sin(el), torch.cos(el), torch.sin(2 * el), torch.cos(2 * el)]
-        camera += [(self.frame - 1) * 5, (self.fov - math.radians(40)) * 6]
+        camera += [(self.half_height - 1) * 5, (self.fov - math.radians(40)) * 6]
         mode = [(self.shading == m).float() for m in (ALBEDO, DIFFUSE, TEXTURELESS)]
         light = [*(self.light * lit[:, None]).unbind(-1), self.ambient * lit]
-        backdrop = [self.plain, *((self.backdrop * 2 - 1) * self.plain[:, None]).unbind(-1)]
+        backdrop = [self.solid_background, *((self.backdrop * 2 - 1) * self.solid_background[:, None]).unbind(-1)]
         return torch.stack(camera + mode + light + backdrop, -1)
 
 
-def views_from_features(features: Float[Tensor, "B 23"]) -> Views:
-    """Inverse of `Views.features`, but for what has no effect (albedo views' light, unused backdrops)."""
+def views_from_embedding(features: Float[Tensor, "B 23"]) -> Views:
+    """Inverse of `Views.camera_embedding`, but for what has no effect (albedo views' light, unused backdrops)."""
     f = features.unbind(-1)
     return Views(
         azimuth=torch.atan2(f[0], f[1]),
         elevation=torch.atan2(f[6], f[7]),
         fov=f[11] / 6 + math.radians(40),
-        frame=f[10] / 5 + 1,
+        half_height=f[10] / 5 + 1,
         light=features[:, 15:18],
         ambient=f[18],
         shading=features[:, 12:15].argmax(-1),
         backdrop=(features[:, 20:23] + 1) / 2 * features[:, 19:20],
-        plain=f[19],
+        solid_background=f[19],
     )
 
 
@@ -131,18 +131,18 @@ def direction(azimuth: Float[Tensor, "*b"], elevation: Float[Tensor, "*b"]) -> F
 
 @dataclass(frozen=True)
 class ViewSampling:
-    """Ranges that random views are drawn from. Angles in degrees, `frame` in world units.
+    """Ranges that random views are drawn from. Angles in degrees, `half_height` in world units.
 
     The built-in prior was trained on exactly these defaults.
     """
 
     elevation: tuple[float, float] = (-15.0, 80.0)
     fov: tuple[float, float] = (30.0, 50.0)
-    frame: tuple[float, float] = (0.95, 1.15)
+    half_height: tuple[float, float] = (0.95, 1.15)
     ambient: tuple[float, float] = (0.3, 0.8)
     light_spread: float = 60.0  # light within this angle of the camera (paper, supplement)
     shading: tuple[float, float, float] = (0.5, 0.35, 0.15)  # probabilities of ALBEDO, DIFFUSE, TEXTURELESS
-    plain: float = 0.75  # probability of a plain random backdrop
+    solid_background: float = 0.75  # probability of a plain random backdrop
 
 
 def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator, stratified: bool = True) -> Views:
@@ -172,16 +172,18 @@ def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator,
         azimuth=azimuth,
         elevation=elevation,
         fov=torch.deg2rad(uniform(*sampling.fov)),
-        frame=uniform(*sampling.frame),
+        half_height=uniform(*sampling.half_height),
         light=light,
         ambient=uniform(*sampling.ambient),
         shading=shading,
         backdrop=uniform(0, 1, count, 3),
-        plain=(uniform(0, 1) < sampling.plain).float(),
+        solid_background=(uniform(0, 1) < sampling.solid_background).float(),
     )
 
 
-def turntable(count: int, elevation: float = 15.0, start: float = 0.0, fov: float = 40.0, frame: float = 1.05) -> Views:
+def turntable(
+    count: int, elevation: float = 15.0, start: float = 0.0, fov: float = 40.0, half_height: float = 1.05
+) -> Views:
     """`count` albedo views evenly round the object on a white backdrop; angles in degrees."""
     azimuth = torch.deg2rad(start + torch.arange(count) * 360.0 / count)
     full = torch.ones(count)
@@ -190,10 +192,10 @@ def turntable(count: int, elevation: float = 15.0, start: float = 0.0, fov: floa
         azimuth=azimuth,
         elevation=elevations,
         fov=full * math.radians(fov),
-        frame=full * frame,
+        half_height=full * half_height,
         light=direction(azimuth, elevations),
         ambient=full * 0.5,
         shading=torch.full((count,), ALBEDO),
         backdrop=torch.ones(count, 3),
-        plain=full,
+        solid_background=full,
     )

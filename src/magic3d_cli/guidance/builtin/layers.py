@@ -20,10 +20,10 @@ class Residual(nn.Module):
         self.film = nn.Linear(embedding, 2 * out) if embedding else None
         self.skip = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B C h w"], told: Float[Tensor, "B E"] | None = None) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C h w"], emb: Float[Tensor, "B E"] | None = None) -> Tensor:
         hidden = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        if self.film is not None and told is not None:
-            scale, shift = self.film(F.silu(told))[:, :, None, None].chunk(2, 1)
+        if self.film is not None and emb is not None:
+            scale, shift = self.film(F.silu(emb))[:, :, None, None].chunk(2, 1)
             hidden = hidden * (1 + scale) + shift
         return self.skip(x) + self.conv2(F.silu(hidden))
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
 from magic3d_cli.guidance.builtin.volume import PLACE, SURFACE, Look
-from magic3d_cli.scene.views import FEATURES
+from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
 
 @dataclass
@@ -40,7 +40,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         projection_class_embeddings_input_dim: length of the view features.
         class_embed_type: "projection", as diffusers calls continuous conditioning.
         widths: channels from full to quarter resolution.
-        embedding: width of the conditioning vectors, and of the wording.
+        embedding: width of the conditioning vectors, and of the caption embedding.
     """
 
     config_name: str = "config.json"  # type: ignore[assignment]
@@ -51,7 +51,7 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         sample_size: int = 32,
         in_channels: int = 12,
         out_channels: int = 12,
-        projection_class_embeddings_input_dim: int = FEATURES,
+        projection_class_embeddings_input_dim: int = CAMERA_EMBEDDING,
         class_embed_type: str = "projection",
         widths: tuple[int, int, int] = (48, 96, 160),
         embedding: int = 256,
@@ -64,18 +64,18 @@ class VolumeUNet(ModelMixin, ConfigMixin):
             nn.Linear(embedding, embedding),
         )
         a, b, c = widths
-        self.enter = nn.Conv2d(2 * in_channels + (1 + SURFACE + PLACE) * self.patch**2, a, 3, padding=1)
+        self.conv_in = nn.Conv2d(2 * in_channels + (1 + SURFACE + PLACE) * self.patch**2, a, 3, padding=1)
         self.down = nn.ModuleList([Residual(a, a, embedding), Residual(a, b, embedding), Residual(b, c, embedding)])
         self.middle = Residual(c, c, embedding)
         self.up = nn.ModuleList(
             [Residual(c + c, c, embedding), Residual(c + b, b, embedding), Residual(b + a, a, embedding)]
         )
-        self.leave = nn.Conv2d(a, out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(a, out_channels, 3, padding=1)
         # Shares in the output of the noisy image (nearly all where noise is small) and of the imagined one.
-        self.keep = nn.Linear(embedding, 2)
+        self.blend = nn.Linear(embedding, 2)
         unit_gain(self)
-        nn.init.zeros_(self.keep.get_parameter("weight"))
-        self.keep.get_parameter("bias").data[1] = 0.9
+        nn.init.zeros_(self.blend.get_parameter("weight"))
+        self.blend.get_parameter("bias").data[1] = 0.9
 
     def forward(
         self,
@@ -86,20 +86,20 @@ class VolumeUNet(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> VolumeUNetOutput | tuple[Tensor, ...]:
         """Predict the clean image; `look` is the caption's from the same views, at the size of the unpacked image."""
-        shown = F.pixel_unshuffle(look.shown, self.patch).to(sample.dtype)
+        rgb = F.pixel_unshuffle(look.rgb, self.patch).to(sample.dtype)
         maps = F.pixel_unshuffle(look.maps, self.patch).to(sample.dtype)
         frequencies = torch.exp(-math.log(1000.0) * torch.arange(32, device=sample.device) / 32)
         angles = timestep[:, None].float() * 0.1 * frequencies
         time = torch.cat([angles.sin(), angles.cos()], -1)
-        told = self.embed(torch.cat([time, class_labels.float(), look.wording.float()], -1).to(sample.dtype))
-        x = self.enter(torch.cat([sample, shown, maps], 1).contiguous(memory_format=torch.channels_last))
-        kept = []
+        emb = self.embed(torch.cat([time, class_labels.float(), look.caption_embedding.float()], -1).to(sample.dtype))
+        x = self.conv_in(torch.cat([sample, rgb, maps], 1).contiguous(memory_format=torch.channels_last))
+        skips = []
         for i, block in enumerate(self.down):
-            x = block(x if i == 0 else F.avg_pool2d(x, 2), told)
-            kept.append(x)
-        x = self.middle(x, told)
+            x = block(x if i == 0 else F.avg_pool2d(x, 2), emb)
+            skips.append(x)
+        x = self.middle(x, emb)
         for i, block in enumerate(self.up):
-            x = block(torch.cat([x if i == 0 else F.interpolate(x, scale_factor=2.0), kept.pop()], 1), told)
-        noisy, imagined = self.keep(told)[:, :, None, None].chunk(2, 1)
-        output = self.leave(F.silu(x)) + noisy * sample + imagined * shown
+            x = block(torch.cat([x if i == 0 else F.interpolate(x, scale_factor=2.0), skips.pop()], 1), emb)
+        noisy, imagined = self.blend(emb)[:, :, None, None].chunk(2, 1)
+        output = self.conv_out(F.silu(x)) + noisy * sample + imagined * rgb
         return VolumeUNetOutput(sample=output) if return_dict else (output,)

@@ -22,7 +22,7 @@ from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS, Tones, paint
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
 from magic3d_cli.scene.shading import shade
-from magic3d_cli.scene.views import Views, views_from_features
+from magic3d_cli.scene.views import Views, views_from_embedding
 
 SURFACE, PLACE = 6, 3
 """Features of a voxel: world normal and own colour; and the numbers of a position."""
@@ -42,13 +42,14 @@ LIKE = 0.8
 class Look:
     """What a caption's thing looks like from B views.
 
-    `maps` [B, 10, S, S]: opacity, then world normal, own colour and position, times opacity. `shown` [B, 3, S, S]: the
-    painted, lit picture before its backdrop, in [-1, 1]. `wording` [B, E]: the caption as pictures are told it.
+    `maps` [B, 10, S, S]: opacity, then world normal, own colour and position, times opacity. `rgb` [B, 3, S, S]: the
+    painted, lit picture before its backdrop, in [-1, 1]. `caption_embedding` [B, E]: what the
+    denoiser is told of the caption.
     """
 
     maps: Tensor
-    shown: Tensor
-    wording: Tensor
+    rgb: Tensor
+    caption_embedding: Tensor
 
 
 class CaptionVolume(ModelMixin, ConfigMixin):
@@ -64,7 +65,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         latent_size, latent_channels: of each of the latent planes (y x, y z and x z).
         width: channels of the convolutions. voxel_width: of the planes that voxels are read off.
         samples: points along a ray. extent: half-side of the volume's cube.
-        embedding: width of the wording.
+        embedding: width of the caption embedding.
         names, models, stored: words that name a model, models, and bytes of their latents; `remember` sets them.
     """
 
@@ -125,12 +126,12 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         jitter: Float[Tensor, "B S S"] | None = None,
     ) -> Look:
         """What N captions look like from B / N consecutive views each, at `size` pixels; `jitter` as for `render`."""
-        views = views_from_features(features.float())
+        views = views_from_embedding(features.float())
         volume, blocks = self._recall(text)
         maps = self.render(volume, views, size, jitter, blocks)
-        wording = self.wording(words(text)).repeat_interleave(len(features) // len(text), 0)
+        caption_embedding = self.wording(words(text)).repeat_interleave(len(features) // len(text), 0)
         albedo = self.paint(maps, text)
-        return Look(maps, picture(maps[:, :1], maps[:, 1:4], albedo, views), wording)
+        return Look(maps, picture(maps[:, :1], maps[:, 1:4], albedo, views), caption_embedding)
 
     def paint(self, maps: Float[Tensor, "B 10 H W"], text: Float[Tensor, "N L D"]) -> Float[Tensor, "B 3 H W"]:
         """Albedo in [0, 1] as captions ask, not multiplied by opacity; 0 where there is nothing: most of a picture."""
@@ -334,9 +335,9 @@ def picture(
 ) -> Float[Tensor, "B 3 H W"]:
     """What these show under the views' light and before their backdrop, in [-1, 1]."""
     opacity, normal, albedo = (part.movedim(1, -1) for part in (opacity, normal, albedo))
-    backdrop = torch.where(views.plain[:, None] > 0.5, views.backdrop, 0.5)[:, None, None]
-    shown = opacity * shade(albedo, F.normalize(normal, dim=-1), views) + (1 - opacity) * backdrop
-    return shown.movedim(-1, 1) * 2 - 1
+    backdrop = torch.where(views.solid_background[:, None] > 0.5, views.backdrop, 0.5)[:, None, None]
+    rgb = opacity * shade(albedo, F.normalize(normal, dim=-1), views) + (1 - opacity) * backdrop
+    return rgb.movedim(-1, 1) * 2 - 1
 
 
 def _gather_box(planes: list[Tensor], at: Int[Tensor, "3 P"]) -> Float[Tensor, "P W"]:

@@ -29,7 +29,7 @@ from magic3d_cli.guidance.diffusers.spec import (
     load_tokenizer,
 )
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.scene.views import FEATURES
+from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
 _LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120, "VolumeUNet": 77}
 """Prompt length in tokens; IF and PixArt-alpha were trained with T5 padded to it."""
@@ -40,7 +40,7 @@ class DiffusersPrior:
 
     def __init__(self, spec: PriorSpec, device: torch.device, dtype: torch.dtype) -> None:
         self.spec, self.id, self.device, self.dtype = spec, spec.name, device, dtype
-        self.image_size, self.patch, self.takes_views = spec.image_size, spec.patch, spec.takes_views
+        self.image_size, self.patch, self.camera_conditioned = spec.image_size, spec.patch, spec.camera_conditioned
         self.alphas_cumprod, self.prediction = spec.alphas_cumprod.to(device), spec.prediction
         self.network = self._component(spec.network, dtype)
         self.volume = self._component(spec.volume, dtype) if spec.volume else None
@@ -140,10 +140,10 @@ class DiffusersPrior:
         """The raw output, in the space of `noisy`."""
         extra: dict[str, Any] = {}
         text = text.to(self.device, self.dtype)
-        if self.takes_views:
-            if features is None or features.shape != (len(noisy), FEATURES):
+        if self.camera_conditioned:
+            if features is None or features.shape != (len(noisy), CAMERA_EMBEDDING):
                 shape = None if features is None else tuple(features.shape)
-                raise ValueError(f"view features are {shape}, expected {(len(noisy), FEATURES)}")
+                raise ValueError(f"view features are {shape}, expected {(len(noisy), CAMERA_EMBEDDING)}")
             features = features.to(self.device)
             extra["class_labels"] = features.to(self.dtype)
         if self.masks_text:

@@ -22,7 +22,7 @@ from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.guidance.diffusers.files import has, part_of, read_json, weight_shapes
 from magic3d_cli.guidance.diffusion import PREDICTIONS
-from magic3d_cli.scene.views import FEATURES
+from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
 DENOISERS = {"unet": ("UNet2DConditionModel", "VolumeUNet"), "transformer": ("PixArtTransformer2DModel",)}
 TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel")
@@ -59,7 +59,7 @@ class PriorSpec:
     tokenizer: Path
     patch: int  # pixels are packed patch x patch to a position
     image_size: int
-    takes_views: bool
+    camera_conditioned: bool
     alphas_cumprod: Float[Tensor, "T"]
     prediction: str
 
@@ -203,11 +203,11 @@ def _whole_number(part: Component, key: str) -> int:
 
 def _takes_views(name: str, config: dict[str, Any]) -> bool:
     """Whether the network is told the camera; refuses networks that want what this program does not have."""
-    takes_views = config.get("class_embed_type") == "projection"
+    camera_conditioned = config.get("class_embed_type") == "projection"
     width = config.get("projection_class_embeddings_input_dim")
-    if takes_views and width != FEATURES:
+    if camera_conditioned and width != CAMERA_EMBEDDING:
         raise EnvironmentFault(
-            f"{name}: wants {width} view features, this program has {FEATURES}.",
+            f"{name}: wants {width} view features, this program has {CAMERA_EMBEDDING}.",
             "The prior was trained for another version of magic3d; use --prior builtin.",
         )
     known = {
@@ -222,7 +222,7 @@ def _takes_views(name: str, config: dict[str, Any]) -> bool:
             f"{name}: its network needs inputs this program does not have: {foreign}.",
             "SDXL and image-conditioned models are not supported; use for example --prior sd15.",
         )
-    return takes_views
+    return camera_conditioned
 
 
 def _schedule(folder: Path, name: str) -> tuple[Float[Tensor, "T"], str]:
