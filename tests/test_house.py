@@ -22,7 +22,7 @@ LAYERS = (
     ("fine",),
     ("run",),
     ("asset",),
-    ("api", "bench", "job", "pipeline", "precheck"),
+    ("api", "bench", "initial_shapes", "job", "pipeline", "precheck"),
     ("cli", "__main__"),
 )
 """The package's files and folders from the lowest to the highest; those of one layer may import each other."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 
 from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
-from magic3d_cli.checks import check_output, check_prompt, check_seed, check_sizes
+from magic3d_cli.checks import UPS, check_choice, check_init, check_output, check_prompt, check_seed, check_sizes
 from magic3d_cli.precheck import choose_output
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
@@ -69,6 +69,7 @@ def generate(
     fine_prior: str | None = None,
     also_priors: dict[str, float] | None = None,
     init: str = "auto",
+    init_up: str = "y",
     perp_neg: bool | None = None,
     small_encoder: bool | None = None,
     device: str = "auto",
@@ -112,7 +113,8 @@ def generate(
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
             more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in (also_priors or {}).items()),
-            init=init,
+            init=check_init(init),
+            init_up=check_choice("init_up", init_up, UPS),
             device=device,
             perp_neg=perp_neg,
             small_encoder=small_encoder,

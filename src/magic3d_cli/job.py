@@ -29,6 +29,7 @@ from magic3d_cli.guidance.guide import (
     fetch_small_encoder,
     understood,
 )
+from magic3d_cli.initial_shapes import NamedShape, named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job
@@ -50,7 +51,8 @@ class Request:
     coarse_prior: str | None = None
     fine_prior: str | None = None
     more_priors: tuple[WeightedPrior, ...] = ()  # beside those of both stages
-    init: str | None = None  # where the coarse stage begins, as `CoarseSettings.init`
+    init: str | None = None  # where the coarse stage begins: auto, ball, or a shape of `initial_shapes`
+    init_up: str = "y"  # which axis of its mesh file points upwards
     device: str = "auto"
     perp_neg: bool | None = None
     small_encoder: bool | None = None
@@ -79,9 +81,13 @@ def generate(
     drawn = understood(priors, prompt, seed)
     for note in drawn.notes if drawn else ():
         observer.note(note)
+    shape = named_shape(request.init or settings.AUTO, request.init_up, seed, device, observer.note)
+    if shape is not None:
+        request = replace(request, init=shape.identity)
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
     guide = _guide(priors, chosen, request, prompt, device, observer)
-    with opened(prompt, chosen, request.output, guide, device, observer, interrupts, more_views=more_views) as job:
+    extra: dict[str, Any] = {"shape": shape, "more_views": more_views}
+    with opened(prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
 
@@ -133,6 +139,7 @@ def opened(
     observer: Observer,
     interrupts: Interrupts,
     *,
+    shape: NamedShape | None = None,
     more_views: Sequence[ViewGroup] = (),
     intervals: Intervals | None = None,
 ) -> Iterator[Job]:
@@ -147,6 +154,7 @@ def opened(
             guide=guide,
             device=device,
             processes=processes,
+            shape=shape.load if shape else None,
             more_views=more_views,
             observer=observer,
             interrupts=interrupts,

@@ -80,7 +80,7 @@ def _start(job: Job) -> CoarseStage:
     if job.settings.coarse.init != BALL:
         job.observer.phase("initial shape")
         with job.timings.timed("initial shape"):
-            fit(stage, job.shape or job.guide.volume())
+            fit(stage, (job.shape or job.guide.volume)())
     return stage
 
 

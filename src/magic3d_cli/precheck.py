@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from magic3d_cli.checks import check_output, default_output
+from magic3d_cli.checks import BUILTIN_SHAPE, check_output, default_output, is_checkpoint
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
@@ -34,6 +34,17 @@ def check_generate(
         words = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
         if words is not None:
             understand(Vocabulary.load(words), prompt, seed, strict=strict)
+
+
+def check_init(init: str, seed: int) -> None:
+    """Raises UsageError for a caption in which nothing can be drawn, and for a checkpoint that cannot be read."""
+    if init.startswith(BUILTIN_SHAPE):
+        folder = local("builtin")
+        words = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
+        if words is not None:
+            understand(Vocabulary.load(words), init.removeprefix(BUILTIN_SHAPE).strip(), seed)
+    elif is_checkpoint(Path(init)):
+        checkpoint.read_header(Path(init).expanduser())
 
 
 def choose_output(given: Path | None, prompt: str, seed: int, preset: str, force: bool) -> Path:

@@ -22,6 +22,7 @@ def generate(
     fine_prior: options.FinePrior = None,
     also_prior: options.AlsoPrior = None,
     init: options.Init = "auto",
+    init_up: options.InitUp = "y",
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     seed: options.Seed = 0,
@@ -41,7 +42,8 @@ def generate(
     """
     prompt = checks.check_prompt(prompt)
     checks.check_choice("--preset", preset, checks.PRESETS)
-    checks.check_choice("--init", init, checks.INITS)
+    init = checks.check_init(init)
+    checks.check_choice("--init-up", init_up, checks.UPS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
     checks.check_sizes(faces, texture_size, height)
@@ -49,6 +51,7 @@ def generate(
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
     out = precheck.choose_output(output, prompt, seed, preset, force)
     precheck.check_generate(prompt, seed, names, device, out, strict=strict)
+    precheck.check_init(init, seed)
     with session(quiet) as work:
         from magic3d_cli import job
 
@@ -59,6 +62,7 @@ def generate(
             fine_prior=fine_prior or prior,
             more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in added),
             init=init,
+            init_up=init_up,
             device=device,
             perp_neg=perp_neg,
             small_encoder=small_encoder,

@@ -44,7 +44,14 @@ Init = Annotated[
     typer.Option(
         "--init",
         metavar="SHAPE",
-        help="Where the shape begins: auto (the prior's own volume where it has one), or ball, as the paper does.",
+        help="Where the shape begins: auto (the prior's own volume where it has one), ball (as the paper does), a mesh "
+        "file, a .run folder or checkpoint, or 'builtin:a dog' (the built-in prior's volume of that, for any prior).",
+    ),
+]
+InitUp = Annotated[
+    str,
+    typer.Option(
+        "--init-up", metavar="AXIS", help="Which axis of --init's mesh file points upwards: y, z, x, -y, -z, -x."
     ),
 ]
 PerpNeg = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Job:
     guide: Guide
     device: str = "cpu"
     processes: Processes = field(default_factory=Processes)
-    shape: InitialShape | None = None  # to begin with, where `settings.coarse.init` names one of its own
+    shape: Callable[[], InitialShape] | None = None  # what to begin with, where `settings.coarse.init` is not the ball
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)
