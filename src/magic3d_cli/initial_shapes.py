@@ -29,7 +29,7 @@ class NamedShape:
     """A shape and what a checkpoint says of it: the same words for the same shape, wherever its file lies."""
 
     identity: str
-    load: Callable[[], InitialShape]
+    load: Callable[[], InitialShape | None]
 
 
 def named_shape(init: str, up: str, seed: int, device: str, tell: Callable[[str], None]) -> NamedShape | None:

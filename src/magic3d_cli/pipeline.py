@@ -24,7 +24,7 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
 from magic3d_cli.run.timings import Timings, peak_memory
-from magic3d_cli.settings import BALL, AssetSettings, Settings
+from magic3d_cli.settings import BALL, VOLUME, AssetSettings, Settings
 
 
 def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, Any]]:
@@ -80,7 +80,9 @@ def _start(job: Job) -> CoarseStage:
     if job.settings.coarse.init != BALL:
         job.observer.phase("initial shape")
         with job.timings.timed("initial shape"):
-            fit(stage, (job.shape or job.guide.volume)())
+            shape = (job.shape or job.guide.volume)()
+            assert shape is not None  # the settings name one
+            fit(stage, shape)
     return stage
 
 
@@ -89,7 +91,9 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
     assert isinstance(coarse, CoarseStage)
     job.observer.phase("mesh")
     with job.timings.timed("mesh"):
-        fine = FineStage.from_coarse(job.settings, coarse)
+        # A prior's volume looks as asked; another shape need not, and what distillation painted is kept.
+        shape = job.guide.volume() if job.settings.coarse.init == VOLUME else None
+        fine = FineStage.from_coarse(job.settings, coarse, shape)
     job.run.log("mesh", **as_json(fine.handover))
     return fine
 

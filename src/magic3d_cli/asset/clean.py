@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Int
+from scipy.spatial import cKDTree
 
 from magic3d_cli.asset.mesh import (
     Faces,
@@ -28,6 +29,10 @@ from magic3d_cli.errors import Collapsed
 MERGE_TOLERANCE = 1e-6
 """Vertices closer than about this fraction of the bounding box's diagonal become one."""
 
+GAP, CRUMB = 0.02, 0.0005
+"""A small component stays if it is nearer to what stays than this share of the bounding box's diagonal, and has this
+share of the largest component's area."""
+
 SEPARATION = 0.02
 """How far copies of a split vertex move toward their own neighbours; readers that merge equal positions would
 otherwise weld them again."""
@@ -38,7 +43,7 @@ def clean(vertices: Vertices, faces: Faces, smallest: float = 0.02) -> tuple[Ver
 
     Args:
         vertices, faces: any triangle soup, in world units.
-        smallest: components with less than this share of the largest one's area are dropped.
+        smallest: components with less than this share of the largest one's area are dropped, unless near (GAP).
 
     Returns:
         vertices float64, faces int64 wound outward, and counts of what was done. Holes are closed with fans;
@@ -233,15 +238,28 @@ def fill_holes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, int]:
 
 
 def keep_visible_components(vertices: Vertices, faces: Faces, smallest: float) -> tuple[Faces, int]:
-    """Large components that are not inside another one, each wound outward, and how many were dropped."""
+    """Components that are not inside another one, each wound outward, and how many were dropped.
+
+    Kept are the large ones, and small ones next to what is kept: a hand whose thin arm is broken is no floater.
+    """
     label = face_components(faces)
     names, label = np.unique(label, return_inverse=True)
-    area = np.bincount(label.reshape(-1), face_areas(vertices, faces))
+    label = label.reshape(-1)
+    area = np.bincount(label, face_areas(vertices, faces))
+    order = np.argsort(-area, kind="stable")
+    wanted = set(order[area[order] >= smallest * area.max()].tolist())
+    crumbs = [name for name in order.tolist() if area[name] >= CRUMB * area.max() and name not in wanted]
+    reach = GAP * float(np.linalg.norm(np.ptp(vertices, axis=0)))
+    new = wanted
+    while new and crumbs:
+        tree = cKDTree(vertices[np.unique(faces[np.isin(label, list(new))])])
+        new = {n for n in crumbs if tree.query(vertices[np.unique(faces[label == n])])[0].min() < reach}
+        wanted, crumbs = wanted | new, [name for name in crumbs if name not in new]
     parts: list[Faces] = []
-    for name in np.argsort(-area, kind="stable"):
+    for name in order:
         part = faces[label == name]
-        if area[name] < smallest * area.max():
-            break
+        if name not in wanted:
+            continue
         if any(_inside(vertices, part, other) for other in parts):
             continue
         parts.append(part if signed_volume(vertices, part) >= 0 else part[:, ::-1])

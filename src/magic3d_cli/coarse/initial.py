@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.scene.field import HashField
 from magic3d_cli.scene.shape import InitialShape
 
 STEPS, POINTS, NORMALS = 200, 16384, 1024
 """Of the fit; compared in each step; and of these, whose normals are learnt [m]."""
 POOL = 1 << 19
-"""Points at which the shape is looked at, once."""
+"""Points near the surface at which the shape is looked at, once."""
+COLOUR_STEPS = 200
 _LR = (2e-2, 1e-3)  # from first to last step
 _NEAR, _SPREAD = 0.6, 0.025  # share of the points that lie near the surface; their standard deviation, world units
 _WAY = 1 / 32  # world units: two voxels of the built-in prior's volume
@@ -35,13 +37,16 @@ def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
     """
     field, generator, device = stage.field, stage.generator, stage.device
     adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)
-    pool = _pool(shape, generator).to(device)
+    pool = shape.surface(POOL, generator)
+    pool = (pool + _SPREAD * torch.randn(POOL, 3, generator=generator)).clamp(-1, 1).to(device)
     density, colour = shape.density(pool), shape.albedo(pool)
+    near = round(_NEAR * POINTS)
     for step in range(steps):
         for group in adam.param_groups:
             group["lr"] = _LR[0] * (_LR[1] / _LR[0]) ** (step / steps)
-        index = torch.randint(len(pool), (POINTS,), generator=generator).to(device)
-        points, target = pool[index], density[index]
+        index = torch.randint(POOL, (near,), generator=generator).to(device)
+        anywhere = (torch.rand(POINTS - near, 3, generator=generator) * 2 - 1).to(device)
+        points, target = torch.cat([pool[index], anywhere]), torch.cat([density[index], shape.density(anywhere)])
         adam.zero_grad(set_to_none=True)
         features = field.features(points)
         found, albedo = field.density_and_albedo(points, features)
@@ -49,7 +54,7 @@ def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
         logit = field.density_logit(points, features).clamp(-8, _CEILING)
         loss = (opacity - seen).square().mean()
         loss = loss + _LOGIT * (logit - _inverse_softplus(target.clamp(max=_CEILING))).square().mean()
-        loss = loss + (seen[:, None] * (albedo - colour[index]).square()).sum(-1).mean()
+        loss = loss + (seen[:near, None] * (albedo[:near] - colour[index]).square()).sum(-1).mean()
         few = slice(0, NORMALS)
         actual = field.density_normal(points[few]).detach()
         predicted = field.normals(features[few])  # the grid learns directions too: distances do not tell them
@@ -60,12 +65,22 @@ def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
     stage.restart_occupancy()
 
 
-def _pool(shape: InitialShape, generator: torch.Generator) -> Float[Tensor, "P 3"]:
-    """Points near the surface, and some from everywhere."""
-    near = round(_NEAR * POOL)
-    around = shape.surface(near, generator) + _SPREAD * torch.randn(near, 3, generator=generator)
-    anywhere = torch.rand(POOL - near, 3, generator=generator) * 2 - 1
-    return torch.cat([around, anywhere]).clamp(-1, 1)
+def fit_albedo(field: HashField, shape: InitialShape, points: Float[Tensor, "N 3"], generator: torch.Generator) -> None:
+    """Teach a fresh field the colours of a shape at these points, and nothing else, in `COLOUR_STEPS` steps.
+
+    A field that holds colours alone, and at a surface alone, carries three times the detail of one that also has to
+    know where things are [m].
+    """
+    adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)
+    colour = shape.albedo(points)
+    for step in range(COLOUR_STEPS):
+        for group in adam.param_groups:
+            group["lr"] = _LR[0] * (_LR[1] / _LR[0]) ** (step / COLOUR_STEPS)
+        index = torch.randint(len(points), (POINTS,), generator=generator).to(points.device)
+        adam.zero_grad(set_to_none=True)
+        (field.albedo(points[index]) - colour[index]).square().sum(-1).mean().backward()
+        adam.step()
+    field.zero_grad(set_to_none=True)
 
 
 def _inverse_softplus(density: Float[Tensor, "N"]) -> Float[Tensor, "N"]:

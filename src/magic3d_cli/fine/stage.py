@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from magic3d_cli.coarse.initial import fit_albedo
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.fine.geometry import Geometry
@@ -21,6 +22,7 @@ from magic3d_cli.fine.topology import mesh_edges, normal_consistency
 from magic3d_cli.scene.background import Background
 from magic3d_cli.scene.field import HashField
 from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.scene.views import Views, sample_views, turntable
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes
@@ -32,6 +34,7 @@ _EMPTY, _SOLID = 0.002, 0.98  # mean opacity of the renderings
 _PIXELS = 1 << 19  # rendered at a time without gradient
 _HANDOVER_SIZE = 64  # pixels of the renderings that the surface is compared with
 _PRIOR_PIXELS = 256**2  # the fine built-in prior's image; Stable Diffusion's latents have 4 x 64^2 numbers
+_COLOURED = 1 << 18  # points at which the colours of a shape are learnt
 _REMEDY = "Try another --seed, or a prompt that names one solid object."
 
 
@@ -73,8 +76,11 @@ class FineStage(Stage):
         super().__init__(fine.steps, geometry.sdf.device, generator, optimiser, processes or Processes())
 
     @classmethod
-    def from_coarse(cls, settings: Settings, coarse: CoarseStage) -> FineStage:
+    def from_coarse(cls, settings: Settings, coarse: CoarseStage, shape: InitialShape | None = None) -> FineStage:
         """Turn the coarse volume into a mesh on a fresh grid; colours and background are carried over.
+
+        With a `shape`, what the scene began with, the colours are taken from there: the coarse field, which also has
+        to know where things are, remembers them less sharply than they were.
 
         Raises Collapsed if the volume has no surface.
         """
@@ -94,15 +100,14 @@ class FineStage(Stage):
         low, high = surface.points.amin(0), surface.points.amax(0)
         lattice = Lattice.around(low, high, settings.fine.grid_size)
         geometry = Geometry(lattice, surface.distance(lattice.vertices())).to(coarse.device)
-        stage = cls(
-            settings,
-            geometry,
-            copy.deepcopy(coarse.field),
-            copy.deepcopy(coarse.background),
-            torch.Generator().manual_seed(settings.seed + 1),
-            {},
-            coarse.processes,
-        )
+        generator = torch.Generator().manual_seed(settings.seed + 1)
+        if shape is None:
+            field = copy.deepcopy(coarse.field)
+        else:
+            field = HashField(settings.coarse.field, generator).to(coarse.device)
+            fit_albedo(field, shape, _near_surface(geometry, _COLOURED, generator), generator)
+        background = copy.deepcopy(coarse.background)
+        stage = cls(settings, geometry, field, background, generator, {}, coarse.processes)
         faces = stage.mesh()[1]
         if len(faces) == 0:
             raise Collapsed("The coarse shape is thinner than the tetrahedral grid.", "Use a larger preset.")
@@ -209,3 +214,18 @@ class FineStage(Stage):
 def _normal_consistency_loss(render: MeshRender, step: Step) -> Float[Tensor, ""]:
     """In the unit of the distillation loss: a sum over the prior's image, however large the render is."""
     return _PRIOR_PIXELS * normal_consistency(render.vertices, render.faces, render.edges)
+
+
+@torch.no_grad()
+def _near_surface(geometry: Geometry, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+    """Points spread evenly over the surface, half a cell off it: it will move by a cell or so."""
+    vertices, faces = geometry.surface()
+    if len(faces) == 0:
+        return vertices.new_zeros(count, 3)
+    a, b, c = vertices[faces].unbind(1)
+    area = torch.linalg.cross(b - a, c - a).norm(dim=1).cpu()
+    face = torch.multinomial(area, count, replacement=True, generator=generator).to(vertices.device)
+    u, v = torch.rand(2, count, 1, generator=generator).to(vertices.device)
+    u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)  # uniform in a triangle
+    off = geometry.lattice.cell / 2 * torch.randn(count, 3, generator=generator).to(vertices.device)
+    return a[face] + u * (b - a)[face] + v * (c - a)[face] + off

@@ -89,8 +89,8 @@ class Guide(Protocol):
     def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
         """Load what is needed to guide a stage, and give its loss terms."""
 
-    def volume(self) -> InitialShape:
-        """The first coarse prior's own volume of the prompt."""
+    def volume(self) -> InitialShape | None:
+        """The first coarse prior's own volume of the prompt; None where it has none."""
 
 
 def choose_priors(
@@ -189,9 +189,12 @@ class PriorGuide:
             terms.append(LossTerm(name, self._distillation(spec, own), prior.weight))
         return terms
 
-    def volume(self) -> InitialShape:
-        """The first coarse prior's own volume of the prompt, painted; of a prior that has one."""
-        spec = self.priors["coarse"][0].spec
+    def volume(self) -> InitialShape | None:
+        """The first coarse prior's own volume of the prompt, painted; None where it has none."""
+        first = self.priors["coarse"][0]
+        if not first.has_volume:
+            return None
+        spec = first.spec
         self._keep_only([spec])
         prior = self._load(spec)
         assert prior.volume is not None  # as `has_volume` says

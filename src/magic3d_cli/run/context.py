@@ -29,7 +29,7 @@ class Job:
     guide: Guide
     device: str = "cpu"
     processes: Processes = field(default_factory=Processes)
-    shape: Callable[[], InitialShape] | None = None  # what to begin with, where `settings.coarse.init` is not the ball
+    shape: Callable[[], InitialShape | None] | None = None  # to begin with; None: the guide's
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)

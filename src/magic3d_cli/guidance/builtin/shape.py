@@ -19,22 +19,25 @@ class VolumeShape:
     @torch.no_grad()
     def __init__(self, volume: CaptionVolume, text: Float[Tensor, "1 L D"]) -> None:
         """`text` are the caption's states, as its prior encodes them."""
-        weight = next(volume.parameters())
-        text = text.to(weight)
+        text = text.to(next(volume.parameters()))
         self._network, self._text, self._extent = volume, text, volume.extent
         self._volume = volume.imagine(text)[0].movedim(-1, 0)[None]  # 1 7 J I K: indexed y, x, z
+        # Between a voxel that is there and one that is not, colour and normal are those of the one that is.
+        weight = F.softplus(self._volume[:, :1]).clamp(1e-4, 1)
+        self._weighted = torch.cat([weight, weight * self._volume[:, 1:]], 1)
 
     @torch.no_grad()
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """As the volume is rendered: softplus of the trilinear raw density, nothing outside its cube."""
-        raw = self._sample(points)[:, 0]
+        raw = self._sample(self._volume[:, :1], points)[:, 0]
         there = (raw > EMPTY) & (points.abs().amax(-1) < self._extent)
         return torch.where(there, SHARPNESS * F.softplus(raw), 0)
 
     @torch.no_grad()
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """The volume's own colours, painted as the caption asks, each point for itself."""
-        surface = self._sample(points)[:, 1:]
+        weighted = self._sample(self._weighted, points)
+        surface = weighted[:, 1:] / weighted[:, :1]
         maps = torch.cat([torch.ones_like(surface[:, :1]), surface, points], 1)  # opacity, normal, colour, position
         return self._network.paint(maps.T[None, :, None].float(), self._text)[0, :, 0].T
 
@@ -53,12 +56,12 @@ class VolumeShape:
         inside = torch.rand(count, 3, generator=generator)
         return ((chosen + inside) / size * 2 - 1) * self._extent
 
-    def _sample(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 7"]:
+    def _sample(self, volume: Float[Tensor, "1 C J I K"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
         """Trilinear values; outside the cube those of its faces."""
         # grid_sample's x, y, z run over the last, second last and third last dimension: z, x, y of the world.
         grid = (points / self._extent).roll(1, -1)
         parts = [
-            F.grid_sample(self._volume, part[None, :, None, None], padding_mode="border", align_corners=False)
+            F.grid_sample(volume, part[None, :, None, None], padding_mode="border", align_corners=False)
             for part in grid.split(_POINTS)
         ]
         return torch.cat([part[0, :, :, 0, 0].T for part in parts])
