@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from tiny_priors import save_builtin, save_sd
-from tiny_run import BallGuide, play_tiny, run_tiny, tiny_settings
+from tiny_run import BallGuide, play_tiny, run_tiny, tiny_draft, tiny_settings
 
 from magic3d_cli import job
-from magic3d_cli import settings as product_settings
 from magic3d_cli.cli import main
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.guidance import guide
@@ -137,7 +136,7 @@ def test_a_run_goes_through_on_prior_files_of_the_builtin_layout(
     """Random weights: they say nothing of the object, only whether loader, prompt and stages fit together."""
     save_builtin(tmp_path / "prior")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    tiny_draft(monkeypatch)
     assert magic3d("generate", "a red car", "--prior", "prior", "--json", "-o", "car.obj") == 0
     report = json.loads(capsys.readouterr().out)
     assert [Path(file).suffix for file in report["files"]] == [".obj", ".mtl", ".png"]
@@ -153,7 +152,7 @@ def test_the_stages_can_have_different_priors_and_refine_remembers_the_fine_one(
     for name in ("one", "two"):
         save_builtin(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    tiny_draft(monkeypatch)
     command = ("generate", "a red car", "--coarse-prior", "one", "--prior", "two", "-o", "car.glb")
     assert magic3d(*command) == 0
     run = tmp_path / "car.run"
@@ -189,7 +188,7 @@ def test_each_stage_is_guided_as_its_prior_needs(
     save_builtin(tmp_path / "one")
     save_sd(tmp_path / "two")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(product_settings.PRESETS, "draft", tiny_settings())
+    tiny_draft(monkeypatch)
     assert magic3d("generate", "a red car", "--coarse-prior", "one", "--fine-prior", "two", "-o", "car.glb") == 0
     header = checkpoint.read_header(tmp_path / "car.run" / "fine.ckpt")
     used = {stage: header["settings"][stage]["guidance"] for stage in ("coarse", "fine")}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from guides import guided
 from tiny_priors import is_compiled, save_builtin, save_sd, save_small_encoder
-from tiny_run import tiny_settings
+from tiny_run import tiny_draft
 
 from magic3d_cli import settings
 from magic3d_cli.bench import measure as bench
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_builtin(tmp_path / "closed")
     save_sd(tmp_path / "open", scaling=(0.18215, None))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(settings.PRESETS, "draft", replace(tiny_settings(), preset="draft"))
+    tiny_draft(monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return tmp_path
 

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from magic3d_cli import job, pipeline
+from magic3d_cli import settings as product_settings
+from magic3d_cli.coarse import initial
 from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.scene.render import Render
 from magic3d_cli.settings import (
-    PRESETS,
     AssetSettings,
     CoarseSettings,
     FieldSettings,
@@ -84,12 +85,20 @@ class BallGuide:
         return [LossTerm("ball", toward_ball)]
 
 
+def tiny_draft(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset draft is tiny, from a ball and from a prior's volume."""
+    monkeypatch.setitem(product_settings.PRESETS, "draft", replace(tiny_settings(), preset="draft"))
+    monkeypatch.setattr(product_settings, "_SHAPED", {})
+    monkeypatch.setattr(initial, "STEPS", 30)
+    monkeypatch.setattr(initial, "COLOUR_STEPS", 10)
+
+
 def play_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever asks `job.py` for a draft gets tiny settings and a ball in place of a prior."""
     monkeypatch.setattr(job, "choose_priors", lambda names, *rest, **more: {stage: [_Ball()] for stage in names})
     monkeypatch.setattr(job, "understood", lambda *arguments: None)
     monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
-    monkeypatch.setitem(PRESETS, "draft", replace(tiny_settings(), preset="draft"))
+    tiny_draft(monkeypatch)
 
 
 class Noting(Observer):

@@ -28,13 +28,14 @@ _LOGIT = 1e-2
 """Weight of the logit's error beside the opacity's: it keeps empty space empty and the level sets parallel."""
 
 
-def fit(stage: CoarseStage, shape: InitialShape, steps: int = STEPS) -> None:
+def fit(stage: CoarseStage, shape: InitialShape, steps: int | None = None) -> None:
     """Teach a stage's field the density, colours and normals of a shape; a fresh stage, before its first step.
 
     The density is compared as the opacity of a short way through it, in which a mistake counts where it is seen:
     between nothing and something, not between dense and denser. Predicted normals follow the field's own. All
-    randomness comes from the stage's generator.
+    randomness comes from the stage's generator. `steps` are STEPS unless given.
     """
+    steps = STEPS if steps is None else steps
     field, generator, device = stage.field, stage.generator, stage.device
     adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)
     pool = shape.surface(POOL, generator)
