@@ -12,10 +12,13 @@ import trimesh
 from PIL import Image
 from tiny_run import play_tiny
 
+from magic3d_cli import initial_shapes
 from magic3d_cli.asset.read import EXTENT, RADIUS, read_coloured
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import initial
+from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
+from magic3d_cli.scene import mesh_shape
 from magic3d_cli.scene.mesh_shape import MeshShape
 
 RING, TUBE = 0.5, 0.2
@@ -116,12 +119,14 @@ def magic3d(*arguments: object) -> int:
 def begun(meshes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[MeshShape]:
     """The shapes that tiny runs, in the current folder, began with."""
     play_tiny(monkeypatch)
+    monkeypatch.setattr(initial_shapes, "_SAMPLES", 30_000)
+    monkeypatch.setattr(mesh_shape, "_SIZE", 48)
     monkeypatch.chdir(tmp_path)
     shapes: list[MeshShape] = []
 
-    def fit(stage: object, shape: MeshShape) -> None:
+    def fit(stage: CoarseStage, shape: MeshShape) -> None:
         shapes.append(shape)
-        initial.fit(stage, shape, steps=30)
+        initial.fit(stage, shape)
 
     monkeypatch.setattr("magic3d_cli.pipeline.fit", fit)
     return shapes
