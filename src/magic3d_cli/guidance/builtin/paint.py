@@ -97,7 +97,7 @@ def _tinted(colour: Tensor, made: Tensor, out: Tensor, own: Tensor, luma: Tensor
     """A colour over what is there: over a material wholly, else over the body alone."""
     tint = out.new_tensor([rgb for _, rgb in COLOURS.values()])[colour]
     apart = torch.cat([luma / 2 - tones.light, own[:, :1] - luma - tones.red, own[:, 2:] - luma - tones.blue], 1)
-    share = (tones.far - apart.norm(dim=1, keepdim=True)) / (tones.far - tones.near + 1e-6)  # type: ignore[operator]
+    share = (tones.far - apart.norm(dim=1, keepdim=True)) / (tones.far - tones.near + 1e-6)
     share = torch.where(made[:, None], 1.0, share.clamp(0, 1))
     bright = ((luma + 0.02) / (2 * tones.light + 0.02)).clamp(max=1.5)
     value = torch.where(made[:, None], (out @ out.new_tensor(LUMA)[:, None]) / 0.5, bright)
