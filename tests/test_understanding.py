@@ -57,7 +57,7 @@ def test_prompts_in_the_vocabulary_s_own_words_mean_what_they_always_did():
         ("pair of slippers", "slippers"),
         ("coffee cup", "a cup"),
         ("coffee mug", "a mug"),
-        ("wizard hat", "a hat"),
+        ("wizard hat", "a witch hat"),
         ("an eagle", "a hawk"),
         ("an oak table", "a wooden table"),
     ],
@@ -175,7 +175,7 @@ def test_what_cannot_be_seen_is_left_out_and_said(prompt, thing, left):
         ("a knight with red armor", "a knight"),
         ("a red knight with a blue lion", "a red knight"),
         ("a cat sleeping on a red sofa", "a cat"),
-        ("mice and wolves", "a wolf"),
+        ("mice and wolves", "a mouse"),
     ],
 )
 def test_phrases_are_read_by_what_they_mean(prompt, thing):

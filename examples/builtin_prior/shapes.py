@@ -12,6 +12,7 @@ from shapes_beasts import BEASTS
 from shapes_birds import BIRDS
 from shapes_buildings import BUILDINGS
 from shapes_crawlers import CRAWLERS
+from shapes_everyday import EVERYDAY
 from shapes_flowers import FLOWERS
 from shapes_fruit import FRUIT
 from shapes_household import HOUSEHOLD
@@ -157,6 +158,7 @@ COMPOSED = {
     **TREASURE,
     **HOUSEHOLD,
     **TOYS,
+    **EVERYDAY,
     **MUSIC,
     **BIRDS,
     **CRAWLERS,
