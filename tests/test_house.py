@@ -14,7 +14,7 @@ import magic3d_cli
 
 ROOT = Path(magic3d_cli.__file__).parent
 LAYERS = (
-    ("checks", "environment", "errors", "kernels"),
+    ("checks", "config", "environment", "errors", "kernels"),
     ("scene", "settings"),
     ("training",),
     ("guidance",),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from magic3d_cli.errors import UsageError
@@ -30,11 +32,23 @@ def check_prompt(prompt: str) -> str:
     return prompt.strip()
 
 
+def shown(text: str, most: int = 60) -> str:
+    """A person's text on one line of a terminal: no control characters, not too long."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return plain if len(plain) <= most else plain[: most - 3] + "..."
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
     """One of a few words."""
     if value not in choices:
-        raise UsageError(f"{option} {value!r} is unknown.", f"Use one of: {', '.join(choices)}.")
+        raise UsageError(f"{option} {value!r} is unknown.{meant(value, choices)}", f"Use one of: {', '.join(choices)}.")
     return value
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'draft'?" after a slip, with the space before it; nothing where no word is close."""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_init(init: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,9 @@ from magic3d_cli import pipeline, settings
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
+from magic3d_cli.guidance.diffusers.catalogue import HUB, local, of_stage
+from magic3d_cli.guidance.diffusers.files import vocabulary_of
+from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
@@ -27,10 +30,12 @@ from magic3d_cli.guidance.guide import (
     WeightedPrior,
     choose_priors,
     fetch_small_encoder,
+    full_name,
     understood,
 )
 from magic3d_cli.initial_shapes import NamedShape, named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
+from magic3d_cli.run import estimate
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
@@ -90,6 +95,47 @@ def generate(
     with opened(prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request would do."""
+
+    settings: Settings
+    priors: dict[str, str]  # the first one of each stage
+    device: str
+    seconds: float | None  # on this machine; None where nobody knows
+    download_gigabytes: float
+
+
+def plan(request: Request, seed: int, observer: Observer) -> Plan:
+    """Looked up and estimated; nothing is downloaded, loaded or made. Raises EnvironmentFault, UsageError."""
+    device = choose_device(request.device, observer)
+    names = {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
+    full = {stage: full_name(name, device) for stage, name in names.items()}
+    some = {stage: [_Foreseen(name), *(_Foreseen(p.name, p.weight) for p in request.more_priors)] for stage, name in
+            full.items()}  # fmt: skip
+    chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
+    absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
+    seconds = estimate.seconds_of(chosen, full, device, estimate.matrix_speed(device))
+    return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
+
+
+@dataclass(frozen=True)
+class _Foreseen:
+    """A prior as far as settings depend on it, by its name alone."""
+
+    name: str
+    weight: float = 1.0
+
+    @property
+    def open_vocabulary(self) -> bool:
+        folder = local(self.name)
+        return folder is None or vocabulary_of(of_stage(folder, "coarse")) is None
+
+    @property
+    def has_volume(self) -> bool:
+        return not self.open_vocabulary
 
 
 def refine(
@@ -189,7 +235,10 @@ def _choose(
 
 
 def _resolve(
-    base: Settings, priors: dict[str, list[ChosenPrior]], request: Request, fine_preset: str | None = None
+    base: Settings,
+    priors: Mapping[str, Sequence[settings.StagePrior]],
+    request: Request,
+    fine_preset: str | None = None,
 ) -> Settings:
     return settings.resolve(
         base,

@@ -71,7 +71,9 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
             stage = FineStage.from_coarse(saved.settings, stage)
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
         built, files = _build(stage, output, about, asset, observer)
-    return _report(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
+    report = _report(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
+    observer.done(report)
+    return report
 
 
 def _start(job: Job) -> CoarseStage:
@@ -110,6 +112,7 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
     result["run"] = str(job.run.path)
     job.run.write_json(job.run.result, result)
     job.run.log("done", files=result["files"])
+    job.observer.done(result)
     return asset, result
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from magic3d_cli.cli.progress import COMPILING, Display, Tracker, clock, summary
+from magic3d_cli.cli.progress import COMPILING, Display, Tracker, clock, made, summary
 
 if TYPE_CHECKING:  # would import torch
     from magic3d_cli.settings import Settings
@@ -28,10 +30,11 @@ _FULL, _EMPTY = ("━", "#"), ("─", ".")
 class Bar(Display):
     """One line that always fits: what is being done, percent and time left of the whole job, then what room is for."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, verbose: bool = False) -> None:
         self._console = console or Console(stderr=True)
         self._plain = not self._console.encoding.lower().startswith("utf")
         self._tracker = Tracker()
+        self._losses_from = 0 if verbose else _LOSSES_FROM
         self._stage = self._label = self._short = self._count = self._losses = ""
         self._steps: int | None = None
         self._begun = self._stage_begun = time.monotonic()
@@ -52,6 +55,12 @@ class Bar(Display):
     ) -> None:
         self._close()
         self._live.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._live.stop()
+        yield
+        self._live.start()
 
     def expect(self, settings: Settings, priors: dict[str, str]) -> None:
         self.phase("prepare")
@@ -75,6 +84,11 @@ class Bar(Display):
     def compiling(self) -> None:
         self._tracker.compiling()
         self._label, self._short = f"{self._stage}: {COMPILING}", f"{self._stage}: compiling"
+
+    def done(self, report: dict[str, Any]) -> None:
+        self._close()
+        for line in made(report):
+            self.note(line)
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -121,6 +135,6 @@ class Bar(Display):
         if len(elapsed) <= room:
             line.append(elapsed, "dim")
             room -= len(elapsed)
-        if self._losses and self._console.width >= _LOSSES_FROM and len(self._losses) + 2 <= room:
+        if self._losses and self._console.width >= self._losses_from and len(self._losses) + 2 <= room:
             line.append(f"  {self._losses}", "dim")
         return line

@@ -40,8 +40,11 @@ def bench(
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Measure this machine: what a step's time goes to, and how long a draft would take.
+    """Measure how fast this machine is.
+
+    Tells what a step's time goes to, and how long each preset would take.
 
     A big prior that is not downloaded is measured with random weights of the same shape: its speed, not its taste.
     """
@@ -51,7 +54,7 @@ def bench(
     for option, value in (("--steps", steps), ("--views", views)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
-    with session(quiet) as work, tempfile.TemporaryDirectory() as folder:
+    with session(quiet, verbose) as work, tempfile.TemporaryDirectory() as folder:
         from magic3d_cli import settings
         from magic3d_cli.bench import measure
         from magic3d_cli.bench.priors import SpeedGuide

@@ -39,7 +39,9 @@ ROOM = 10e9  # bytes
 
 @reported
 def doctor(as_json: options.Json = False) -> None:
-    """Check this installation: versions, the GPU, the kernels, the priors, and what is missing.
+    """Check this installation.
+
+    Tells versions, the GPU, the kernels, the priors, and what is missing.
 
     Exits with 3 when magic3d cannot work here.
     """

@@ -37,8 +37,12 @@ def export(
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Write the textured mesh of a checkpoint, also of one that is unfinished or only coarse."""
+    """Write the textured mesh of a checkpoint.
+
+    Also of one that is unfinished or only coarse.
+    """
     if format is not None:
         checks.check_choice("--format", format, checks.FORMATS)
     source = find_checkpoint(checkpoint)
@@ -48,7 +52,7 @@ def export(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
     precheck.check_source(source, out, force)
-    with session(quiet) as work:
+    with session(quiet, verbose) as work:
         from magic3d_cli import job
 
         result = job.export(

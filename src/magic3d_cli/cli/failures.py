@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import shlex
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
+from magic3d_cli.cli.session import put
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import Magic3DError, OutOfMemory, out_of_memory
 from magic3d_cli.run.directory import RunDirectory, run_of
@@ -28,9 +30,12 @@ def say(what: str, next_step: str = "", label: str = "error") -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
-    console.print(Text.assemble((f"{label}: ", "bold red"), what), soft_wrap=True)
-    if next_step:
-        console.print(Text.assemble(("next: ", "bold"), next_step), soft_wrap=True)
+    try:
+        console.print(Text.assemble((f"{label}: ", "bold red"), what), soft_wrap=True)
+        if next_step:
+            console.print(Text.assemble(("next: ", "bold"), next_step), soft_wrap=True)
+    except OSError:
+        pass  # nobody reads stderr any more; the exit code still tells
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,36 +51,52 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            raise typer.Exit(explain(error)) from error
+            raise typer.Exit(explain(error, kwargs.get("as_json", False), kwargs.get("verbose", False))) from error
 
     return wrapper
 
 
-def explain(error: BaseException) -> int:
-    """Say what happened; returns the exit code."""
+def explain(error: BaseException, as_json: bool = False, verbose: bool = False) -> int:
+    """Say what happened, with `as_json` also on stdout; returns the exit code."""
+    if verbose and not isinstance(error, Magic3DError | KeyboardInterrupt):
+        traceback.print_exception(error)
+    failure = _failure(error)
+    if is_main_process() or not isinstance(error, Magic3DError):  # all processes come upon the same
+        say(failure.what, failure.next_step, failure.label)
+    if as_json and is_main_process():
+        json_failure(failure.what, failure.next_step, failure.code)
+    return failure.code
+
+
+def json_failure(what: str, next_step: str, code: int) -> None:
+    """The one object on stdout that --json promises, whatever happens."""
+    put(json.dumps({"error": {"what": what, "next": next_step, "exit_code": code}}))
+
+
+class _Failure(NamedTuple):
+    code: int
+    what: str
+    next_step: str
+    label: str = "error"
+
+
+def _failure(error: BaseException) -> _Failure:
     run = run_of(error)
     if isinstance(error, Magic3DError):
-        if is_main_process():  # all processes come upon the same
-            say(error.what, error.next_step)
-        return error.exit_code
+        return _Failure(error.exit_code, error.what, error.next_step)
     if isinstance(error, KeyboardInterrupt):
-        say(f"Stopped on request. {_kept(run)}", _again(), label="interrupted")
-        return error.exit_code if isinstance(error, Interrupted) else 130
+        code = error.exit_code if isinstance(error, Interrupted) else 130
+        return _Failure(code, f"Stopped on request. {_kept(run)}", _again(), "interrupted")
     if out_of_memory(error):
-        say(
-            f"Out of memory. {_kept(run)}",
-            "Close other programs, or use a smaller --preset, --texture-size or --prior.",
-        )
-        return OutOfMemory.exit_code
+        smaller = "Close other programs, or use a smaller --preset, --texture-size or --prior."
+        return _Failure(OutOfMemory.exit_code, f"Out of memory. {_kept(run)}", smaller)
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         place = f" while writing {error.filename}" if error.filename else ""
-        say(f"The disk is full{place}. {_kept(run)}", f"Free some space, then: {_again()}")
-        return 1
+        return _Failure(1, f"The disk is full{place}. {_kept(run)}", f"Free some space, then: {_again()}")
     if isinstance(error, OSError) and error.errno is not None:
-        say(f"{error.strerror}: {error.filename or 'a file'}. {_kept(run)}", _again())
-        return 1
-    say(f"Something unexpected went wrong: {type(error).__name__}: {_short(error)}", _details(error, run))
-    return 1
+        return _Failure(1, f"{error.strerror}: {error.filename or 'a file'}. {_kept(run)}", _again())
+    what = f"Something unexpected went wrong: {type(error).__name__}: {_short(error)}"
+    return _Failure(1, what, _details(error, run))
 
 
 def _kept(run: RunDirectory | None) -> str:

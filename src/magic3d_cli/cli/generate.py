@@ -9,7 +9,8 @@ import typer
 from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
-from magic3d_cli.cli.session import answer, session
+from magic3d_cli.cli.plan import ask, goes_on, told
+from magic3d_cli.cli.session import answer, put, session
 
 
 @reported
@@ -33,8 +34,11 @@ def generate(
     fresh: options.Fresh = False,
     force: options.Force = False,
     strict: options.Strict = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Make a textured 3D model from a sentence.
 
@@ -52,7 +56,7 @@ def generate(
     out = precheck.choose_output(output, prompt, seed, preset, force)
     precheck.check_generate(prompt, seed, names, device, out, strict=strict)
     precheck.check_init(init, seed)
-    with session(quiet) as work:
+    with session(quiet, verbose) as work:
         from magic3d_cli import job
 
         request = job.Request(
@@ -72,5 +76,11 @@ def generate(
             fresh=fresh,
             strict=strict,
         )
+        if dry_run or not (yes or goes_on(out)):
+            foreseen = job.plan(request, seed, work.observer)
+            if dry_run:
+                put(told(out, prompt, foreseen, as_json))
+                return
+            ask(foreseen.seconds, work.observer)
         _, result = job.generate(prompt, seed, request, work.observer, work.interrupts)
     answer(result, as_json)

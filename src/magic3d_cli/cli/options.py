@@ -88,4 +88,10 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a prompt with any word that the built-in prior does not know.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON report instead of the path.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show losses, libraries' messages and, after a fault, where it happened."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be made and how long it takes; make nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a job of hours.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors are still shown.")]

@@ -17,7 +17,10 @@ def priors(
     words: Annotated[bool, typer.Option("--words", help="The vocabulary of the built-in prior instead.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the priors: size, licence, what is on this machine; or the words the built-in one knows."""
+    """List the priors, or the built-in one's words.
+
+    A prior is listed with its size, its licence and whether it is on this machine.
+    """
     if words:
         known = _vocabulary()
         put(json.dumps(known) if as_json else _told(known))

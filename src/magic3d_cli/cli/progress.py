@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magic3d_cli.run.observer import Observer
 
@@ -29,6 +33,11 @@ class Display(Observer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is drawn meanwhile."""
+        yield
 
 
 class Tracker:
@@ -70,10 +79,11 @@ class Tracker:
 class Lines(Display):
     """One plain line at a time, for logs and pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, verbose: bool = False) -> None:
         self._last = time.monotonic()
         self._tracker = Tracker()
         self._compiling = False
+        self._verbose = verbose
 
     def expect(self, settings: Settings, priors: dict[str, str]) -> None:
         self.phase("prepare")
@@ -91,6 +101,7 @@ class Lines(Display):
             return
         self._last = now
         told = [part.strip() for part in self._tracker.told()]
+        told += [summary(report.metrics)] if self._verbose else []
         self.note("  ".join([f"{report.stage}: step {report.step} of {report.total}", *told]))
 
     def phase(self, name: str) -> None:
@@ -103,8 +114,28 @@ class Lines(Display):
             self._compiling = True
             self.note(COMPILING)
 
+    def done(self, report: dict[str, Any]) -> None:
+        for line in made(report):
+            self.note(line)
+
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):  # a pipe that nobody reads any more is no reason to stop the work
+            print(text, file=sys.stderr, flush=True)
+
+
+def made(report: dict[str, Any]) -> list[str]:
+    """Two lines at the end: what was made, and what can be done with it."""
+    asset, output = report["asset"], report["output"]
+    size = sum(os.path.getsize(file) for file in report["files"] if os.path.exists(file))
+    facts = [f"{asset['faces']:,} triangles", f"texture {asset['texture_size']} px"]
+    facts += [" x ".join(f"{side:.2g}" for side in asset["size"]["metres"]) + " m"]
+    facts += [f"{size / 1e6:.1f} MB", f"made in {clock(sum(report['seconds'].values()))}"]
+    name, other = shlex.quote(output), "glb" if output.endswith(".obj") else "obj"
+    where = shlex.quote(report["run"]) if "run" in report else ""
+    seen = f"magic3d preview {name}" if output.endswith((".glb", ".obj")) else ""
+    converted = f"magic3d export {where} --format {other}" if where else ""
+    steps = " or ".join(filter(None, (seen, converted)))
+    return [f"{output}: {', '.join(facts)}", *([f"next: {steps}"] if steps else [])]
 
 
 def summary(metrics: dict[str, float]) -> str:

@@ -33,15 +33,19 @@ def refine(
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Refine a coarse checkpoint into a textured mesh, written beside it."""
+    """Turn a coarse checkpoint into a textured mesh.
+
+    It is written beside the run.
+    """
     out = checks.check_output(output or default_output(checkpoint))
     if preset is not None:
         checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height)
     precheck.check_source(checkpoint, out, force)
-    with session(quiet) as work:
+    with session(quiet, verbose) as work:
         from magic3d_cli import job
 
         request = job.Request(

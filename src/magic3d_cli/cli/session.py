@@ -26,11 +26,12 @@ class Session:
 
 
 @contextmanager
-def session(quiet: bool) -> Iterator[Session]:
+def session(quiet: bool, verbose: bool = False) -> Iterator[Session]:
     """Progress shown and signals handled for the duration; torch is not imported yet."""
-    _hush_libraries()
+    if not verbose:
+        _hush_libraries()
     with ExitStack() as stack:
-        observer = stack.enter_context(display(quiet or not is_main_process()))
+        observer = stack.enter_context(display(quiet or not is_main_process(), verbose))
         interrupts = stack.enter_context(Interrupts().installed())
         observer.phase("load libraries")
         ON_COMPILE.append(observer.compiling)
@@ -38,16 +39,16 @@ def session(quiet: bool) -> Iterator[Session]:
         yield Session(observer, interrupts)
 
 
-def display(quiet: bool) -> Display:
+def display(quiet: bool, verbose: bool = False) -> Display:
     """The right one for this terminal. NO_COLOR is honoured by rich."""
     if quiet:
         return Display()
     live = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     if not live:
-        return Lines()
+        return Lines(verbose)
     from magic3d_cli.cli.bar import Bar  # rich takes longer to import than --help may take
 
-    return Bar()
+    return Bar(verbose=verbose)
 
 
 def answer(result: dict[str, Any], as_json: bool) -> None:

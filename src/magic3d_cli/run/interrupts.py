@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: stop between two steps, or at once where there is nothing to save."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP): stop between two steps, or at once where there is nothing to save."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -20,7 +20,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 + signal number, as shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 + signal number, as shells expect: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.number
 
 
@@ -46,11 +46,15 @@ class Interrupts:
 
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
-        """Handle signals for the duration; only the main thread can, in others this does nothing."""
+        """Handle signals for the duration; only the main thread can, in others this does nothing.
+
+        What is ignored stays so: `nohup` means that a closed terminal is not to stop the program.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        wanted = [n for n in _SIGNALS if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._receive) for number in wanted}
         try:
             yield self
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # would import torch, which --help must not wait for
     from magic3d_cli.settings import Settings
@@ -29,3 +29,6 @@ class Observer:
 
     def note(self, text: str) -> None:
         """Something worth knowing: resumed, set aside, fell back."""
+
+    def done(self, report: dict[str, Any]) -> None:
+        """The asset is written; the report is what --json prints."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from magic3d_cli.checks import meant
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance.diffusers.files import WEIGHTED
 from magic3d_cli.guidance.diffusers.hub import ABSENT, INSTALLED, HubPrior, snapshot, state_of
@@ -107,7 +108,7 @@ def check_name(name: str) -> None:
         )
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
         raise EnvironmentFault(
-            f"There is no prior {name!r}.",
+            f"There is no prior {name!r}.{meant(name, NAMES)}",
             f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
         )
 

@@ -1,0 +1,42 @@
+"""Examples under each command's --help. A test parses every one of them."""
+
+from __future__ import annotations
+
+EXAMPLES = {
+    "": (
+        'magic3d generate "a metal dragon" -o dragon.glb',
+        "magic3d help generate",
+    ),
+    "generate": (
+        'magic3d generate "a red car"',
+        'magic3d generate "a red car" --preset standard -o car.glb',
+        'magic3d generate "a gold horse" --seed 1 --height 0.2 -o horse.usdz',
+        'magic3d generate "a corgi on a skateboard" --prior sd15 --dry-run',
+    ),
+    "refine": (
+        "magic3d refine car.run/coarse.ckpt",
+        "magic3d refine car.run --preset standard -o car-fine.glb",
+    ),
+    "export": (
+        "magic3d export --format obj",
+        "magic3d export car.run -o car.stl --height 0.1",
+        "magic3d export car.run/coarse.ckpt -o coarse.glb --faces 2000",
+    ),
+    "priors": ("magic3d priors", "magic3d priors --words | grep dog"),
+    "bench": ("magic3d bench --preset draft", "magic3d bench --prior sd15 --preset paper --views 1 --steps 1"),
+    "doctor": ("magic3d doctor", "magic3d doctor --json"),
+    "config": ("magic3d config", "magic3d config --json"),
+    "runs": ("magic3d runs", "magic3d runs ~/models", "magic3d runs --clean --older-than 30"),
+    "help": ("magic3d help", "magic3d help export"),
+    "version": ("magic3d version",),
+}
+
+
+def epilog(command: str) -> str:
+    """Kept as it is by click, which would fill the lines otherwise (\\b)."""
+    lines = EXAMPLES[command]
+    return (
+        "\b\nExample:\n" * (len(lines) == 1)
+        + "\b\nExamples:\n" * (len(lines) > 1)
+        + "\n".join(f"  {line}" for line in lines)
+    )

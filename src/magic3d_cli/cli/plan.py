@@ -1,0 +1,83 @@
+"""What a job would do and how long it takes, told before it begins; and a question before hours."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from magic3d_cli import checks
+from magic3d_cli.cli.progress import Display, clock
+from magic3d_cli.environment import is_main_process
+from magic3d_cli.errors import UsageError
+from magic3d_cli.run.directory import RunDirectory
+
+if TYPE_CHECKING:  # would import torch
+    from magic3d_cli.job import Plan
+
+LONG = 3600.0
+"""Seconds from which on a job is begun only when it is wanted for certain."""
+
+
+def goes_on(output: Path) -> bool:
+    """Whether the run was begun already: then it is wanted."""
+    return RunDirectory.for_output(output).furthest is not None
+
+
+def told(output: Path, prompt: str, plan: Plan, as_json: bool) -> str:
+    """The answer to --dry-run."""
+    coarse, fine, asset = plan.settings.coarse, plan.settings.fine, plan.settings.asset
+    run = RunDirectory.for_output(output)
+    found: dict[str, Any] = {
+        "output": str(output),
+        "prompt": prompt,
+        "preset": plan.settings.preset,
+        "seed": plan.settings.seed,
+        "device": plan.device,
+        "priors": plan.priors,
+        "download_gigabytes": plan.download_gigabytes,
+        "steps": {"coarse": coarse.steps, "fine": fine.steps},
+        "faces": asset.faces,
+        "texture_size": asset.texture_size,
+        "begun": str(run.furthest) if run.furthest else None,
+        "estimated_seconds": None if plan.seconds is None else round(plan.seconds, 1),
+    }
+    if as_json:
+        return json.dumps(found)
+    lines = [
+        f"{output}: {checks.shown(prompt)}, preset {plan.settings.preset}, "
+        f"seed {plan.settings.seed}, on the {plan.device}",
+        f"coarse: {coarse.steps} steps of {coarse.views} views at {coarse.render_size} px by {plan.priors['coarse']}",
+        f"fine: {fine.steps} steps of {fine.views} views at {fine.render_size} px by {plan.priors['fine']}",
+        f"asset: at most {asset.faces:,} triangles, texture {asset.texture_size} px",
+        *([f"download: {plan.download_gigabytes:g} GB, once"] if plan.download_gigabytes else []),
+        *([f"goes on from {run.furthest}"] if run.furthest else []),
+        f"time: {_about(plan.seconds)}; nothing was made",
+    ]
+    return "\n".join(lines)
+
+
+def _about(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known here (magic3d bench measures it)"
+    if seconds > 3 * 86_400:
+        return f"about {seconds / 86_400:.0f} days"
+    return f"about {clock(seconds)}"
+
+
+def ask(seconds: float | None, observer: Display) -> None:
+    """A question before hours. Raises UsageError where the answer is no or nobody can answer."""
+    if seconds is None or seconds < LONG or not is_main_process():
+        return
+    what = f"This takes {_about(seconds)} on this machine."
+    # A live line would draw over the question.
+    with observer.paused():
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            if typer.confirm(f"{what} Begin?", err=True):
+                return
+            raise UsageError("Nothing was begun.", "A smaller --preset is quicker.")
+    raise UsageError(what, f"Add --yes to begin: {shlex.join(['magic3d', *sys.argv[1:], '--yes'])}")

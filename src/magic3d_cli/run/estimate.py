@@ -1,0 +1,57 @@
+"""How long a whole job takes on this machine, said before the first step: counted work by a measured speed."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from magic3d_cli.run.forecast import LATENT, SAMPLE, parts_of
+from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, Settings
+
+REFERENCE = 0.16
+"""TFLOP/s of a large matrix product on the two cores on which SECONDS was measured (examples/bench.md)."""
+SECONDS = {"draft": 0.13, "standard": 0.147, "paper": 2.635}
+"""A unit of `forecast`, with the built-in prior from a ball (examples/bench.md)."""
+SHAPED_SECONDS = {"draft": 0.2, "standard": 0.24}
+"""The same from the prior's own volume: whole runs of 57 s and 150 s, by their units."""
+LOADING = 6.0  # seconds, of libraries and weights
+SHARE = (
+    0.5  # of a matrix product's speed that an open-vocabulary prior reaches: 65 to 73 % on a CPU, unmeasured on a GPU
+)
+
+
+def seconds_of(settings: Settings, priors: dict[str, str], device: str, teraflops: float) -> float | None:
+    """Of a whole job, from nothing. None for the built-in prior on a GPU, where nothing has been measured.
+
+    Args:
+        priors: the first one of each stage.
+        teraflops: `matrix_speed` of the device.
+    """
+    if all(name == "builtin" for name in priors.values()):
+        if device != "cpu":
+            return None
+        shaped = settings.coarse.init not in (AUTO, BALL) and settings.preset in SHAPED_SECONDS
+        measured = SHAPED_SECONDS if shaped else SECONDS
+        unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
+        return LOADING + unit * sum(part.units(part.steps) for part in parts_of(settings, priors))
+    work: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
+    total = 0.0
+    for stage, name in priors.items():
+        part = work[stage]
+        per_view = 0.004 if name == "builtin" else SAMPLE.get(name, LATENT)  # TFLOP
+        times = 2 if part.guidance.perp_neg else 1
+        total += part.steps * part.views * per_view * times
+    return LOADING + total / (SHARE * teraflops)
+
+
+def matrix_speed(device: str) -> float:
+    """TFLOP/s of a large matrix product, measured in a tenth of a second or so."""
+    side = 1024 if device == "cpu" else 4096
+    matrix = torch.ones(side, side, device=device, dtype=torch.float32 if device == "cpu" else torch.float16)
+    best = float("inf")
+    for _ in range(4):
+        begun = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for a GPU
+        best = min(best, time.perf_counter() - begun)
+    return 2 * side**3 / best / 1e12
