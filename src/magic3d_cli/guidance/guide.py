@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
+from magic3d_cli.guidance.builtin.fitting import Fit
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
@@ -157,10 +158,15 @@ class PriorGuide:
         device: str,
         encoder: Path | None = None,
         tell: Tell = lambda text: None,
+        fit: Fit | None = None,
     ) -> None:
-        """`encoder` is the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`."""
+        """
+        Args:
+            encoder: the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`.
+            fit: what the built-in prior shows in place of the prompt: a model of its own, bent to a picture.
+        """
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
-        self._encoder, self._tell = encoder, tell
+        self._encoder, self._tell, self._fit = encoder, tell, fit
         self._loaded: dict[tuple[Path, Path | None], DiffusersPrior] = {}
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
 
@@ -179,14 +185,19 @@ class PriorGuide:
         Raises OutOfMemory, before anything is loaded, where several do not fit beside each other.
         """
         chosen = self.priors[stage]
+        shares = imagined(chosen, settings.reference.imagine)
+        if not any(shares):
+            return []
         guidance = [settings.guidance, *(added.guidance for added in settings.added_guidance)]
         specs = [self._spec(prior, own) for prior, own in zip(chosen, guidance, strict=True)]
         self._keep_only(specs)
         self._check_memory(chosen)
         terms = []
-        for prior, spec, own in zip(chosen, specs, guidance, strict=True):
+        for prior, spec, own, share in zip(chosen, specs, guidance, shares, strict=True):
+            if not share:
+                continue
             name = "distillation" if prior is chosen[0] else f"distillation_{Path(prior.name).name}"
-            terms.append(LossTerm(name, self._distillation(spec, own), prior.weight))
+            terms.append(LossTerm(name, self._distillation(spec, own), prior.weight * share))
         return terms
 
     def volume(self) -> InitialShape | None:
@@ -224,8 +235,19 @@ class PriorGuide:
     def _load(self, spec: PriorSpec) -> DiffusersPrior:
         """The prior, unless it is there already."""
         if _key(spec) not in self._loaded:
-            self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+            prior = self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+            if self._fit is not None and prior.volume is not None:
+                self._show(prior, self._fit)
         return self._loaded[_key(spec)]
+
+    def _show(self, prior: DiffusersPrior, fit: Fit) -> None:
+        """Have a prior show the fitted model wherever it is asked for the model."""
+        volume = prior.volume
+        assert volume is not None
+        weight = next(volume.parameters())
+        model = int(volume.find(self._condition(prior).states.to(weight))[0])
+        with torch.no_grad():
+            volume.show_instead(model, fit.apply(volume.volume_of(volume.latent(model)), volume.extent))
 
     def _keep_only(self, specs: Sequence[PriorSpec]) -> None:
         """Free the priors that the stage has no use for, before the others are loaded."""
@@ -249,12 +271,24 @@ class PriorGuide:
 
     def _condition(self, prior: DiffusersPrior) -> Conditioning:
         """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
-        words, spec = read_prompt(prior, self.prompt, self.seed), prior.spec
+        fitted = self._fit.caption if self._fit is not None and prior.vocabulary is not None else None
+        words, spec = fitted or read_prompt(prior, self.prompt, self.seed), prior.spec
         # Length and masking of the states follow from the network's class.
         key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, words)
         if key not in self._conditioning:
             self._conditioning[key] = condition(prior, words)
         return self._conditioning[key]
+
+
+def imagined(priors: Sequence[ChosenPrior], imagine: float) -> list[float]:
+    """What each prior's weight is multiplied by: 1 at 0.5, where there is no picture as well.
+
+    Beside a picture all priors fade as `imagine` goes to 0. With priors of both kinds it is Magic123's trade-off (arXiv
+    2306.17843, section 3.3): those that are told the camera keep to what is known, the others invent.
+    """
+    cameras = [prior.spec.camera_conditioned for prior in priors]
+    mixed = any(cameras) and not all(cameras)
+    return [2 * (1 - imagine) if mixed and camera else 2 * imagine for camera in cameras]
 
 
 def free_memory(device: torch.device) -> int | None:
