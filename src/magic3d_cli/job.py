@@ -19,7 +19,6 @@ from magic3d_cli import pipeline, settings
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
-from magic3d_cli.guidance.builtin.fitting import Fit
 from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
@@ -123,7 +122,7 @@ def _from_pictures(
         request = replace(request, init=shape.identity)
     base = replace(settings.preset(request.preset or "draft"), seed=seed)
     chosen = _resolve(base, priors, request, imagine=pictured.imagine)
-    guide = guide or _guide(priors, chosen, request, pictured.prompt, device, observer, pictured.fit)
+    guide = guide or _guide(priors, chosen, request, pictured.prompt, device, observer, pictured)
     extra: dict[str, Any] = {"shape": shape, "more_views": more_views, "pictured": pictured, "typed": typed}
     with opened(pictured.prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         if job.processes.is_main:
@@ -159,7 +158,7 @@ def _volume_of(pictured: Pictured, seed: int, device: str) -> Callable[[], Initi
         assert pictured.fit is not None
         noun = pictured.fit.noun
         priors = choose_priors(wanted, noun, seed, device, lambda text: None)
-        return PriorGuide(priors, noun, seed, device, fit=pictured.fit).volume()
+        return PriorGuide(priors, noun, seed, device, pictured=pictured).volume()
 
     return load
 
@@ -188,8 +187,7 @@ def refine(
     priors = priors or _choose(dict.fromkeys(STAGES, name), request, header["prompt"], header["seed"], device, observer)
     imagine = pictured.imagine if pictured else None
     chosen = _resolve(saved.settings, priors, request, fine_preset=request.preset, imagine=imagine)
-    fit = pictured.fit if pictured else None
-    guide = guide or _guide(priors, chosen, request, header["prompt"], device, observer, fit)
+    guide = guide or _guide(priors, chosen, request, header["prompt"], device, observer, pictured)
     extra: dict[str, Any] = {"pictured": pictured}
     with opened(header["prompt"], chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         return pipeline.refine(job, saved, fresh=request.fresh)
@@ -298,14 +296,14 @@ def _guide(
     prompt: str,
     device: str,
     observer: Observer,
-    fit: Fit | None = None,
+    pictured: Pictured | None = None,
 ) -> PriorGuide:
     """The guide, with what the settings want of it fetched; says which choices the priors have no use for."""
     if request.perp_neg and not any(prior.open_vocabulary for some in priors.values() for prior in some):
         observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
     small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
     encoder = fetch_small_encoder(priors, observer.note) if small else None
-    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, fit)
+    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured)
 
 
 @contextmanager

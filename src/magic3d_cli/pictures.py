@@ -107,7 +107,7 @@ def look_at(request: PictureRequest, prompt: str, seed: int, tell: Tell) -> Pict
         return Pictured(prompt, tuple(_outlined(request, fov)), None, imagine, request.digest)
     said = article(" ".join(word for word in (colour_name(first), fit.noun) if word))
     tell(
-        f"{first.name} looks like: {said}, seen from {_around(fit.azimuth)}, {fit.elevation:.0f} degrees above "
+        f"{first.name} looks like: {said}, seen {_around(fit.azimuth)} and from {fit.elevation:.0f} degrees above "
         f"({fit.overlap[1]:.0%} of the outline)."
     )
     imagine = 0.5 if request.imagine is None else request.imagine
@@ -165,7 +165,7 @@ def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float
     assert network is not None
     model = int(network.find(_states(prior, fit.caption))[0])
     with torch.no_grad():
-        volume = fit.apply(network.volume_of(network.latent(model)), network.extent)
+        volume = fit.bent(network.volume_of(network.latent(model)), network.extent)
     references = []
     for cutout, azimuth in zip(request.cutouts, request.azimuths, strict=True):
         turn = 0.0 if cutout is request.cutouts[0] else (azimuth or 0.0) - (request.azimuths[0] or 0.0)
@@ -201,6 +201,7 @@ def _reference(cutout: Cutout, camera: Camera, height: float, centre: tuple[floa
 
 def _around(azimuth: float) -> str:
     """An azimuth in words."""
-    sides = ("the front", "the front and its right", "its right", "behind and its right", "behind",
-             "behind and its left", "its left", "the front and its left")  # fmt: skip
-    return sides[round(azimuth / 45) % 8]
+    turn = round((azimuth + 180) % 360 - 180)
+    if abs(turn) < 5:
+        return "from the front"
+    return f"from {abs(turn)} degrees to the {'right' if turn > 0 else 'left'} of its front"

@@ -12,7 +12,6 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
-from magic3d_cli.guidance.builtin.fitting import Fit
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
@@ -32,6 +31,7 @@ from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings
 from magic3d_cli.training.terms import LossTerm
@@ -158,15 +158,15 @@ class PriorGuide:
         device: str,
         encoder: Path | None = None,
         tell: Tell = lambda text: None,
-        fit: Fit | None = None,
+        pictured: Pictured | None = None,
     ) -> None:
         """
         Args:
             encoder: the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`.
-            fit: what the built-in prior shows in place of the prompt: a model of its own, bent to a picture.
+            pictured: what the built-in prior shows in place of the prompt: a model of its own, bent to a picture.
         """
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
-        self._encoder, self._tell, self._fit = encoder, tell, fit
+        self._encoder, self._tell, self._pictured = encoder, tell, pictured
         self._loaded: dict[tuple[Path, Path | None], DiffusersPrior] = {}
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
 
@@ -236,18 +236,18 @@ class PriorGuide:
         """The prior, unless it is there already."""
         if _key(spec) not in self._loaded:
             prior = self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
-            if self._fit is not None and prior.volume is not None:
-                self._show(prior, self._fit)
+            if self._pictured is not None and self._pictured.fit is not None and prior.volume is not None:
+                self._show(prior, self._pictured)
         return self._loaded[_key(spec)]
 
-    def _show(self, prior: DiffusersPrior, fit: Fit) -> None:
+    def _show(self, prior: DiffusersPrior, pictured: Pictured) -> None:
         """Have a prior show the fitted model wherever it is asked for the model."""
         volume = prior.volume
         assert volume is not None
         weight = next(volume.parameters())
         model = int(volume.find(self._condition(prior).states.to(weight))[0])
         with torch.no_grad():
-            volume.show_instead(model, fit.apply(volume.volume_of(volume.latent(model)), volume.extent))
+            volume.show_instead(model, pictured.volume(volume, model))
 
     def _keep_only(self, specs: Sequence[PriorSpec]) -> None:
         """Free the priors that the stage has no use for, before the others are loaded."""
@@ -271,7 +271,8 @@ class PriorGuide:
 
     def _condition(self, prior: DiffusersPrior) -> Conditioning:
         """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
-        fitted = self._fit.caption if self._fit is not None and prior.vocabulary is not None else None
+        fit = self._pictured.fit if self._pictured else None
+        fitted = fit.caption if fit is not None and prior.vocabulary is not None else None
         words, spec = fitted or read_prompt(prior, self.prompt, self.seed), prior.spec
         # Length and masking of the states follow from the network's class.
         key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, words)

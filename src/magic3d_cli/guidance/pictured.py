@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.guidance.builtin.fitting import Fit
+from magic3d_cli.guidance.builtin.projection import painted
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.reference import Reference
 from magic3d_cli.scene.shape import InitialShape
@@ -30,6 +34,13 @@ class Pictured:
     fit: Fit | None
     imagine: float
     digest: str
+
+    @torch.no_grad()
+    def volume(self, network: CaptionVolume, model: int) -> Float[Tensor, "J I K 7"]:
+        """The fitted model's volume, bent and in the colours of the pictures."""
+        assert self.fit is not None
+        volume = self.fit.bent(network.volume_of(network.latent(model)), network.extent)
+        return painted(network, volume, self.references)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -51,7 +51,7 @@ class HullShape:
             forward = reference.camera.views().axes()[2].to(points)
             facing = -(away @ forward.T)
             weight = facing.clamp(min=0) ** 4 + 0.02 * facing.abs() + 1e-4
-            at = self._project(reference, points)[0]
+            at = reference.camera.project(points)[0]
             seen = F.grid_sample(
                 rgb.to(points).movedim(-1, 0)[None], at[None, None], padding_mode="border", align_corners=False
             )[0, :, 0].T
@@ -81,22 +81,13 @@ class HullShape:
     def _signed(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         found = torch.full_like(points[:, 0], 1.0)
         for reference, outline in zip(self._references, self._outlines, strict=True):
-            at, deep, scale = self._project(reference, points)
+            at, deep, scale = reference.camera.project(points)
             signed, thick = F.grid_sample(outline, at[None, None], padding_mode="border", align_corners=False)[0, :, 0]
             beyond = (at.abs().amax(-1) - 1).clamp(min=0)  # outside the picture is outside the thing
             found = torch.minimum(found, (signed - 2 * beyond) * scale)
             if self._inflate:
                 found = torch.minimum(found, thick * scale - deep.abs())
         return found
-
-    @staticmethod
-    def _project(reference: Reference, points: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Place in the picture (right and down, in half-sides), depth behind the middle, world size of a half-side."""
-        view = reference.camera.views().to(points.device)
-        right, up, forward = (axis[0] for axis in view.axes())
-        deep = points @ forward
-        half = (view.distance + deep) * torch.tan(view.fov / 2)
-        return torch.stack([points @ right / half, -(points @ up) / half], -1), deep, half
 
     def _outward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         step = 2.0 / _SIZE

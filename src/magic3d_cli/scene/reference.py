@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,17 @@ class Camera:
         """One view in flat colours that also has normals: lit from everywhere."""
         view = turntable(1, self.elevation, self.azimuth, self.fov, self.half_height)
         return view.replace(shading=torch.full((1,), DIFFUSE), ambient=torch.ones(1))
+
+    def project(
+        self, points: Float[Tensor, "N 3"]
+    ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N"], Float[Tensor, "N"]]:
+        """Place in the picture (right and down of its middle, in half-sides), depth behind the scene's middle, and how
+        large a half-side of the picture is there, world units."""
+        view = self.views().to(points.device)
+        right, up, forward = (axis[0] for axis in view.axes())
+        deep = points @ forward
+        half = (view.distance + deep) * torch.tan(view.fov / 2)
+        return torch.stack([points @ right / half, -(points @ up) / half], -1), deep, half
 
 
 @dataclass(frozen=True)
@@ -73,8 +83,3 @@ class Reference:
         camera = Camera(*(meta[key] for key in ("azimuth", "elevation", "fov", "half_height")))
         depth = tensors.get(f"{prefix}.depth")
         return Reference(camera, tensors[f"{prefix}.rgb"], tensors[f"{prefix}.mask"], depth, meta["name"])
-
-
-def half_slope(camera: Camera) -> float:
-    """Tangent of half the field of view."""
-    return math.tan(math.radians(camera.fov) / 2)

@@ -2,8 +2,7 @@
 
 The camera is found by looking from many sides. Then the model's volume is bent, by a coarse lattice of displacements
 that is kept small, smooth and nearly the same on the left and the right, until silhouette and colours agree: gradients
-come through the volume's own render. Last, one affine map of the model's own colours gives them the picture's mean and
-spread, so that the sides that the picture does not show are recoloured with it.
+come through the volume's own render. Last, the picture is painted onto what it shows (`projection`).
 
 The latents themselves are not fitted: there is one for each model and nothing between them, so that a single view
 pulls them into noise behind what it shows.
@@ -39,7 +38,6 @@ _LOWEST, _HIGHEST = -15.0, 60.0
 _STAY, _SMOOTH, _ALIKE = 0.05, 2.0, 1.0
 """Weights of the displacements' size, their differences between neighbours, and between left and right."""
 _COLOUR = 0.3  # weight of the colours' error beside the silhouettes'
-_SHADE, _MOST_CONTRAST = 0.04, 2.0  # deviation of colours that counts as none; most that differences are stretched
 _RIDGE = 0.03  # of the colour map's distance from doing nothing, as a share of the pixels
 
 
@@ -51,7 +49,6 @@ class Fit:
         azimuth, elevation: of the picture, degrees.
         height, centre: where the thing stands in a square picture of the camera, as `Cutout.placed`.
         lattice: displacements [3][LATTICE^3], world units, of the control points, indexed y, x, z.
-        colours: affine map [3][4] of the model's own colours.
         overlap: intersection over union of the silhouettes, before and after.
         score: how well it fits; comparable between models.
     """
@@ -63,7 +60,6 @@ class Fit:
     height: float
     centre: tuple[float, float]
     lattice: tuple[tuple[float, ...], ...]
-    colours: tuple[tuple[float, ...], ...]
     overlap: tuple[float, float]
     score: float
 
@@ -77,13 +73,13 @@ class Fit:
     @staticmethod
     def from_json(data: dict[str, Any]) -> Fit:
         """Raises KeyError or TypeError for JSON of something else."""
-        rows = {key: tuple(map(tuple, data[key])) for key in ("lattice", "colours")}
+        rows = {"lattice": tuple(map(tuple, data["lattice"]))}
         pairs = {key: tuple(data[key]) for key in ("centre", "overlap")}
         return Fit(**{**data, **rows, **pairs})
 
     @torch.no_grad()
-    def apply(self, volume: Float[Tensor, "J I K 7"], extent: float) -> Float[Tensor, "J I K 7"]:
-        """A model's volume bent and recoloured."""
+    def bent(self, volume: Float[Tensor, "J I K 7"], extent: float) -> Float[Tensor, "J I K 7"]:
+        """A model's volume, bent; in its own colours."""
         lattice = torch.tensor(self.lattice).view(1, 3, LATTICE, LATTICE, LATTICE).to(volume)
         bent = _bent(volume.movedim(-1, 0)[None], lattice, extent)[0]
         near = bent[0] > -8
@@ -91,14 +87,7 @@ class Fit:
         normal = bent[1:4, *where.T].T
         turned = torch.einsum("nij,ni->nj", _jacobian(lattice, where, len(volume), extent), normal)
         bent[1:4, *where.T] = F.normalize(turned, dim=1).T * normal.norm(dim=1)
-        colour = bent[4:7, *where.T].T
-        bent[4:7, *where.T] = recoloured(colour, torch.tensor(self.colours).to(colour)).T
         return bent.movedim(0, -1).contiguous()
-
-
-def recoloured(own: Float[Tensor, "N 3"], colours: Float[Tensor, "3 4"]) -> Float[Tensor, "N 3"]:
-    """Own colours through the affine map."""
-    return (own @ colours[:, :3].T + colours[:, 3]).clamp(0, 1)
 
 
 def likeliest(
@@ -143,9 +132,6 @@ def fit_model(
     height, centre = placement(seen[0].numpy(), picture.shape[1] / picture.shape[0])
     target = torch.from_numpy(_placed(picture, height, centre, _SIDE)).float() / 255
     lattice, overlap, loss = _bend(network, _small(volume), view, target)
-    with torch.no_grad():
-        bent = _bent(_small(volume), lattice, network.extent)
-        colours = _colour_transfer(_render(network, bent, view)[0], target)
     return Fit(
         sighting.caption.noun,
         sighting.caption.style,
@@ -154,7 +140,6 @@ def fit_model(
         height,
         centre,
         tuple(tuple(round(float(x), 5) for x in axis) for axis in lattice[0].flatten(1)),
-        tuple(tuple(round(float(x), 5) for x in row) for row in colours),
         overlap,
         sighting.score + overlap[1] - loss,
     )
@@ -319,28 +304,3 @@ def _colour_map(seen: Float[Tensor, "4 S S"], target: Float[Tensor, "S S 4"]) ->
     start = torch.eye(4, 3, dtype=torch.float64)
     found = torch.linalg.solve(basis.T @ basis + ridge, basis.T @ wanted + ridge @ start)
     return found.T.float()
-
-
-def _colour_transfer(seen: Float[Tensor, "4 S S"], target: Float[Tensor, "S S 4"]) -> Float[Tensor, "3 4"]:
-    """The affine map of own colours to ones with the picture's mean and covariance (Pitie and Kokaram 2007).
-
-    What regression would give is duller: where the shapes do not agree to the pixel, it averages over both.
-    """
-    ours, theirs = seen[0] > 0.8, target[..., 3] > 0.8
-    if min(int(ours.sum()), int(theirs.sum())) < 16:
-        return torch.eye(3, 4)
-    own = (seen[1:4] / seen[:1].clamp(min=0.05))[:, ours].double()
-    wanted = target[..., :3][theirs].T.double()
-    noise = _SHADE**2 * torch.eye(3, dtype=torch.float64)
-    root = _root(torch.cov(own) + noise)
-    inverse = torch.linalg.inv(root)
-    turn = inverse @ _root(root @ (torch.cov(wanted) + noise) @ root) @ inverse
-    values, vectors = torch.linalg.eigh(turn)
-    turn = vectors @ torch.diag(values.clamp(0, _MOST_CONTRAST)) @ vectors.T
-    return torch.cat([turn, (wanted.mean(1) - turn @ own.mean(1))[:, None]], 1).float()
-
-
-def _root(matrix: Tensor) -> Tensor:
-    """Square root of a symmetric positive matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
