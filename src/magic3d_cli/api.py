@@ -16,6 +16,7 @@ from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.checks import UPS, check_choice, check_init, check_output, check_prompt, check_seed, check_sizes
 from magic3d_cli.precheck import choose_output
+from magic3d_cli.reference import read_pictures
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.training.report import StepReport
@@ -59,8 +60,14 @@ class GeneratedAsset:
 
 
 def generate(
-    prompt: str,
+    prompt: str = "",
     *,
+    image: str | Path | Sequence[str | Path] | None = None,
+    mask: str | Path | None = None,
+    depth: str | Path | None = None,
+    elevation: float | None = None,
+    fov: float | None = None,
+    imagine: float | None = None,
     output: str | Path | None = None,
     preset: str = "draft",
     seed: int = 0,
@@ -83,9 +90,10 @@ def generate(
     cancelled: Callable[[], bool] = lambda: False,
     more_views: Sequence[ViewGroup] = (),
 ) -> GeneratedAsset:
-    """Make a textured mesh from a sentence; also in a notebook and outside the main thread.
+    """Make a textured mesh from a sentence, a picture, or both; also in a notebook and outside the main thread.
 
     Args:
+        image: a picture, or several as FILE@AZIMUTH; with it the prompt may be left out.
         output: a file to write, for instance a .glb; its run folder beside it keeps checkpoints, and the same call
             resumes. Without it the run is made in a temporary folder and nothing is left.
         also_priors: names and weights of priors beside the others.
@@ -100,7 +108,13 @@ def generate(
         Magic3DError: an expected failure; its `what` and `next_step` say what the command line would.
         Interrupted: stopped by `cancelled` or a signal; with `output`, the checkpoint is kept.
     """
-    prompt = check_prompt(prompt)
+    shown = None
+    if image is not None:
+        some = [image] if isinstance(image, str | Path) else image
+        beside = {"mask": Path(mask) if mask else None, "depth": Path(depth) if depth else None}
+        shown = read_pictures([*map(str, some)], **beside, elevation=elevation, fov=fov, imagine=imagine)
+    if prompt or shown is None:
+        prompt = check_prompt(prompt)
     check_seed(seed)
     check_sizes(faces, texture_size, height)
     with ExitStack() as stack:
@@ -108,7 +122,7 @@ def generate(
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
         interrupts = stack.enter_context(Interrupts(cancelled).installed())
         request = job.Request(
-            choose_output(Path(output), prompt, seed, preset, force),
+            choose_output(Path(output), prompt, seed, preset, force, shown.digest if shown else None, prompt),
             preset=preset,
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
@@ -122,11 +136,12 @@ def generate(
             texture_size=texture_size,
             height=height,
             fresh=fresh,
+            pictures=shown,
         )
         observer = _Callbacks(on_progress, on_note)
         asset, report = job.generate(prompt, seed, request, observer, interrupts, more_views=more_views)
     assert asset is not None  # only torchrun's other processes make none
-    return GeneratedAsset(asset, prompt, report)
+    return GeneratedAsset(asset, report["prompt"], report)
 
 
 class _Callbacks(Observer):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,8 +33,11 @@ from magic3d_cli.guidance.guide import (
     full_name,
     understood,
 )
+from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.initial_shapes import NamedShape, named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
+from magic3d_cli.pictures import NoPrior, PictureAlone, look_at, write_sheet
+from magic3d_cli.reference import PictureRequest
 from magic3d_cli.run import estimate
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job
@@ -42,6 +45,7 @@ from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved
+from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes, joined
 from magic3d_cli.training.terms import ViewGroup
@@ -66,6 +70,7 @@ class Request:
     height: float | None = None  # metres
     fresh: bool = False  # start over; an earlier run is moved aside
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
+    pictures: PictureRequest | None = None  # of the thing; the prompt may then be empty
 
 
 def generate(
@@ -80,6 +85,8 @@ def generate(
     """`pipeline.generate` for a request. Raises what that does, and EnvironmentFault."""
     device = choose_device(request.device, observer)
     names = {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
+    if request.pictures is not None:
+        return _from_pictures(request.pictures, prompt, seed, request, names, device, observer, interrupts, more_views)
     priors = _choose(names, request, prompt, seed, device, observer)
     if device == "cuda" and names["fine"] == "auto" and priors["fine"][0].name == "builtin":
         observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
@@ -117,7 +124,8 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
             full.items()}  # fmt: skip
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
-    seconds = estimate.seconds_of(chosen, full, device, estimate.matrix_speed(device))
+    alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
+    seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device))
     return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
 
 
@@ -138,6 +146,71 @@ class _Foreseen:
         return not self.open_vocabulary
 
 
+def _from_pictures(
+    pictures: PictureRequest,
+    typed: str,
+    seed: int,
+    request: Request,
+    names: dict[str, str],
+    device: str,
+    observer: Observer,
+    interrupts: Interrupts,
+    more_views: Sequence[ViewGroup],
+) -> tuple[Asset | None, dict[str, Any]]:
+    """`generate` with pictures: what they show is found out first."""
+    observer.phase("look at the picture")
+    pictured = look_at(pictures, typed, seed, observer.note)
+    shape = named_shape(request.init or settings.AUTO, request.init_up, seed, device, observer.note)
+    priors, guide = _guided(pictured, seed, request, names, device, observer)
+    if shape is None and request.init in (None, settings.AUTO):
+        shape = NamedShape(f"picture:{pictured.digest}", lambda: pictured.shape(_volume_of(pictured, seed, device)))
+    if shape is not None:
+        request = replace(request, init=shape.identity)
+    base = replace(settings.preset(request.preset or "draft"), seed=seed)
+    chosen = _resolve(base, priors, request, imagine=pictured.imagine)
+    guide = guide or _guide(priors, chosen, request, pictured.prompt, device, observer, pictured)
+    extra: dict[str, Any] = {"shape": shape, "more_views": more_views, "pictured": pictured, "typed": typed}
+    with opened(pictured.prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
+        if job.processes.is_main:
+            write_sheet(pictured, job.run.picture)
+        asset, report = pipeline.generate(job, fresh=request.fresh)
+    return asset, report | {"pictures": pictured.to_json()}
+
+
+def _guided(
+    pictured: Pictured, seed: int, request: Request, names: dict[str, str], device: str, observer: Observer
+) -> tuple[Any, Guide | None]:
+    """The priors of each stage; where none knows the thing, nothing but the pictures, and that as the guide."""
+    if pictured.fit is None and all(full_name(name, device) == "builtin" for name in names.values()):
+        if request.more_priors:
+            raise UsageError(
+                "The built-in prior knows nothing like the picture, and leads both stages.",
+                "Say in words what it shows, or name another prior with --prior.",
+            )
+        return {stage: [NoPrior()] for stage in STAGES}, PictureAlone()
+    if not pictured.prompt:
+        raise UsageError(
+            "What the picture shows is not known, and this prior is told in words.",
+            'Say it: magic3d generate --image FILE "a brass teapot"',
+        )
+    return _choose(names, request, pictured.prompt, seed, device, observer), None
+
+
+def _volume_of(pictured: Pictured, seed: int, device: str) -> Callable[[], InitialShape]:
+    """The volume of the built-in prior's model that was fitted."""
+
+    def load() -> InitialShape:
+        wanted = {stage: [WeightedPrior("builtin")] for stage in STAGES}
+        assert pictured.fit is not None
+        noun = pictured.fit.noun
+        priors = choose_priors(wanted, noun, seed, device, lambda text: None)
+        volume = PriorGuide(priors, noun, seed, device, pictured=pictured).volume()
+        assert volume is not None  # the built-in prior's
+        return volume
+
+    return load
+
+
 def refine(
     checkpoint: Path, request: Request, observer: Observer, interrupts: Interrupts
 ) -> tuple[Asset | None, dict[str, Any]]:
@@ -156,10 +229,15 @@ def refine(
     if request.fine_prior is None and not request.more_priors:
         added = tuple(WeightedPrior(a.prior, a.weight) for a in saved.settings.fine.added_guidance)
         request = replace(request, more_priors=added)
-    priors = _choose(dict.fromkeys(STAGES, name), request, header["prompt"], header["seed"], device, observer)
-    chosen = _resolve(saved.settings, priors, request, fine_preset=request.preset)
-    guide = _guide(priors, chosen, request, header["prompt"], device, observer)
-    with opened(header["prompt"], chosen, request.output, guide, device, observer, interrupts) as job:
+    pictured, guide, priors = saved.pictured, None, None
+    if pictured is not None and name == NoPrior.name:
+        priors, guide = _guided(pictured, header["seed"], request, dict.fromkeys(STAGES, "builtin"), device, observer)
+    priors = priors or _choose(dict.fromkeys(STAGES, name), request, header["prompt"], header["seed"], device, observer)
+    imagine = pictured.imagine if pictured else None
+    chosen = _resolve(saved.settings, priors, request, fine_preset=request.preset, imagine=imagine)
+    guide = guide or _guide(priors, chosen, request, header["prompt"], device, observer, pictured)
+    extra: dict[str, Any] = {"pictured": pictured}
+    with opened(header["prompt"], chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         return pipeline.refine(job, saved, fresh=request.fresh)
 
 
@@ -186,6 +264,8 @@ def opened(
     interrupts: Interrupts,
     *,
     shape: NamedShape | None = None,
+    pictured: Pictured | None = None,
+    typed: str = "",
     more_views: Sequence[ViewGroup] = (),
     intervals: Intervals | None = None,
 ) -> Iterator[Job]:
@@ -201,6 +281,8 @@ def opened(
             device=device,
             processes=processes,
             shape=shape.load if shape else None,
+            pictured=pictured,
+            typed=typed,
             more_views=more_views,
             observer=observer,
             interrupts=interrupts,
@@ -239,6 +321,7 @@ def _resolve(
     priors: Mapping[str, Sequence[settings.StagePrior]],
     request: Request,
     fine_preset: str | None = None,
+    imagine: float | None = None,
 ) -> Settings:
     return settings.resolve(
         base,
@@ -250,6 +333,7 @@ def _resolve(
         height=request.height,
         fine_preset=fine_preset,
         init=request.init,
+        imagine=imagine,
     )
 
 
@@ -260,13 +344,14 @@ def _guide(
     prompt: str,
     device: str,
     observer: Observer,
+    pictured: Pictured | None = None,
 ) -> PriorGuide:
     """The guide, with what the settings want of it fetched; says which choices the priors have no use for."""
     if request.perp_neg and not any(prior.open_vocabulary for some in priors.values() for prior in some):
         observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
     small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
     encoder = fetch_small_encoder(priors, observer.note) if small else None
-    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note)
+    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured)
 
 
 @contextmanager

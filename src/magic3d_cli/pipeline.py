@@ -35,7 +35,8 @@ def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, 
     """
     hashes = {stage: job.guide.sha256(stage) for stage in STAGES}
     losses = [term.name for group in job.more_views for term in group.terms]
-    origins = Origins.of_request(job.prompt, job.settings, hashes, losses)
+    digest = job.pictured.digest if job.pictured else None
+    origins = Origins.of_request(job.prompt, job.settings, hashes, losses, digest)
     begin(job, origins, fresh)
     fine = resume(job, job.run.fine)
     if fine is None:

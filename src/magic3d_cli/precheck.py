@@ -20,20 +20,28 @@ from magic3d_cli.run.directory import RunDirectory
 
 
 def check_generate(
-    prompt: str, seed: int, priors: Iterable[str], device: str, output: Path, *, strict: bool = False
+    prompt: str,
+    seed: int,
+    priors: Iterable[str],
+    device: str,
+    output: Path,
+    *,
+    strict: bool = False,
+    words: bool = True,
 ) -> None:
     """Raises UsageError for a prompt in which a prior on this machine can draw nothing and for a run in use,
     EnvironmentFault for a prior that does not exist.
 
+    `words` is false where a picture says what is to be made.
     Where a GPU may change which prior "auto" is, the words are left for later.
     """
     RunDirectory.for_output(output).check_free()
     for name in dict.fromkeys(priors):
         check_name(name)
         folder = None if name == "auto" and _may_have_gpu(device) else local(name)
-        words = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
-        if words is not None:
-            understand(Vocabulary.load(words), prompt, seed, strict=strict)
+        known = vocabulary_of(of_stage(folder, "coarse")) if folder is not None and words else None
+        if known is not None:
+            understand(Vocabulary.load(known), prompt, seed, strict=strict)
 
 
 def check_init(init: str, seed: int) -> None:
@@ -47,15 +55,25 @@ def check_init(init: str, seed: int) -> None:
         checkpoint.read_header(Path(init).expanduser())
 
 
-def choose_output(given: Path | None, prompt: str, seed: int, preset: str, force: bool) -> Path:
+def choose_output(
+    given: Path | None,
+    prompt: str,
+    seed: int,
+    preset: str,
+    force: bool,
+    pictures: str | None = None,
+    typed: str | None = None,
+) -> Path:
     """Where a request's asset goes, so that nothing is overwritten in silence.
 
     A file of the same request is written again. Without a name of its own, a request that finds its default name taken
-    takes the next one, car-1.glb, with a run of its own. Raises UsageError where a given name is taken, unless `force`.
+    takes the next one, car-1.glb, with a run of its own. `pictures` is the digest of a request with pictures,
+    `typed` its prompt. Raises UsageError where a given name is taken, unless `force`.
     """
     output = check_output(given or default_output(prompt))
     run = RunDirectory.for_output(output)
-    if force or run.is_of(prompt, seed, preset):
+    prompt = prompt if pictures is None else typed or ""
+    if force or run.is_of(prompt, seed, preset, pictures):
         return output
     if given is not None:
         refuse_to_overwrite(output)
@@ -63,7 +81,7 @@ def choose_output(given: Path | None, prompt: str, seed: int, preset: str, force
     number = 0
     candidate = output
     while candidate.exists() or RunDirectory.for_output(candidate).path.exists():
-        if RunDirectory.for_output(candidate).is_of(prompt, seed, preset):
+        if RunDirectory.for_output(candidate).is_of(prompt, seed, preset, pictures):
             break
         number += 1
         candidate = output.with_name(f"{output.stem}-{number}{output.suffix}")

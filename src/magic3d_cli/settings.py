@@ -64,6 +64,23 @@ class AddedGuidance:
 
 
 @dataclass(frozen=True)
+class ReferenceSettings:
+    """How a stage follows a picture, where there is one.
+
+    Weights stand beside the distillation loss of one view, and every loss is a sum over the pixels of an image of the
+    prior's size: threestudio's 1000 of a mean over pixels beside a sum over 64 x 64 x 4 latents is 0.1 in this unit,
+    with guidance of scale 100, whose residuals are far larger than the built-in prior's [m].
+    """
+
+    size: int = 128  # pixels of the render that is compared
+    colour: float = 10.0
+    mask: float = 10.0
+    depth: float = 0.05  # where a depth picture was given
+    smoothness: float = 0.02  # of the normals seen from where the picture was taken
+    imagine: float = 0.5  # 0: only the picture; 1: the prior pulls twice as hard
+
+
+@dataclass(frozen=True)
 class CoarseSettings:
     """Hash-grid NeRF stage [paper, section 4.1]."""
 
@@ -89,6 +106,7 @@ class CoarseSettings:
     field: FieldSettings = FieldSettings()
     guidance: GuidanceSettings = GuidanceSettings()
     added_guidance: tuple[AddedGuidance, ...] = ()
+    reference: ReferenceSettings = ReferenceSettings()
     sampling: ViewSampling = ViewSampling()
 
 
@@ -107,6 +125,8 @@ class FineSettings:
     freeze_geometry: bool = False  # only the colours are optimised
     guidance: GuidanceSettings = GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.5), end=(0.02, 0.5)))  # [paper]
     added_guidance: tuple[AddedGuidance, ...] = ()
+    # Large: the texture takes the picture's detail from here. Depth that was guessed is too coarse for a mesh.
+    reference: ReferenceSettings = ReferenceSettings(size=384, depth=0.0, smoothness=0.0)
     sampling: ViewSampling = ViewSampling()
 
 
@@ -230,6 +250,8 @@ _SHAPED_FINE: dict[str, Any] = {"surface_resolution": 128, "geometry_lr": 2e-2, 
 # steps all of its figures, fifty fine ones the detail of its colours (half of it lost) [m].
 _OWN_VOLUME_COARSE: dict[str, Any] = {"lr": 2e-3}
 _OWN_VOLUME_FINE: dict[str, Any] = {"lr": 1e-3}
+# A picture's detail is finer than the volume's; the levels above 128 stay near zero until it pulls on them [m].
+_PICTURED_FIELD: dict[str, Any] = {"levels": 10, "finest_resolution": 512, "log2_size": 18}
 _SHAPED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "draft": ({"steps": 20}, {"steps": 50, "grid_size": 96}, {"faces": 12_000}),
     "standard": ({"steps": 60}, {"steps": 180, "grid_size": 112}, {"faces": 24_000}),
@@ -322,6 +344,17 @@ def _begun_with(base: Settings, init: str, open_vocabulary: bool) -> Settings:
     )
 
 
+def _pictured(base: Settings, imagine: float) -> Settings:
+    """Settings for a job that follows pictures: a hash grid that holds their details."""
+    coarse, fine = base.coarse, base.fine
+    field = coarse.field if base.preset not in _SHAPED else replace(_CPU_FIELD, **_PICTURED_FIELD)
+    return replace(
+        base,
+        coarse=replace(coarse, field=field, reference=replace(coarse.reference, imagine=imagine)),
+        fine=replace(fine, reference=replace(fine.reference, imagine=imagine)),
+    )
+
+
 class StagePrior(Protocol):
     """What settings depend on of a prior."""
 
@@ -352,6 +385,7 @@ def resolve(
     height: float | None = None,
     fine_preset: str | None = None,
     init: str | None = None,
+    imagine: float | None = None,
 ) -> Settings:
     """The settings of a run: a preset or a checkpoint's settings, with what a person chose; None leaves a choice.
 
@@ -363,6 +397,7 @@ def resolve(
         priors: of "coarse" and "fine", the one that leads the stage first.
         fine_preset: a preset to take the fine stage and the asset from.
         init: where the coarse stage begins, see `CoarseSettings.init`.
+        imagine: of a job with pictures, see `ReferenceSettings`.
     """
     if fine_preset is not None:
         other = preset(fine_preset)
@@ -376,6 +411,9 @@ def resolve(
         init = VOLUME if priors["coarse"][0].has_volume else BALL
     if init != base.coarse.init:
         base = _begun_with(base, init, priors["coarse"][0].open_vocabulary)
+
+    if imagine is not None:
+        base = _pictured(base, imagine)
 
     def guided(stage: Any, paper: GuidanceSettings, builtin: GuidanceSettings, chosen: Sequence[StagePrior]) -> Any:
         asked = stage.guidance

@@ -96,6 +96,7 @@ def build_asset(
     mesh = FileMesh(positions, layout.uvs, layout.faces, texture)
     report |= measure(mesh) | {"bake_psnr": bake_psnr(mesh, albedo, device), "seconds": seconds}
     scale, report["size"] = _scale(positions, settings.height, usual)
+    report["size"] |= {"scale": scale, "origin": [round(float(x), 6) for x in standing_point(positions)]}
     return Asset(
         positions=((positions - standing_point(positions)) * scale).astype(np.float32),
         normals=normals[layout.vertex].astype(np.float32),

@@ -1,21 +1,29 @@
-"""`magic3d generate PROMPT`: the whole job."""
+"""`magic3d generate PROMPT`, or with a picture `magic3d generate --image FILE`: the whole job."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
-from magic3d_cli.cli.failures import reported
+from magic3d_cli.cli import picture_options as pictures
+from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.plan import ask, goes_on, told
 from magic3d_cli.cli.session import answer, put, session
+from magic3d_cli.errors import Collapsed, UsageError
+
+if TYPE_CHECKING:
+    from magic3d_cli.reference import PictureRequest
 
 
 @reported
 def generate(
-    prompt: Annotated[str, typer.Argument(help='What to make: "a metal dragon".', show_default=False)],
+    prompt: Annotated[
+        str, typer.Argument(help='What to make: "a metal dragon". May be left out with --image.', show_default=False)
+    ] = "",
     output: options.Output = None,
     preset: options.Preset = "draft",
     prior: options.Prior = "auto",
@@ -34,17 +42,26 @@ def generate(
     fresh: options.Fresh = False,
     force: options.Force = False,
     strict: options.Strict = False,
+    image: pictures.Image = None,
+    images: pictures.Images = None,
+    mask: pictures.Mask = None,
+    depth: pictures.Depth = None,
+    elevation: pictures.Elevation = None,
+    fov: pictures.Fov = None,
+    imagine: pictures.Imagine = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Make a textured 3D model from a sentence.
+    """Make a textured 3D model from a sentence, a picture, or both.
 
     The same command again goes on where an interrupted run stopped.
     """
-    prompt = checks.check_prompt(prompt)
+    shown = pictures.requested(image, images, mask, depth, elevation, fov, imagine)
+    if prompt or (shown is None and images is None):
+        prompt = checks.check_prompt(prompt)
     checks.check_choice("--preset", preset, checks.PRESETS)
     init = checks.check_init(init)
     checks.check_choice("--init-up", init_up, checks.UPS)
@@ -53,34 +70,52 @@ def generate(
     checks.check_sizes(faces, texture_size, height)
     added = checks.check_added(also_prior or [])
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
-    out = precheck.choose_output(output, prompt, seed, preset, force)
-    precheck.check_generate(prompt, seed, names, device, out, strict=strict)
     precheck.check_init(init, seed)
-    with session(quiet, verbose) as work:
-        from magic3d_cli import job
 
-        request = job.Request(
-            out,
-            preset=preset,
-            coarse_prior=coarse_prior or prior,
-            fine_prior=fine_prior or prior,
-            more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in added),
-            init=init,
-            init_up=init_up,
-            device=device,
-            perp_neg=perp_neg,
-            small_encoder=small_encoder,
-            faces=faces,
-            texture_size=texture_size,
-            height=height,
-            fresh=fresh,
-            strict=strict,
-        )
-        if dry_run or not (yes or goes_on(out)):
-            foreseen = job.plan(request, seed, work.observer)
-            if dry_run:
-                put(told(out, prompt, foreseen, as_json))
-                return
-            ask(foreseen.seconds, work.observer)
-        _, result = job.generate(prompt, seed, request, work.observer, work.interrupts)
-    answer(result, as_json)
+    def make(output: Path | None, shown: PictureRequest | None) -> None:
+        """One asset."""
+        digest, name = (shown.digest, shown.cutouts[0].name) if shown else (None, "")
+        out = precheck.choose_output(output, prompt or Path(name).stem, seed, preset, force, digest, prompt)
+        precheck.check_generate(prompt, seed, names, device, out, strict=strict, words=shown is None)
+        with session(quiet, verbose) as work:
+            from magic3d_cli import job
+
+            request = job.Request(
+                out,
+                preset=preset,
+                coarse_prior=coarse_prior or prior,
+                fine_prior=fine_prior or prior,
+                more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in added),
+                init=init,
+                init_up=init_up,
+                device=device,
+                perp_neg=perp_neg,
+                small_encoder=small_encoder,
+                faces=faces,
+                texture_size=texture_size,
+                height=height,
+                fresh=fresh,
+                strict=strict,
+                pictures=shown,
+            )
+            if dry_run or not (yes or goes_on(out)):
+                foreseen = job.plan(request, seed, work.observer)
+                if dry_run:
+                    put(told(out, prompt, foreseen, as_json))
+                    return
+                ask(foreseen.seconds, work.observer)
+            _, result = job.generate(prompt, seed, request, work.observer, work.interrupts)
+        answer(result, as_json)
+
+    if images is None:
+        make(output, shown)
+        return
+    failed = []
+    for path, target in pictures.outputs_of(images, output):
+        try:
+            make(target, pictures.requested([str(path)], None, None, None, elevation, fov, imagine))
+        except (UsageError, Collapsed) as error:
+            failed.append(path.name)
+            say(error.what, error.next_step)
+    if failed:
+        raise UsageError(f"Nothing was made of {', '.join(failed)}.", "The reasons are above.")

@@ -59,6 +59,11 @@ class CoarseStage(Stage):
         super().__init__(coarse.steps, torch.device(device), generator, optimiser, processes or Processes())
         self._update_occupancy()
 
+    @property
+    def prior_pixels(self) -> float:
+        """Of the image that a prior sees: the unit of the distillation loss is a sum over them."""
+        return float(self.settings.coarse.render_size**2)
+
     def random_views(self, *terms: LossTerm) -> ViewGroup:
         """Views as the settings sample them, smaller while warming up, with these losses and the regularisers."""
         coarse = self.settings.coarse

@@ -122,6 +122,9 @@ class FineStage(Stage):
         }
         return stage
 
+    prior_pixels = float(_PRIOR_PIXELS)
+    """Of the image that a prior sees: the unit of the distillation loss is a sum over them."""
+
     def random_views(self, *terms: LossTerm) -> ViewGroup:
         """Views as the settings sample them, with the regulariser of the mesh and these losses."""
         fine = self.settings.fine

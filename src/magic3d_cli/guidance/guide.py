@@ -31,6 +31,7 @@ from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings
 from magic3d_cli.training.terms import LossTerm
@@ -157,10 +158,15 @@ class PriorGuide:
         device: str,
         encoder: Path | None = None,
         tell: Tell = lambda text: None,
+        pictured: Pictured | None = None,
     ) -> None:
-        """`encoder` is the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`."""
+        """
+        Args:
+            encoder: the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`.
+            pictured: what the built-in prior shows in place of the prompt: a model of its own, bent to a picture.
+        """
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
-        self._encoder, self._tell = encoder, tell
+        self._encoder, self._tell, self._pictured = encoder, tell, pictured
         self._loaded: dict[tuple[Path, Path | None], DiffusersPrior] = {}
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
 
@@ -179,14 +185,19 @@ class PriorGuide:
         Raises OutOfMemory, before anything is loaded, where several do not fit beside each other.
         """
         chosen = self.priors[stage]
+        shares = imagined(chosen, settings.reference.imagine)
+        if not any(shares):
+            return []
         guidance = [settings.guidance, *(added.guidance for added in settings.added_guidance)]
         specs = [self._spec(prior, own) for prior, own in zip(chosen, guidance, strict=True)]
         self._keep_only(specs)
         self._check_memory(chosen)
         terms = []
-        for prior, spec, own in zip(chosen, specs, guidance, strict=True):
+        for prior, spec, own, share in zip(chosen, specs, guidance, shares, strict=True):
+            if not share:
+                continue
             name = "distillation" if prior is chosen[0] else f"distillation_{Path(prior.name).name}"
-            terms.append(LossTerm(name, self._distillation(spec, own), prior.weight))
+            terms.append(LossTerm(name, self._distillation(spec, own), prior.weight * share))
         return terms
 
     def volume(self) -> InitialShape | None:
@@ -224,8 +235,19 @@ class PriorGuide:
     def _load(self, spec: PriorSpec) -> DiffusersPrior:
         """The prior, unless it is there already."""
         if _key(spec) not in self._loaded:
-            self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+            prior = self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+            if self._pictured is not None and self._pictured.fit is not None and prior.volume is not None:
+                self._show(prior, self._pictured)
         return self._loaded[_key(spec)]
+
+    def _show(self, prior: DiffusersPrior, pictured: Pictured) -> None:
+        """Have a prior show the fitted model wherever it is asked for the model."""
+        volume = prior.volume
+        assert volume is not None
+        weight = next(volume.parameters())
+        model = int(volume.find(self._condition(prior).states.to(weight))[0])
+        with torch.no_grad():
+            volume.show_instead(model, pictured.volume(volume, model))
 
     def _keep_only(self, specs: Sequence[PriorSpec]) -> None:
         """Free the priors that the stage has no use for, before the others are loaded."""
@@ -249,12 +271,25 @@ class PriorGuide:
 
     def _condition(self, prior: DiffusersPrior) -> Conditioning:
         """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
-        words, spec = read_prompt(prior, self.prompt, self.seed), prior.spec
+        fit = self._pictured.fit if self._pictured else None
+        fitted = fit.caption if fit is not None and prior.vocabulary is not None else None
+        words, spec = fitted or read_prompt(prior, self.prompt, self.seed), prior.spec
         # Length and masking of the states follow from the network's class.
         key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, words)
         if key not in self._conditioning:
             self._conditioning[key] = condition(prior, words)
         return self._conditioning[key]
+
+
+def imagined(priors: Sequence[ChosenPrior], imagine: float) -> list[float]:
+    """What each prior's weight is multiplied by: 1 at 0.5, where there is no picture as well.
+
+    Beside a picture all priors fade as `imagine` goes to 0. With priors of both kinds it is Magic123's trade-off (arXiv
+    2306.17843, section 3.3): those that are told the camera keep to what is known, the others invent.
+    """
+    cameras = [prior.spec.camera_conditioned for prior in priors]
+    mixed = any(cameras) and not all(cameras)
+    return [2 * (1 - imagine) if mixed and camera else 2 * imagine for camera in cameras]
 
 
 def free_memory(device: torch.device) -> int | None:

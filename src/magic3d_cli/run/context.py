@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from magic3d_cli.guidance.guide import Guide
+from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
@@ -30,6 +31,8 @@ class Job:
     device: str = "cpu"
     processes: Processes = field(default_factory=Processes)
     shape: Callable[[], InitialShape | None] | None = None  # to begin with; None: the guide's
+    pictured: Pictured | None = None  # what pictures ask for, beside the prompt
+    typed: str = ""  # the prompt as a person gave it, where there are pictures
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)

@@ -28,6 +28,7 @@ class RunDirectory:
         self.coarse = path / "coarse.ckpt"
         self.fine = path / "fine.ckpt"
         self.preview = path / "preview.png"
+        self.picture = path / "picture.png"
         self.log_path = path / "log.jsonl"
         self.settings = path / "settings.json"
         self.result = path / "result.json"
@@ -49,12 +50,16 @@ class RunDirectory:
         """The checkpoint of the last stage that has one."""
         return next((self.path / name for name in CHECKPOINTS if (self.path / name).is_file()), None)
 
-    def is_of(self, prompt: str, seed: int, preset: str) -> bool:
-        """Whether the run was last used for this request, as its settings.json says."""
+    def is_of(self, prompt: str, seed: int, preset: str, pictures: str | None = None) -> bool:
+        """Whether the run was last used for this request, as its settings.json says.
+
+        `pictures` is the digest of what was asked with pictures, `prompt` as it was typed.
+        """
         try:
             asked = json.loads(self.settings.read_text(encoding="utf-8"))
-            return (asked["prompt"], asked["seed"], asked["preset"]) == (prompt, seed, preset)
-        except (OSError, ValueError, KeyError, TypeError):
+            typed, kept = asked.get("typed", asked["prompt"]), asked.get("pictures")
+            return (typed, asked["seed"], asked["preset"], kept) == (prompt, seed, preset, pictures)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def check_free(self) -> None:

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from magic3d_cli.guidance.diffusers.catalogue import HUB
 from magic3d_cli.run.forecast import LATENT, SAMPLE, parts_of
 from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, Settings
 
@@ -16,16 +17,17 @@ SECONDS = {"draft": 0.13, "standard": 0.147, "paper": 2.635}
 SHAPED_SECONDS = {"draft": 0.2, "standard": 0.24}
 """The same from the prior's own volume: whole runs of 57 s and 150 s, by their units."""
 LOADING = 6.0  # seconds, of libraries and weights
-SHARE = (
-    0.5  # of a matrix product's speed that an open-vocabulary prior reaches: 65 to 73 % on a CPU, unmeasured on a GPU
-)
+SHARE = 0.5
+"""Of a matrix product's speed, what an open-vocabulary prior reaches: 65 to 73 % on a CPU, unmeasured on a GPU."""
 
 
 def seconds_of(settings: Settings, priors: dict[str, str], device: str, teraflops: float) -> float | None:
-    """Of a whole job, from nothing. None for the built-in prior on a GPU, where nothing has been measured.
+    """Of a whole job, from nothing.
+
+    None where nothing has been measured: the built-in prior on a GPU, priors of unknown size.
 
     Args:
-        priors: the first one of each stage.
+        priors: the first one of each stage; "builtin" also for others of its layout.
         teraflops: `matrix_speed` of the device.
     """
     if all(name == "builtin" for name in priors.values()):
@@ -35,6 +37,8 @@ def seconds_of(settings: Settings, priors: dict[str, str], device: str, teraflop
         measured = SHAPED_SECONDS if shaped else SECONDS
         unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
         return LOADING + unit * sum(part.units(part.steps) for part in parts_of(settings, priors))
+    if not all(name in HUB or name == "builtin" for name in priors.values()):
+        return None
     work: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
     total = 0.0
     for stage, name in priors.items():

@@ -12,6 +12,7 @@ from magic3d_cli import __version__
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
 from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.settings import CoarseSettings, FineSettings, Settings, canonical
@@ -38,6 +39,16 @@ class Saved:
         return cls(path, header, tensors, settings)
 
     @property
+    def pictured(self) -> Pictured | None:
+        """What its run understood of pictures, if it was given any. Raises UsageError when that does not fit."""
+        if self.header.get("pictures") is None:
+            return None
+        try:
+            return Pictured.restored(self.tensors, self.header["pictures"])
+        except (KeyError, TypeError) as error:
+            raise _other_version(self.path, self.header) from error
+
+    @property
     def unfinished(self) -> bool:
         """Whether its stage had steps left."""
         return self.header["step"] < self.header["total"]
@@ -61,14 +72,18 @@ class Origins:
     fine: dict[str, Any]
 
     @staticmethod
-    def of_request(prompt: str, settings: Settings, sha256: dict[str, str], losses: Iterable[str] = ()) -> Origins:
-        """Of a whole run. `sha256` is of each stage's priors, `losses` are names of a caller's own."""
+    def of_request(
+        prompt: str, settings: Settings, sha256: dict[str, str], losses: Iterable[str] = (), pictures: str | None = None
+    ) -> Origins:
+        """Of a whole run. `sha256` is of each stage's priors, `losses` are names of a caller's own, `pictures` is the
+        digest of what was asked with pictures."""
         coarse = {
             "prompt": prompt,
             "seed": settings.seed,
             "settings": asdict(settings.coarse),
             "prior": sha256["coarse"],
             **({"losses": sorted(losses)} if losses else {}),
+            **({"pictures": pictures} if pictures else {}),
         }
         return Origins.of_refinement(as_json(coarse), settings.coarse.steps, settings, sha256["fine"])
 

@@ -15,6 +15,8 @@ from magic3d_cli.run.callbacks import Callbacks
 from magic3d_cli.run.context import Job
 from magic3d_cli.run.resume import Origins, Saved, make_way
 from magic3d_cli.run.timings import Timings
+from magic3d_cli.training.reference_losses import reference_groups
+from magic3d_cli.training.terms import ViewGroup
 
 
 def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) -> None:
@@ -24,7 +26,10 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
         job.observer.note(f"An earlier run was kept in {moved}; delete it when you do not need it.")
     priors = {stage: job.guide.name(stage) for stage in STAGES}
     job.observer.expect(job.settings, priors)
-    job.run.write_json(job.run.settings, {"prompt": job.prompt, "priors": priors, **job.settings.to_json()})
+    asked: dict[str, Any] = {"prompt": job.prompt, "priors": priors, **job.settings.to_json()}
+    if job.pictured is not None:
+        asked |= {"typed": job.typed, "pictures": job.pictured.digest}
+    job.run.write_json(job.run.settings, asked)
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
 
@@ -50,6 +55,8 @@ def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[
 
     def save() -> None:
         tensors, state = stage.state()
+        if job.pictured is not None:
+            tensors |= job.pictured.to_tensors()
         checkpoint.save(path, tensors, _header(job, stage, state, origin))
         job.run.log("saved", file=path.name, step=stage.step)
 
@@ -65,9 +72,17 @@ def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[
             job.run, stage, save, job.timings, job.observer, job.interrupts, job.intervals, job.processes
         )
         with job.interrupts.held():
-            stage.run([stage.random_views(*terms), *job.more_views], on_step=callbacks)
+            stage.run([stage.random_views(*terms), *_pictures(job, stage), *job.more_views], on_step=callbacks)
             callbacks.draw(last=True)
             save()
+
+
+def _pictures(job: Job, stage: CoarseStage | FineStage) -> list[ViewGroup]:
+    """The views of the pictures, with their losses."""
+    if job.pictured is None:
+        return []
+    own = job.settings.coarse if stage.name == "coarse" else job.settings.fine
+    return reference_groups(job.pictured.references, own.reference, stage.prior_pixels)
 
 
 def _header(job: Job, stage: CoarseStage | FineStage, state: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
@@ -86,4 +101,5 @@ def _header(job: Job, stage: CoarseStage | FineStage, state: dict[str, Any], ori
         "origin": origin,
         "state": state,
         "ledger": job.timings.to_json(),
+        **({"pictures": job.pictured.to_json()} if job.pictured else {}),
     }

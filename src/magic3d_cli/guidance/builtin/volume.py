@@ -117,6 +117,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         with torch.no_grad():
             self.voxel.get_parameter("3.bias")[0] = -2.0  # nearly transparent
         self._imagined: tuple[Tensor, Tensor, Tensor] | None = None
+        self._instead: dict[int, Tensor] = {}
 
     def forward(
         self,
@@ -168,7 +169,13 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         hit, first = (_likeness(text, self.known) > LIKE).max(1)
         return torch.where(hit, self.means[first], -1)
 
+    def show_instead(self, model: int, volume: Float[Tensor, "J I K 7"]) -> None:
+        """From now on a caption that names this model is shown as another volume, for instance a picture's."""
+        self._instead[model], self._imagined = volume, None
+
     def _volume_named(self, model: int) -> Float[Tensor, "J I K 7"]:
+        if model in self._instead:
+            return self._instead[model]
         if model >= 0:
             return self.volume_of(self.latent(model))
         side = CHILDREN * self.latent_shape[-1]

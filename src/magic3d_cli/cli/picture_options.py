@@ -1,0 +1,107 @@
+"""Options of `generate` that are about pictures, and reading what they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magic3d_cli.errors import UsageError
+
+if TYPE_CHECKING:  # NumPy and Pillow take longer to import than --help may take
+    from magic3d_cli.reference import PictureRequest
+
+_PANEL = "A picture in"
+
+Image = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="FILE[@AZIMUTH]",
+        help="A picture that the model has to look like; best a PNG with transparency, or a photo before a plain wall. "
+        "May be given again with other sides: left.png@270, right.png@90 (degrees round from the front).",
+        rich_help_panel=_PANEL,
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="One model for each picture of a folder; -o then names a folder.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="White where the thing is in --image.", rich_help_panel=_PANEL),
+]
+Depth = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Depth of --image, bright where near, as Depth Anything and MiDaS write it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Elevation = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DEGREES",
+        help="How far above the horizon the picture was taken; default: found out, else 10.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Fov = Annotated[
+    float | None,
+    typer.Option(metavar="DEGREES", help="The picture's field of view; default: 40.", rich_help_panel=_PANEL),
+]
+Imagine = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="0: nothing but the picture; 1: the prior pulls twice as hard on what it does not show. With two kinds "
+        "of priors, which of them leads: those that know the camera (0) or those that are told in words (1). "
+        "Default: 0.5; 0 for a thing that the built-in prior does not know.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def requested(
+    image: list[str] | None,
+    images: Path | None,
+    mask: Path | None,
+    depth: Path | None,
+    elevation: float | None,
+    fov: float | None,
+    imagine: float | None,
+) -> PictureRequest | None:
+    """The pictures of one asset; None where none is asked for. Raises UsageError for what cannot be used."""
+    if images is not None and (image or mask or depth):
+        raise UsageError("--images takes whole folders, without --image, --mask or --depth.", "Use one or the other.")
+    if image:
+        from magic3d_cli.reference import read_pictures
+
+        return read_pictures(image, mask=mask, depth=depth, elevation=elevation, fov=fov, imagine=imagine)
+    given = {"--mask": mask, "--depth": depth, "--elevation": elevation, "--fov": fov, "--imagine": imagine}
+    unused = [option for option, value in given.items() if value is not None and images is None]
+    if unused:
+        raise UsageError(f"{unused[0]} says something of a picture, and there is none.", "Add --image FILE.")
+    return None
+
+
+def outputs_of(images: Path, output: Path | None) -> list[tuple[Path, Path]]:
+    """Every picture of a folder and the GLB that is made of it, in the folder `output` or the current one."""
+    folder = Path() if output is None else output.expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"With --images, -o names a folder, and {folder} is none.", f"mkdir -p {folder}")
+    from magic3d_cli.reference import pictures_in
+
+    found = pictures_in(images)
+    names = [path.stem for path in found]
+    return [
+        (path, folder / f"{path.stem if names.count(path.stem) == 1 else path.name.replace('.', '-')}.glb")
+        for path in found
+    ]

@@ -1,0 +1,207 @@
+"""From pictures of a thing to what a job needs: a prompt, cameras, references, a shape to begin with, and a guide."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.builtin.fitting import Fit, fit_model, likeliest, placement, seen_from
+from magic3d_cli.guidance.builtin.looks import Looks
+from magic3d_cli.guidance.builtin.paint import COLOURS
+from magic3d_cli.guidance.builtin.understanding import understand
+from magic3d_cli.guidance.builtin.vocabulary import Caption, article
+from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, of_stage
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
+from magic3d_cli.guidance.diffusers.spec import describe
+from magic3d_cli.guidance.pictured import Pictured
+from magic3d_cli.reference import Cutout, PictureRequest
+from magic3d_cli.run.atomic import write_atomically
+from magic3d_cli.scene.reference import Camera, Reference
+from magic3d_cli.scene.shape import InitialShape
+from magic3d_cli.settings import CoarseSettings, FineSettings
+from magic3d_cli.training.terms import LossTerm
+
+Tell = Callable[[str], None]
+SIZE = 512
+"""Pixels of the references that a checkpoint keeps."""
+SHARE = 0.72
+"""Of the frame, that the longer side of an unknown thing takes: as large as the built-in prior's models."""
+ELEVATION = 10.0
+"""Degrees above the horizon, of a picture of an unknown thing: products are mostly photographed from there."""
+CANDIDATES, BENT = 8, 2
+"""Models whose cameras are looked for, and of these whose volume is bent."""
+FITS = 0.8
+"""Overlap of the silhouettes from which a bent model counts as the thing [m]."""
+_NAMED = 0.5  # of the thing's pixels, from which a colour names it
+
+
+@dataclass(frozen=True)
+class NoPrior:
+    """What settings ask of a prior, where there is none: pictures alone."""
+
+    name: str = "picture"
+    weight: float = 1.0
+    open_vocabulary: bool = False
+    has_volume: bool = True  # a shape to begin with, see `Pictured.shape`
+
+
+class PictureAlone:
+    """In place of a guide: nothing but the pictures' losses."""
+
+    def name(self, stage: str) -> str:
+        return NoPrior.name
+
+    def sha256(self, stage: str) -> str:
+        return NoPrior.name
+
+    def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
+        return []
+
+    def volume(self) -> InitialShape:
+        raise UsageError("Pictures alone have no volume of a prior.", "Leave out --init, or use --init ball.")
+
+
+def write_sheet(pictured: Pictured, path: Path) -> None:
+    """The references as they were understood, side by side over grey, as PNG. Raises OSError."""
+    tiles = []
+    for reference in pictured.references:
+        alpha = reference.mask[..., None].float() / 255
+        tiles.append((reference.rgb.float() * alpha + 128 * (1 - alpha)).round().to(torch.uint8).numpy())
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(tiles, 1)).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue(), durable=False)
+
+
+def look_at(request: PictureRequest, prompt: str, seed: int, tell: Tell) -> Pictured:
+    """Find out what pictures show and from where; `prompt` may be empty, and overrides what they look like.
+
+    Tells what they look like. Works without any download, in some ten seconds on two cores.
+    """
+    for note in (note for cutout in request.cutouts for note in cutout.notes):
+        tell(note)
+    prior = DiffusersPrior(describe(of_stage(BUILTIN, "coarse"), "builtin"), torch.device("cpu"), torch.float32)
+    noun = _noun(prior, prompt, seed)
+    fov, first = request.fov or Camera.fov, request.cutouts[0]
+    fit = None
+    if noun is not None or not prompt:
+        fit = _fit(prior, request, noun, fov)
+    if fit is not None and fit.overlap[1] < FITS and noun is None:
+        tell(
+            f"{first.name} looks like nothing that the built-in prior knows (the nearest: {article(fit.noun)}, "
+            f"{fit.overlap[1]:.0%} of the outline): its outline is made solid, and unseen sides are guessed from it. "
+            "A prompt says what it is."
+        )
+        fit = None
+    if fit is None:
+        imagine = 0.0 if request.imagine is None else request.imagine
+        return Pictured(prompt, tuple(_outlined(request, fov)), None, imagine, request.digest)
+    said = article(" ".join(word for word in (colour_name(first), fit.noun) if word))
+    tell(
+        f"{first.name} looks like: {said}, seen {_around(fit.azimuth)} and from {fit.elevation:.0f} degrees above "
+        f"({fit.overlap[1]:.0%} of the outline)."
+    )
+    imagine = 0.5 if request.imagine is None else request.imagine
+    return Pictured(prompt or said, tuple(_fitted(prior, request, fit, fov)), fit, imagine, request.digest)
+
+
+def colour_name(cutout: Cutout) -> str | None:
+    """The colour that most of a thing has, by the built-in prior's names; None where it has several."""
+    solid = cutout.rgba[..., 3] > 200
+    pixels = cutout.rgba[..., :3][solid].astype(np.float32) / 255
+    if len(pixels) == 0:
+        return None
+    named = np.array([rgb for _, rgb in COLOURS.values()], np.float32)
+    some = pixels[:: max(len(pixels) // 5000, 1)]
+    nearest = np.linalg.norm(_opponent(some)[:, None] - _opponent(named)[None], axis=-1).argmin(1)
+    counts = np.bincount(nearest, minlength=len(named))
+    return list(COLOURS)[int(counts.argmax())] if counts.max() > _NAMED * len(some) else None
+
+
+def _opponent(rgb: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """Lightness at half its weight, red against green, blue against yellow: shade matters less than hue."""
+    r, g, b = rgb.T
+    return np.stack([(r + g + b) / 6, r - g, (r + g) / 2 - b], 1)
+
+
+def _noun(prior: DiffusersPrior, prompt: str, seed: int) -> str | None:
+    """What a prompt names in the built-in prior's words, if anything."""
+    if not prompt or prior.vocabulary is None:
+        return None
+    try:
+        return understand(prior.vocabulary, prompt, seed).caption.noun
+    except UsageError:
+        return None
+
+
+def _fit(prior: DiffusersPrior, request: PictureRequest, noun: str | None, fov: float) -> Fit | None:
+    """The model that looks most like the first picture, bent to it."""
+    assert prior.vocabulary is not None and prior.volume is not None
+    picture, azimuth = request.cutouts[0].rgba, request.azimuths[0]
+    looks = Looks.load(BUILTIN, prior.vocabulary)
+    sightings = looks.like(picture, CANDIDATES, azimuth=azimuth, elevation=request.elevation, noun=noun)
+    models = [int(prior.volume.find(_states(prior, sighting.caption))[0]) for sighting in sightings]
+    chosen = likeliest(prior.volume, models, sightings, picture, fov, Camera.half_height, azimuth, request.elevation)
+    fits = [fit_model(prior.volume, *one, picture, fov, Camera.half_height) for one in chosen[:BENT]]
+    return max(fits, key=lambda fit: fit.score, default=None)
+
+
+def _states(prior: DiffusersPrior, caption: Caption) -> Float[Tensor, "1 L D"]:
+    return condition(prior, caption).states
+
+
+def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float) -> list[Reference]:
+    """The pictures where the fitted model stands in them."""
+    network = prior.volume
+    assert network is not None
+    model = int(network.find(_states(prior, fit.caption))[0])
+    with torch.no_grad():
+        volume = fit.bent(network.volume_of(network.latent(model)), network.extent)
+    references = []
+    for cutout, azimuth in zip(request.cutouts, request.azimuths, strict=True):
+        turn = 0.0 if cutout is request.cutouts[0] else (azimuth or 0.0) - (request.azimuths[0] or 0.0)
+        camera = Camera((fit.azimuth + turn) % 360.0, fit.elevation, fov)
+        height, centre = fit.height, fit.centre
+        if cutout is not request.cutouts[0]:
+            height, centre = placement(seen_from(network, volume, camera), cutout.aspect)
+        references.append(_reference(cutout, camera, height, centre))
+    return references
+
+
+def _outlined(request: PictureRequest, fov: float) -> list[Reference]:
+    """Pictures of an unknown thing: in the middle, all of the same height."""
+    elevation = ELEVATION if request.elevation is None else request.elevation
+    widest = max(max(cutout.aspect, 1.0) for cutout in request.cutouts)
+    return [
+        _reference(cutout, Camera(azimuth or 0.0, elevation, fov), SHARE / widest, (0.0, 0.0))
+        for cutout, azimuth in zip(request.cutouts, request.azimuths, strict=True)
+    ]
+
+
+def _reference(cutout: Cutout, camera: Camera, height: float, centre: tuple[float, float]) -> Reference:
+    rgba, depth = cutout.placed(SIZE, height, centre)
+    pixels: UInt8[np.ndarray, "S S 4"] = np.ascontiguousarray(rgba)
+    return Reference(
+        camera,
+        torch.from_numpy(pixels[..., :3].copy()),
+        torch.from_numpy(pixels[..., 3].copy()),
+        None if depth is None else torch.from_numpy(np.ascontiguousarray(depth)).float(),
+        cutout.name,
+    )
+
+
+def _around(azimuth: float) -> str:
+    """An azimuth in words."""
+    turn = round((azimuth + 180) % 360 - 180)
+    if abs(turn) < 5:
+        return "from the front"
+    return f"from {abs(turn)} degrees to the {'right' if turn > 0 else 'left'} of its front"
