@@ -15,6 +15,8 @@ from magic3d_cli.scene.views import ViewSampling
 
 AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
+PICTURE_SHAPE = "picture:"
+"""Before the digest of the pictures whose thing a run begins with."""
 
 
 @dataclass(frozen=True)
