@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +45,7 @@ from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved
+from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes, joined
@@ -163,7 +164,7 @@ def _from_pictures(
     shape = named_shape(request.init or settings.AUTO, request.init_up, seed, device, observer.note)
     priors, guide = _guided(pictured, seed, request, names, device, observer)
     if shape is None and request.init in (None, settings.AUTO):
-        shape = NamedShape(f"picture:{pictured.digest}", lambda: pictured.shape(_volume_of(pictured, seed, device)))
+        shape = _shape_of(pictured, seed, device)
     if shape is not None:
         request = replace(request, init=shape.identity)
     base = replace(settings.preset(request.preset or "draft"), seed=seed)
@@ -196,19 +197,18 @@ def _guided(
     return _choose(names, request, pictured.prompt, seed, device, observer), None
 
 
-def _volume_of(pictured: Pictured, seed: int, device: str) -> Callable[[], InitialShape]:
-    """The volume of the built-in prior's model that was fitted."""
+def _shape_of(pictured: Pictured, seed: int, device: str) -> NamedShape:
+    """What pictures are begun with: the fitted model of the built-in prior, else what fits into the outlines."""
 
-    def load() -> InitialShape:
+    def load() -> InitialShape | None:
+        if pictured.fit is None:
+            return HullShape(pictured.references)
         wanted = {stage: [WeightedPrior("builtin")] for stage in STAGES}
-        assert pictured.fit is not None
         noun = pictured.fit.noun
         priors = choose_priors(wanted, noun, seed, device, lambda text: None)
-        volume = PriorGuide(priors, noun, seed, device, pictured=pictured).volume()
-        assert volume is not None  # the built-in prior's
-        return volume
+        return PriorGuide(priors, noun, seed, device, pictured=pictured).volume()
 
-    return load
+    return NamedShape(f"{settings.PICTURE_SHAPE}{pictured.digest}", load)
 
 
 def refine(
@@ -237,6 +237,8 @@ def refine(
     chosen = _resolve(saved.settings, priors, request, fine_preset=request.preset, imagine=imagine)
     guide = guide or _guide(priors, chosen, request, header["prompt"], device, observer, pictured)
     extra: dict[str, Any] = {"pictured": pictured}
+    if pictured is not None and chosen.coarse.init.startswith(settings.PICTURE_SHAPE):
+        extra["shape"] = _shape_of(pictured, header["seed"], device)
     with opened(header["prompt"], chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         return pipeline.refine(job, saved, fresh=request.fresh)
 

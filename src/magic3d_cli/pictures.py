@@ -52,7 +52,7 @@ class NoPrior:
     name: str = "picture"
     weight: float = 1.0
     open_vocabulary: bool = False
-    has_volume: bool = True  # a shape to begin with, see `Pictured.shape`
+    has_volume: bool = True  # `HullShape`
 
 
 class PictureAlone:

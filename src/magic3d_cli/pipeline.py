@@ -24,7 +24,7 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
 from magic3d_cli.run.timings import Timings, peak_memory
-from magic3d_cli.settings import BALL, VOLUME, AssetSettings, Settings
+from magic3d_cli.settings import BALL, PICTURE_SHAPE, VOLUME, AssetSettings, Settings
 
 
 def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, Any]]:
@@ -94,8 +94,11 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
     assert isinstance(coarse, CoarseStage)
     job.observer.phase("mesh")
     with job.timings.timed("mesh"):
-        # A prior's volume looks as asked; another shape need not, and what distillation painted is kept.
-        shape = job.guide.volume() if job.settings.coarse.init == VOLUME else None
+        # A prior's volume and what a picture shows look as asked; another shape need not, and what distillation
+        # painted is kept.
+        init = job.settings.coarse.init
+        asked = init == VOLUME or init.startswith(PICTURE_SHAPE)
+        shape = (job.shape or job.guide.volume)() if asked else None
         fine = FineStage.from_coarse(job.settings, coarse, shape)
     job.run.log("mesh", **as_json(fine.handover))
     return fine

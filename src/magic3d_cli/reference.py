@@ -275,13 +275,25 @@ def _mask(
     if plain is not None:
         return plain, "plain border"
     if importlib.util.find_spec("rembg") is not None:
-        import rembg
-
-        return np.asarray(rembg.remove(image.convert("RGB"), only_mask=True).convert("L")), "rembg"
+        return _by_rembg(image.convert("RGB"), path), "rembg"
     raise UsageError(
         f"What in {path.name} is the thing cannot be told: nothing is transparent and the border is not of one colour.",
-        f"{_ASK} Or install rembg, which finds it by itself: pip install 'magic3d[image]'",
+        f"{_ASK} Or install rembg, which finds it by itself: pip install 'rembg[cpu]'",
     )
+
+
+def _by_rembg(image: Image.Image, path: Path) -> UInt8[np.ndarray, "H W"]:
+    """Opacity as the network U2-Net sees it; rembg downloads it once (176 MB, Apache-2.0).
+
+    Raises UsageError where rembg does not work, for instance without a network.
+    """
+    try:
+        import rembg
+
+        return np.asarray(rembg.remove(image, only_mask=True).convert("L"))
+    except Exception as error:  # a runtime, a download and a network of others: each fails in its own way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"rembg found nothing in {path.name}: {reason}.", _ASK) from error
 
 
 def plain_border(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | None:

@@ -15,6 +15,8 @@ from magic3d_cli.scene.views import ViewSampling
 
 AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
+PICTURE_SHAPE = "picture:"
+"""Before the digest of the pictures whose thing a run begins with."""
 
 
 @dataclass(frozen=True)
@@ -336,6 +338,8 @@ def _begun_with(base: Settings, init: str, open_vocabulary: bool) -> Settings:
         coarse, fine = ({key: value for key, value in part.items() if key != "steps"} for part in (coarse, fine))
     if init == VOLUME:
         coarse, fine = coarse | _OWN_VOLUME_COARSE, fine | _OWN_VOLUME_FINE
+    if init.startswith(PICTURE_SHAPE):
+        coarse = coarse | _OWN_VOLUME_COARSE  # the fine stage takes over the picture's detail, at the usual rate
     return replace(
         base,
         coarse=replace(base.coarse, init=init, **(_SHAPED_COARSE | coarse)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +12,7 @@ from torch import Tensor
 from magic3d_cli.guidance.builtin.fitting import Fit
 from magic3d_cli.guidance.builtin.projection import painted
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.reference import Reference
-from magic3d_cli.scene.shape import InitialShape
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,3 @@ class Pictured:
         ]
         fit = Fit.from_json(meta["fit"]) if meta["fit"] else None
         return Pictured(meta["prompt"], tuple(references), fit, meta["imagine"], meta["digest"])
-
-    def shape(self, guide_volume: Callable[[], InitialShape]) -> InitialShape:
-        """What to begin with: the fitted model's volume, else what fits into the outlines."""
-        return HullShape(self.references) if self.fit is None else guide_volume()
