@@ -18,9 +18,10 @@ from batches import indexed
 from gbuffer import draw, pack
 from manifest import NOUNS
 from paint import Tones, dress, tones_seen
-from render import brighten, dimness, load, normalise
+from render import EXTENT, RADIUS, brighten, dimness, load, normalise
 from sample import ddim
 
+from magic3d_cli.asset.check import read_mesh
 from magic3d_cli.asset.preview import render_glb
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.conditioning import condition, read_prompt
@@ -83,8 +84,11 @@ def of_prior(prior: DiffusersPrior, prompt: str, textured: bool) -> Images:
 
 
 def of_mesh(path: Path, textured: bool, side: int = SIDE) -> tuple[Images, Tensor]:
-    """A written GLB; pictures and coverage [8, S, S]."""
-    seen = views(textured).replace(half_height=torch.full((COUNT,), 1.12))
+    """A written GLB, from as far as the real models are seen; pictures and coverage [8, S, S]."""
+    seen = views(textured)
+    half = np.ptp(read_mesh(path).positions, axis=0) / 2
+    radius = min(EXTENT * np.linalg.norm(half) / half.max(), RADIUS)  # of the model; render_glb makes it 1
+    seen = seen.replace(half_height=seen.half_height / float(radius))
     shown = [
         torch.from_numpy(render_glb(path, seen.replace(backdrop=torch.full((COUNT, 3), grey)), side)) / 255
         for grey in (BACKDROP, 0.0, 1.0)
