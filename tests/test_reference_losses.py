@@ -16,7 +16,6 @@ from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.reference_losses import ReferenceLosses, pearson, reference_groups
 from magic3d_cli.training.terms import Step, check_names
 
-
 FRONT = Camera()
 
 
