@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from truth import held_out, pictures
+from truth import arrays_of, held_out, pictures
 
 from magic3d_cli import generate
 from magic3d_cli import pictures as looking
-from magic3d_cli.asset.check import read_mesh
-from magic3d_cli.asset.preview import render_glb
+from magic3d_cli.asset.check import read_mesh, sample
+from magic3d_cli.asset.preview import _perspective_weights, render_glb
 from magic3d_cli.kernels.dispatch import rasterize
+from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.reference import Camera
 from magic3d_cli.scene.views import Views, turntable
 
@@ -42,9 +43,7 @@ def ring(azimuth: float, elevation: float, half_height: float = 1.12) -> Views:
 
 def of_truth(data: Path, source: str, yaw: float, views: Views, size: int = SIZE) -> np.ndarray:
     """The real model in its bounding sphere, RGBA in [0, 1]."""
-    from truth import _arrays
-
-    positions = _arrays(data, source, yaw)[0][0].reshape(-1, 3)
+    positions = arrays_of(data, source, yaw)[0][0].reshape(-1, 3)
     radius = float(np.linalg.norm(positions, axis=1).max())
     seen = views.replace(half_height=views.half_height * radius)
     return pictures(data, source, yaw, seen, size).astype(np.float32) / 255
@@ -79,9 +78,6 @@ def at_reference(path: Path, report: dict, size: int = 384) -> np.ndarray:
     placed = report["asset"]["size"]
     mesh = read_mesh(path)
     points = mesh.positions / placed["scale"] + np.array(placed["origin"])
-    from magic3d_cli.asset.check import sample
-    from magic3d_cli.asset.preview import _perspective_weights
-
     clip = torch.from_numpy(np.c_[points, np.ones(len(points))]).float() @ camera.views().world_to_clip()[0].T
     ids = rasterize(clip[None], torch.from_numpy(mesh.faces), 2 * size)[0].numpy()
     rows, columns = np.nonzero(ids >= 0)
@@ -148,8 +144,6 @@ def main() -> None:
                    "unseen": {key: float(np.mean([side[key] for side in sides])) for key in sides[0]},
                    "mirrored_iou": float(np.mean([side["iou"] for side in flipped]))}  # fmt: skip
             if "pictures" in report:
-                from magic3d_cli.run.resume import Saved
-
                 reference = Saved.load(output.with_suffix(".run") / "fine.ckpt").pictured.references[0]
                 rgb, mask, _ = reference.at(384)
                 row["reference"] = likeness(at_reference(output, report), np.dstack([rgb.numpy(), mask.numpy()]))

@@ -15,7 +15,7 @@ from gbuffer import draw, pack
 from manifest import read_manifest
 from render import brighten, dimness, load, normalise
 
-from magic3d_cli.scene.views import Views
+from magic3d_cli.scene.views import Views, turntable
 
 HELD_OUT = Path(__file__).with_name("held_out.tsv")
 
@@ -30,17 +30,16 @@ def held_out(path: Path = HELD_OUT) -> list[tuple[str, str, float]]:
 
 
 @lru_cache(4)
-def _arrays(data: Path, source: str, yaw: float) -> tuple[tuple[np.ndarray, ...], np.float32]:
+def arrays_of(data: Path, source: str, yaw: float) -> tuple[tuple[np.ndarray, ...], np.float32]:
+    """A model's arrays, as `gbuffer.draw` takes them, and how much its colours are brightened."""
     arrays = pack(normalise(load(data, source), yaw))
-    from magic3d_cli.scene.views import turntable
-
     around = np.stack([draw(*arrays, matrix, 64, 2) for matrix in turntable(8).world_to_clip().numpy()])
     return arrays, dimness(around)
 
 
 def pictures(data: Path, source: str, yaw: float, views: Views, size: int) -> np.ndarray:
     """A model's own colours from each camera: uint8 [B, size, size, 4], straight alpha."""
-    arrays, factor = _arrays(data, source, yaw)
+    arrays, factor = arrays_of(data, source, yaw)
     buffers = np.stack([draw(*arrays, matrix, size, 2) for matrix in views.world_to_clip().numpy()])
     brighten(buffers, factor)
     alpha = buffers[..., 9:].astype(np.float32)

@@ -446,7 +446,7 @@ def read_pictures(
             name = places[azimuths.index(None)][0].name
             raise UsageError(
                 f"It is not said from where {name} shows the thing.",
-                f"Say how far round it is from the first picture, in degrees: --image {name}@90 (its right side).",
+                f"Say how far round from the first it is, in degrees: --image {name}@90 (what is on its right).",
             )
     beside = [(mask, depth)] + [(None, None)] * (len(places) - 1)
     cutouts = [read_cutout(path, *more) for (path, _), more in zip(places, beside, strict=True)]

@@ -20,7 +20,7 @@ Image = Annotated[
         "--image",
         metavar="FILE[@AZIMUTH]",
         help="A picture that the model has to look like; best a PNG with transparency, or a photo before a plain wall. "
-        "May be given again with other sides: left.png@270, right.png@90 (degrees round from the front).",
+        "May be given again with other sides: side.png@90 is what is on the right of the front picture (degrees).",
         rich_help_panel=_PANEL,
     ),
 ]
