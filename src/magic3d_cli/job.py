@@ -19,8 +19,8 @@ from magic3d_cli import pipeline, settings
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
-from magic3d_cli.guidance.diffusers.catalogue import HUB, local, of_stage
-from magic3d_cli.guidance.diffusers.files import vocabulary_of
+from magic3d_cli.guidance.diffusers.catalogue import HUB, NAMES, directory, local, of_stage
+from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.guide import (
     STAGES,
@@ -117,7 +117,9 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
             full.items()}  # fmt: skip
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
-    seconds = estimate.seconds_of(chosen, full, device, estimate.matrix_speed(device))
+    here = {name: folder for name in full.values() if name not in NAMES and (folder := directory(name))}
+    weights = {name: installed_bytes(folder / "unet") for name, folder in here.items()}
+    seconds = estimate.seconds_of(chosen, full, device, estimate.matrix_speed(device), weights)
     return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
 
 

@@ -21,12 +21,15 @@ SHARE = (
 )
 
 
-def seconds_of(settings: Settings, priors: dict[str, str], device: str, teraflops: float) -> float | None:
+def seconds_of(
+    settings: Settings, priors: dict[str, str], device: str, teraflops: float, weights: dict[str, int] | None = None
+) -> float | None:
     """Of a whole job, from nothing. None for the built-in prior on a GPU, where nothing has been measured.
 
     Args:
         priors: the first one of each stage.
         teraflops: `matrix_speed` of the device.
+        weights: bytes of priors that are directories here, whose work is taken to be as their size.
     """
     if all(name == "builtin" for name in priors.values()):
         if device != "cpu":
@@ -40,9 +43,15 @@ def seconds_of(settings: Settings, priors: dict[str, str], device: str, teraflop
     for stage, name in priors.items():
         part = work[stage]
         per_view = 0.004 if name == "builtin" else SAMPLE.get(name, LATENT)  # TFLOP
+        if weights and name in weights:
+            per_view = LATENT * min(weights[name] / FULL_SIZE, 2.0)
         times = 2 if part.guidance.perp_neg else 1
         total += part.steps * part.views * per_view * times
     return LOADING + total / (SHARE * teraflops)
+
+
+FULL_SIZE = 3.4e9
+"""Bytes of the denoiser's weights of Stable Diffusion 1.5 in single precision."""
 
 
 def matrix_speed(device: str) -> float:
