@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from magic3d_cli import pipeline, settings
+from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
@@ -37,7 +38,7 @@ from magic3d_cli.initial_shapes import NamedShape, named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
 from magic3d_cli.run import estimate
 from magic3d_cli.run.callbacks import Intervals
-from magic3d_cli.run.context import Job
+from magic3d_cli.run.context import Job, OwnSurface
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
@@ -45,6 +46,9 @@ from magic3d_cli.run.resume import Saved
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes, joined
 from magic3d_cli.training.terms import ViewGroup
+
+TEXTURE, RESHAPE = "texture", "reshape"
+"""What a mesh of a person's own gets: new colours on the shape as it is, or a new shape too."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Request:
     faces: int | None = None
     texture_size: int | None = None
     height: float | None = None  # metres
+    mesh: str | None = None  # TEXTURE or RESHAPE: what `init` names is a mesh of a person's own, and what it gets
     fresh: bool = False  # start over; an earlier run is moved aside
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
 
@@ -90,8 +95,13 @@ def generate(
     if shape is not None:
         request = replace(request, init=shape.identity)
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
+    surface = None
+    if request.mesh is not None:
+        chosen = settings.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
+        if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
+            surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
     guide = _guide(priors, chosen, request, prompt, device, observer)
-    extra: dict[str, Any] = {"shape": shape, "more_views": more_views}
+    extra: dict[str, Any] = {"shape": shape, "more_views": more_views, "surface": surface}
     with opened(prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
@@ -189,6 +199,7 @@ def opened(
     *,
     shape: NamedShape | None = None,
     more_views: Sequence[ViewGroup] = (),
+    surface: OwnSurface | None = None,
     intervals: Intervals | None = None,
 ) -> Iterator[Job]:
     """A job whose processes have met and whose run folder is made and locked; a failure inside goes into its log."""
@@ -204,6 +215,7 @@ def opened(
             processes=processes,
             shape=shape.load if shape else None,
             more_views=more_views,
+            surface=surface,
             observer=observer,
             interrupts=interrupts,
             intervals=intervals or Intervals(),

@@ -16,6 +16,7 @@ EXAMPLES = {
     ),
     "refine": (
         "magic3d refine car.run/coarse.ckpt",
+        'magic3d refine my_mesh.glb --prompt "a golden dragon" -o gold.glb',
         "magic3d refine car.run --preset standard -o car-fine.glb",
     ),
     "export": (
