@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from magic3d_cli.asset.mesh import surface_samples
-from magic3d_cli.asset.read import read_coloured
+from magic3d_cli.asset.read import ColouredMesh, read_coloured
 from magic3d_cli.checks import BUILTIN_SHAPE, is_checkpoint
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
@@ -30,6 +30,7 @@ class NamedShape:
 
     identity: str
     load: Callable[[], InitialShape | None]
+    mesh: ColouredMesh | None = None  # of a mesh file
 
 
 def named_shape(init: str, up: str, seed: int, device: str, tell: Callable[[str], None]) -> NamedShape | None:
@@ -57,7 +58,7 @@ def named_shape(init: str, up: str, seed: int, device: str, tell: Callable[[str]
         return NamedShape(f"checkpoint:{_digest(path)}", lambda: _of_checkpoint(saved, device))
     mesh = read_coloured(path, up)
     tell(f"{path}: begins with its {len(mesh.faces)} faces, centred and scaled; +{up.upper().lstrip('+')} is up.")
-    return NamedShape(f"mesh:{_digest(path)}:{up}", lambda: MeshShape(*mesh.samples(_SAMPLES)))
+    return NamedShape(f"mesh:{_digest(path)}:{up}", lambda: MeshShape(*mesh.samples(_SAMPLES)), mesh)
 
 
 def _of_checkpoint(saved: Saved, device: str) -> InitialShape:

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from magic3d_cli import pipeline, settings
+from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
-from magic3d_cli.guidance.diffusers.catalogue import HUB, local, of_stage
-from magic3d_cli.guidance.diffusers.files import vocabulary_of
+from magic3d_cli.guidance.diffusers.catalogue import HUB, NAMES, directory, local, of_stage
+from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.guide import (
     STAGES,
@@ -40,7 +41,7 @@ from magic3d_cli.pictures import NoPrior, PictureAlone, look_at, write_sheet
 from magic3d_cli.reference import PictureRequest
 from magic3d_cli.run import estimate
 from magic3d_cli.run.callbacks import Intervals
-from magic3d_cli.run.context import Job
+from magic3d_cli.run.context import Job, OwnSurface
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
@@ -50,6 +51,9 @@ from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes, joined
 from magic3d_cli.training.terms import ViewGroup
+
+TEXTURE, RESHAPE = "texture", "reshape"
+"""What a mesh of a person's own gets: new colours on the shape as it is, or a new shape too."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Request:
     faces: int | None = None
     texture_size: int | None = None
     height: float | None = None  # metres
+    mesh: str | None = None  # TEXTURE or RESHAPE: what `init` names is a mesh of a person's own, and what it gets
     fresh: bool = False  # start over; an earlier run is moved aside
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
     pictures: PictureRequest | None = None  # of the thing; the prompt may then be empty
@@ -98,8 +103,13 @@ def generate(
     if shape is not None:
         request = replace(request, init=shape.identity)
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
+    surface = None
+    if request.mesh is not None:
+        chosen = settings.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
+        if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
+            surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
     guide = _guide(priors, chosen, request, prompt, device, observer)
-    extra: dict[str, Any] = {"shape": shape, "more_views": more_views}
+    extra: dict[str, Any] = {"shape": shape, "more_views": more_views, "surface": surface}
     with opened(prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
@@ -126,7 +136,9 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
     alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
-    seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device))
+    here = {name: folder for name in full.values() if name not in NAMES and (folder := directory(name))}
+    weights = {name: installed_bytes(folder / "unet") for name, folder in here.items()}
+    seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device), weights)
     return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
 
 
@@ -269,6 +281,7 @@ def opened(
     pictured: Pictured | None = None,
     typed: str = "",
     more_views: Sequence[ViewGroup] = (),
+    surface: OwnSurface | None = None,
     intervals: Intervals | None = None,
 ) -> Iterator[Job]:
     """A job whose processes have met and whose run folder is made and locked; a failure inside goes into its log."""
@@ -286,6 +299,7 @@ def opened(
             pictured=pictured,
             typed=typed,
             more_views=more_views,
+            surface=surface,
             observer=observer,
             interrupts=interrupts,
             intervals=intervals or Intervals(),

@@ -6,8 +6,11 @@ begins, so that any of this can be stopped, killed or run out of disk and be tak
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from magic3d_cli import __version__
 from magic3d_cli.asset.build import build_asset
@@ -19,7 +22,9 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.catalogue import licence_of
 from magic3d_cli.guidance.guide import STAGES
-from magic3d_cli.run.context import Job
+from magic3d_cli.run.atomic import write_atomically
+from magic3d_cli.run.context import Job, OwnSurface
+from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
@@ -71,7 +76,9 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
             observer.phase("mesh")
             stage = FineStage.from_coarse(saved.settings, stage)
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
-        built, files = _build(stage, output, about, asset, observer)
+        own = RunDirectory(saved.path.parent).mesh
+        surface = _load_surface(own) if saved.settings.fine.freeze_geometry and own.is_file() else None
+        built, files = _build(stage, output, about, asset, observer, surface)
     report = _report(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
     observer.done(report)
     return report
@@ -101,6 +108,10 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
         shape = (job.shape or job.guide.volume)() if asked else None
         fine = FineStage.from_coarse(job.settings, coarse, shape)
     job.run.log("mesh", **as_json(fine.handover))
+    if job.surface is not None and job.processes.is_main:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, vertices=job.surface[0], faces=job.surface[1])
+        write_atomically(job.run.mesh, buffer.getvalue())
     return fine
 
 
@@ -110,7 +121,7 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
         return None, {}
     with job.timings.timed("asset"):
         about = about_asset(job.prompt, job.settings.seed, job.guide.name("fine"))
-        asset, files = _build(fine, job.output, about, job.settings.asset, job.observer)
+        asset, files = _build(fine, job.output, about, job.settings.asset, job.observer, job.surface)
     prior = {"id": job.guide.name("fine"), "sha256": job.guide.sha256("fine")}
     result = _report(job.prompt, job.settings, prior, files, fine, asset, job.timings)
     result["run"] = str(job.run.path)
@@ -121,13 +132,18 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
 
 
 def _build(
-    fine: FineStage, output: Path, about: dict[str, Any], settings: AssetSettings, observer: Observer
+    fine: FineStage,
+    output: Path,
+    about: dict[str, Any],
+    settings: AssetSettings,
+    observer: Observer,
+    surface: OwnSurface | None = None,
 ) -> tuple[Asset, list[Path]]:
-    """Unwrap, bake, write."""
-    vertices, faces = fine.mesh()
+    """Unwrap, bake, write the fine stage's mesh, or this surface in its colours."""
+    vertices, faces = surface or tuple(tensor.numpy() for tensor in fine.mesh())
     asset = build_asset(
-        vertices.numpy(),
-        faces.numpy(),
+        vertices,
+        faces,
         fine.albedo,
         settings,
         on_stage=observer.phase,
@@ -143,6 +159,11 @@ def _build(
         observer.note(f"Unwrapped by the simple atlas: {reason}.")
     observer.phase("write")
     return asset, write(asset, output, about["prompt"])
+
+
+def _load_surface(path: Path) -> OwnSurface:
+    with np.load(path) as data:
+        return data["vertices"], data["faces"]
 
 
 def about_asset(prompt: str, seed: int, prior: str) -> dict[str, Any]:

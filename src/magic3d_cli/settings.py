@@ -359,6 +359,15 @@ def _pictured(base: Settings, imagine: float) -> Settings:
     )
 
 
+def of_a_mesh(base: Settings, keep_geometry: bool) -> Settings:
+    """For a mesh of a person's own: the field is fitted to it and handed over at once, without coarse steps."""
+    return replace(
+        base,
+        coarse=replace(base.coarse, steps=0),
+        fine=replace(base.fine, freeze_geometry=keep_geometry),
+    )
+
+
 class StagePrior(Protocol):
     """What settings depend on of a prior."""
 

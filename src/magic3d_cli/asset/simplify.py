@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import fast_simplification
 import numpy as np
 from jaxtyping import Bool
@@ -31,6 +33,19 @@ def simplify(vertices: Vertices, faces: Faces, target: int) -> tuple[Vertices, F
             break
         goal -= len(triangles) - target
     return points, triangles
+
+
+HUGE = 200_000
+"""Faces above which a mesh is reduced before it is repaired: repair takes seconds a hundred thousand."""
+
+
+def small_enough(vertices: Vertices, faces: Faces, tell: Callable[[str], None]) -> tuple[Vertices, Faces]:
+    """A mesh as it is, or one of too many faces reduced to HUGE, which is told."""
+    if len(faces) <= HUGE:
+        return vertices, faces
+    tell(f"The mesh has {len(faces):,} faces; it is simplified to {HUGE:,} before it is repaired.")
+    points, triangles = fast_simplification.simplify(vertices, faces.astype(np.int32), target_count=HUGE, agg=7.0)
+    return np.asarray(points, np.float64), np.asarray(triangles, np.int64)
 
 
 def flipped_faces(

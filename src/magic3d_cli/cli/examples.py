@@ -5,6 +5,7 @@ from __future__ import annotations
 EXAMPLES = {
     "": (
         'magic3d generate "a metal dragon" -o dragon.glb',
+        "magic3d preview dragon.glb",
         "magic3d help generate",
     ),
     "generate": (
@@ -15,6 +16,7 @@ EXAMPLES = {
     ),
     "refine": (
         "magic3d refine car.run/coarse.ckpt",
+        'magic3d refine my_mesh.glb --prompt "a golden dragon" -o gold.glb',
         "magic3d refine car.run --preset standard -o car-fine.glb",
     ),
     "export": (
@@ -22,6 +24,7 @@ EXAMPLES = {
         "magic3d export car.run -o car.stl --height 0.1",
         "magic3d export car.run/coarse.ckpt -o coarse.glb --faces 2000",
     ),
+    "preview": ("magic3d preview car.glb", "magic3d preview car.run --size 1024 --frames 72 -o shown/car"),
     "priors": ("magic3d priors", "magic3d priors --words | grep dog"),
     "bench": ("magic3d bench --preset draft", "magic3d bench --prior sd15 --preset paper --views 1 --steps 1"),
     "doctor": ("magic3d doctor", "magic3d doctor --json"),

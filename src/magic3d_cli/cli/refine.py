@@ -1,7 +1,8 @@
-"""`magic3d refine coarse.ckpt`: the fine stage alone, from a coarse checkpoint."""
+"""`magic3d refine SOURCE`: the fine stage alone, from a coarse checkpoint or from a mesh of a person's own."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +12,35 @@ from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
+from magic3d_cli.errors import UsageError
+from magic3d_cli.run.directory import RunDirectory
 
 
 @reported
 def refine(
-    checkpoint: Annotated[Path, typer.Argument(help="A coarse.ckpt from a .run folder.", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A coarse.ckpt, a .run folder, or a mesh of your own with --prompt.", show_default=False),
+    ],
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="For a mesh of your own: what its new texture is to show.")
+    ] = None,
+    reshape: Annotated[
+        bool, typer.Option("--reshape", help="For a mesh of your own: let the shape change too, not the texture alone.")
+    ] = False,
+    up: Annotated[
+        str,
+        typer.Option("--up", metavar="AXIS", help=f"Which axis of the mesh points upwards: {', '.join(checks.UPS)}."),
+    ] = "y",
     output: options.Output = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="draft, standard or paper; default: as the checkpoint.")
+        str | None,
+        typer.Option(metavar="NAME", help="draft, standard or paper; default: as the checkpoint, draft for a mesh."),
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As for generate; default: the checkpoint's.")
+        str | None, typer.Option(metavar="NAME", help="As for generate; default: the checkpoint's, auto for a mesh.")
     ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="For a mesh of your own; default: 0.")] = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     device: options.Device = "auto",
@@ -37,20 +55,40 @@ def refine(
 ) -> None:
     """Turn a coarse checkpoint into a textured mesh.
 
-    It is written beside the run.
+    Or give a mesh of your own (.glb, .obj, .stl, .ply, ...) a new texture: --prompt says of what. It is
+    centred and scaled; its shape is kept unless --reshape.
     """
-    out = checks.check_output(output or default_output(checkpoint))
     if preset is not None:
         checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
+    checks.check_choice("--up", up, checks.UPS)
     checks.check_sizes(faces, texture_size, height)
-    precheck.check_source(checkpoint, out, force)
+    source = find_source(source)
+    own = not checks.is_checkpoint(source) and source.is_file()
+    if own and prompt is None:
+        raise UsageError(
+            f"{source} is no checkpoint; a mesh of your own needs a prompt.",
+            f'Say what it shows: magic3d refine {shlex.quote(str(source))} --prompt "a golden dragon"',
+        )
+    if own and prompt is not None:
+        prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
+        out = precheck.choose_output(output, prompt, seed, preset or "draft", force)
+        precheck.check_generate(prompt, seed, [prior or "auto"], device, out)
+    else:
+        if prompt is not None or reshape or seed is not None or up != "y":
+            raise UsageError(
+                "--prompt, --reshape, --seed and --up belong to a mesh of your own; a checkpoint knows them.",
+                f"magic3d refine {shlex.quote(str(source))}",
+            )
+        out = checks.check_output(output or default_output(source))
+        precheck.check_source(source, out, force)
     with session(quiet, verbose) as work:
         from magic3d_cli import job
 
         request = job.Request(
             out,
             preset=preset,
+            coarse_prior=prior if own else None,
             fine_prior=prior,
             device=device,
             perp_neg=perp_neg,
@@ -58,10 +96,26 @@ def refine(
             faces=faces,
             texture_size=texture_size,
             height=height,
+            init=str(source) if own else None,
+            init_up=up,
+            mesh=(job.RESHAPE if reshape else job.TEXTURE) if own else None,
             fresh=fresh,
         )
-        _, result = job.refine(checkpoint, request, work.observer, work.interrupts)
+        if own and prompt is not None:
+            _, result = job.generate(prompt, seed or 0, request, work.observer, work.interrupts)
+        else:
+            _, result = job.refine(source, request, work.observer, work.interrupts)
     answer(result, as_json)
+
+
+def find_source(given: Path) -> Path:
+    """The coarse checkpoint of a run folder; a file as it is. Raises UsageError for a folder without one."""
+    if not given.is_dir():
+        return given
+    run = RunDirectory(given)
+    if not run.coarse.is_file():
+        raise UsageError(f"There is no coarse checkpoint in {given}.", "magic3d runs lists the runs of a folder.")
+    return run.coarse
 
 
 def default_output(checkpoint: Path, suffix: str = ".glb") -> Path:

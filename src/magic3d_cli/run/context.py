@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float, Int
+
 from magic3d_cli.guidance.guide import Guide
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run.callbacks import Intervals
@@ -17,6 +20,9 @@ from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import ViewGroup
+
+OwnSurface = tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]
+"""A mesh that is to be written as it is, with new colours: vertices in the scene, faces."""
 
 
 @dataclass
@@ -34,6 +40,7 @@ class Job:
     pictured: Pictured | None = None  # what pictures ask for, beside the prompt
     typed: str = ""  # the prompt as a person gave it, where there are pictures
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
+    surface: OwnSurface | None = None  # written in place of the fine stage's, which stands for it
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)
     intervals: Intervals = field(default_factory=Intervals)

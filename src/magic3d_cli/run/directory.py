@@ -32,6 +32,7 @@ class RunDirectory:
         self.log_path = path / "log.jsonl"
         self.settings = path / "settings.json"
         self.result = path / "result.json"
+        self.mesh = path / "mesh.npz"  # a person's own, in the scene, where its shape is kept
         self._lock = Lock(path / "lock")
 
     @staticmethod

@@ -6,7 +6,6 @@ import time
 
 import torch
 
-from magic3d_cli.guidance.diffusers.catalogue import HUB
 from magic3d_cli.run.forecast import LATENT, SAMPLE, parts_of
 from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, Settings
 
@@ -21,14 +20,15 @@ SHARE = 0.5
 """Of a matrix product's speed, what an open-vocabulary prior reaches: 65 to 73 % on a CPU, unmeasured on a GPU."""
 
 
-def seconds_of(settings: Settings, priors: dict[str, str], device: str, teraflops: float) -> float | None:
-    """Of a whole job, from nothing.
-
-    None where nothing has been measured: the built-in prior on a GPU, priors of unknown size.
+def seconds_of(
+    settings: Settings, priors: dict[str, str], device: str, teraflops: float, weights: dict[str, int] | None = None
+) -> float | None:
+    """Of a whole job, from nothing. None for the built-in prior on a GPU, where nothing has been measured.
 
     Args:
         priors: the first one of each stage; "builtin" also for others of its layout.
         teraflops: `matrix_speed` of the device.
+        weights: bytes of priors that are directories here, whose work is taken to be as their size.
     """
     if all(name == "builtin" for name in priors.values()):
         if device != "cpu":
@@ -37,16 +37,20 @@ def seconds_of(settings: Settings, priors: dict[str, str], device: str, teraflop
         measured = SHAPED_SECONDS if shaped else SECONDS
         unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
         return LOADING + unit * sum(part.units(part.steps) for part in parts_of(settings, priors))
-    if not all(name in HUB or name == "builtin" for name in priors.values()):
-        return None
     work: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
     total = 0.0
     for stage, name in priors.items():
         part = work[stage]
         per_view = 0.004 if name == "builtin" else SAMPLE.get(name, LATENT)  # TFLOP
+        if weights and name in weights:
+            per_view = LATENT * min(weights[name] / FULL_SIZE, 2.0)
         times = 2 if part.guidance.perp_neg else 1
         total += part.steps * part.views * per_view * times
     return LOADING + total / (SHARE * teraflops)
+
+
+FULL_SIZE = 3.4e9
+"""Bytes of the denoiser's weights of Stable Diffusion 1.5 in single precision."""
 
 
 def matrix_speed(device: str) -> float:

@@ -1,0 +1,82 @@
+"""`magic3d preview ASSET_OR_RUN`: a turntable, a contact sheet and a page for any browser, beside the asset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magic3d_cli.cli import options
+from magic3d_cli.cli.failures import reported
+from magic3d_cli.cli.session import put, session
+from magic3d_cli.errors import UsageError
+from magic3d_cli.run.atomic import write_atomically
+from magic3d_cli.run.directory import RunDirectory
+
+SHOWN = (".glb", ".obj")
+FRAMES, SIZE = (2, 360), (32, 2048)
+
+
+@reported
+def preview(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .glb or .obj, or a .run folder; default: the newest run in the current folder.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="NAME", help="Where to write NAME.html and so on; default: the asset's name."
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option(metavar="N", help="Pictures of a turn.")] = 36,
+    size: Annotated[int, typer.Option(metavar="N", help="Pixels a picture.")] = 512,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Show an asset: turntable, contact sheet, web page.
+
+    Writes NAME-turntable.webp, NAME-sheet.png (four sides, with light and without) and NAME.html, which opens in any
+    browser without a network: drag to turn.
+    """
+    for option, value, (low, high) in (("--frames", frames, FRAMES), ("--size", size, SIZE)):
+        if not low <= value <= high:
+            raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
+    asset = find_asset(source)
+    stem = output or asset.with_suffix("")
+    if not stem.parent.is_dir():
+        raise UsageError(f"The folder {stem.parent} does not exist.", "Name another one with -o.")
+    with session(quiet, verbose) as work:
+        from magic3d_cli.asset.show import show
+
+        work.observer.phase("draw")
+        files = show(asset, stem, frames, size)
+        for path, data in files.items():
+            write_atomically(path, data)
+        page = next(iter(files))
+        work.observer.note(f"Open {page.resolve().as_uri()} in a browser.")
+    put(json.dumps({"files": [str(path) for path in files]}) if as_json else "\n".join(str(path) for path in files))
+
+
+def find_asset(given: Path | None) -> Path:
+    """The file that was meant. Raises UsageError when there is none that can be shown."""
+    run = RunDirectory.newest(Path()) if given is None else RunDirectory(given)
+    if given is not None and not given.is_dir():
+        if given.suffix.lower() in SHOWN:
+            if not given.is_file():
+                raise UsageError(f"There is no file {given}.", "magic3d runs lists what was made here.")
+            return given
+        raise UsageError(f"{given} cannot be shown: it is neither .glb nor .obj nor a run.", "magic3d export -f glb")
+    if run is None:
+        raise UsageError("There is no run in the current folder.", 'magic3d generate "a metal dragon" -o dragon.glb')
+    for suffix in SHOWN:
+        if (asset := run.path.with_suffix(suffix)).is_file():
+            return asset
+    raise UsageError(
+        f"{run.path} has no .glb or .obj beside it yet.", f"Write one first: magic3d export {run.path} --format glb"
+    )
