@@ -1,15 +1,16 @@
 """Render the training views of the built-in prior: `python render.py DATA OUT`.
 
-DATA holds three unpacked Debian packages, side by side (`apt-get download NAME; dpkg-deb -x NAME*.deb DATA`):
-sweethome3d-furniture, megaglest-data, 0ad-data. OUT receives per model `<name>.npy`, uint8 [views, 128, 128, 10]
-geometry buffers (see gbuffer.py), `<name>.large.npy`, the first few of them at 256 pixels, and `<name>.cameras.npy`,
-float32 [views, 4]: azimuth, elevation, fov, frame. 22 MB and two seconds a model. Finished models are kept, so it
+DATA holds four unpacked Debian packages, side by side (`apt-get download NAME; dpkg-deb -x NAME*.deb DATA`):
+sweethome3d-furniture, megaglest-data, 0ad-data, supertuxkart-data. OUT receives per model `<name>.npy`, uint8
+[views, 128, 128, 10] geometry buffers (see gbuffer.py), `<name>.large.npy`, the first few of them at 256 pixels, and
+`<name>.cameras.npy`, float32 [views, 4]: azimuth, elevation, fov, half_height. 22 MB and two seconds a model. Finished models are kept, so it
 can be interrupted, and run again after the manifest has grown.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import threading
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ from manifest import file_stem, read_manifest
 from shapes import make_shape
 from sources import Model, catalogue, read_actor, read_g3d, read_sh3f, read_stk
 
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.scene.views import ViewSampling, sample_views
 
 SIZE = 128
@@ -85,6 +87,12 @@ def brighten(buffers: np.ndarray, factor: np.float32) -> None:
     buffers[..., :3] = np.minimum(buffers[..., :3] * factor + 0.5, covered).astype(np.uint8)
 
 
+def known_styles(prior: Path) -> set[str]:
+    """The style tokens of all models that a prior remembers."""
+    nouns = json.loads((prior / "vocabulary.json").read_text(encoding="utf-8"))["nouns"]
+    return {style for noun in nouns.values() for style in noun["styles"]}
+
+
 def render(data: Path, out: Path, source: str, yaw: float, views: int, seed: int, large_views: int = 10) -> None:
     """Write one model's geometry buffers and cameras."""
     stem = file_stem(source, yaw)
@@ -115,16 +123,19 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--views", type=int, default=96)
     parser.add_argument("--large", type=int, default=10, help="views drawn at twice the size as well")
+    parser.add_argument("--new", action="store_true", help="only models that the prior that ships does not know")
     parser.add_argument("--manifest", type=Path, default=Path(__file__).with_name("manifest.tsv"))
     parser.add_argument("--seed", type=int, default=0, help="another seed, other cameras")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    known = known_styles(BUILTIN) if args.new else set()
     with ThreadPoolExecutor(args.workers) as pool:
         futures = [
             pool.submit(render, args.data, args.out, source, yaw, args.views, args.seed, args.large)
             for noun in read_manifest(args.manifest)
-            for source, yaw in noun.models
+            for style, (source, yaw) in zip(noun.styles, noun.models, strict=True)
+            if style not in known
         ]
         for future in futures:
             future.result()

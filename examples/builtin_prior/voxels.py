@@ -116,9 +116,9 @@ def surface(buffers, size):
 
 
 def convert(pool: Path, stem: str) -> None:
-    """Write one model's voxels."""
+    """Write the voxels of one model, if it has been rendered."""
     target = pool / f"{stem}.voxels.npz"
-    if target.exists():
+    if target.exists() or not (pool / f"{stem}.npy").exists():
         return
     buffers = np.load(pool / f"{stem}.npy", mmap_mode="r")
     cameras = torch.from_numpy(np.load(pool / f"{stem}.cameras.npy"))
