@@ -3,8 +3,8 @@
 DATA holds four unpacked Debian packages, side by side (`apt-get download NAME; dpkg-deb -x NAME*.deb DATA`):
 sweethome3d-furniture, megaglest-data, 0ad-data, supertuxkart-data. OUT receives per model `<name>.npy`, uint8
 [views, 128, 128, 10] geometry buffers (see gbuffer.py), `<name>.large.npy`, the first few of them at 256 pixels, and
-`<name>.cameras.npy`, float32 [views, 4]: azimuth, elevation, fov, half_height. 22 MB and two seconds a model. Finished models are kept, so it
-can be interrupted, and run again after the manifest has grown.
+`<name>.cameras.npy`, float32 [views, 4]: azimuth, elevation, fov, half_height. 22 MB and two
+seconds a model. Finished models are kept, so it can be interrupted, and run again after the manifest has grown.
 """
 
 from __future__ import annotations
