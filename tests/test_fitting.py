@@ -173,12 +173,16 @@ def test_the_first_of_several_pictures_has_the_last_word() -> None:
     assert at(out, 0.0, 0.0, 0.39)[1] > 0.6 and at(out, 0.39, 0.0, 0.0)[0] > 0.6
 
 
+ONE_SIDED = ("giraffe", "forklift", "motorcycle")
+"""Things that look like no other and not alike from any two sides."""
+
+
 @pytest.fixture(scope="module")
 def looks() -> Looks:
-    """Some of the built-in prior's models."""
+    """Some of the built-in prior's models, those that are asked for below among them."""
     whole = Looks.load(BUILTIN, Vocabulary.load(BUILTIN / "vocabulary.json"))
-    rows = slice(0, len(whole.captions), 20)
-    return replace(whole, captions=whole.captions[rows], thumbnails=whole.thumbnails[rows])
+    rows = [i for i, caption in enumerate(whole.captions) if i % 20 == 0 or caption.noun in ONE_SIDED]
+    return replace(whole, captions=tuple(whole.captions[i] for i in rows), thumbnails=whole.thumbnails[rows])
 
 
 def test_there_are_looks_of_every_model_of_the_prior(looks: Looks) -> None:
@@ -190,8 +194,9 @@ def test_there_are_looks_of_every_model_of_the_prior(looks: Looks) -> None:
     assert len(looks_views()) == whole.thumbnails.shape[1]
 
 
-@pytest.mark.parametrize("number", [3, 11, 20])
-def test_a_picture_of_a_model_looks_like_that_model(looks: Looks, number: int) -> None:
+@pytest.mark.parametrize("noun", ONE_SIDED)
+def test_a_picture_of_a_model_looks_like_that_model(looks: Looks, noun: str) -> None:
+    number = next(i for i, caption in enumerate(looks.captions) if caption.noun == noun)
     view = 13  # 30 degrees round, 15 above
     picture = np.kron(looks.thumbnails[number, view], np.ones((4, 4, 1), np.uint8))
     best = looks.like(picture, 3)[0]

@@ -120,7 +120,7 @@ def test_a_licence_that_is_not_accepted_is_explained(server: Hub, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     server.mode = mode
     with pytest.raises(SystemExit) as stop:
-        main(["generate", "a dragon", "--prior", "deepfloyd-if-m", "-o", "dragon.glb"])
+        main(["generate", "a dragon", "--prior", "deepfloyd-if-m", "-o", "dragon.glb", "--yes"])
     told = capsys.readouterr().err
     assert stop.value.code == 3 and "licence of DeepFloyd/IF-I-M-v1.0 has to be accepted" in told
     assert "https://huggingface.co/DeepFloyd/IF-I-M-v1.0" in told and "hf auth login" in told
@@ -183,6 +183,6 @@ def test_hf_home_and_hf_hub_offline_are_honoured(tmp_path: Path) -> None:
     states = {row["name"]: row["state"] for row in json.loads(magic3d("priors", "--json").stdout)}
     assert states["sd15"] == "installed" and states["sd21"] == "not downloaded"
     begun = time.monotonic()
-    failed = magic3d("generate", "a dragon", "--prior", "sd21", "-o", "dragon.glb")
+    failed = magic3d("generate", "a dragon", "--prior", "sd21", "-o", "dragon.glb", "--yes")
     assert failed.returncode == 3 and "unset HF_HUB_OFFLINE" in failed.stderr
     assert time.monotonic() - begun < 60 and not (tmp_path / "dragon.run").exists()
