@@ -193,11 +193,12 @@ def test_the_end_says_what_was_made_and_what_to_do_next(
 
 
 def test_a_hang_up_stops_as_sigterm_does_but_not_under_nohup() -> None:
-    with Interrupts().installed(), pytest.raises(Interrupted) as stopped:
-        os.kill(os.getpid(), signal.SIGHUP)
-    assert stopped.value.exit_code == 129
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup themselves
     try:
+        with Interrupts().installed(), pytest.raises(Interrupted) as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stopped.value.exit_code == 129
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with Interrupts().installed():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
