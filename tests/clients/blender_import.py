@@ -1,4 +1,4 @@
-"""Run by Blender: imports each file, measures it, and renders its front. blender -b -P blender_import.py -- OUT FILE..."""
+"""Run by Blender, imports each file, measures and renders it: blender -b -P blender_import.py -- OUT FILE..."""
 
 import json
 import sys
