@@ -6,6 +6,7 @@ import itertools
 import os
 import shlex
 import sys
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -77,11 +78,16 @@ def _root(
     pass
 
 
+@cache
+def _program() -> Any:
+    return typer.main.get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
     _open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
-    program = typer.main.get_command(app)
+    program = _program()
     try:
         parameters = {
             name: {str(parameter.name) for parameter in command.params}

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 import typer
 
+from magic3d_cli import checks
 from magic3d_cli.cli.session import put
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import Magic3DError, OutOfMemory, out_of_memory
 from magic3d_cli.run.directory import RunDirectory, run_of
 from magic3d_cli.run.interrupts import Interrupted
 
+_LONGEST = 1500  # letters of a message: some quote what was given
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -29,6 +31,7 @@ def say(what: str, next_step: str = "", label: str = "error") -> None:
     from rich.console import Console
     from rich.text import Text
 
+    what, next_step = (_on_a_terminal(text) for text in (what, next_step))
     console = Console(stderr=True, highlight=False)
     try:
         console.print(Text.assemble((f"{label}: ", "bold red"), what), soft_wrap=True)
@@ -36,6 +39,12 @@ def say(what: str, next_step: str = "", label: str = "error") -> None:
             console.print(Text.assemble(("next: ", "bold"), next_step), soft_wrap=True)
     except OSError:
         pass  # nobody reads stderr any more; the exit code still tells
+
+
+def _on_a_terminal(text: str) -> str:
+    """Without control characters, which would colour or move what follows, and not endless."""
+    plain = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}..."
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
@@ -93,6 +102,8 @@ def _failure(error: BaseException) -> _Failure:
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         place = f" while writing {error.filename}" if error.filename else ""
         return _Failure(1, f"The disk is full{place}. {_kept(run)}", f"Free some space, then: {_again()}")
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return _Failure(2, f"{error.strerror}: {checks.shown(str(error.filename))}", "Give another name.")
     if isinstance(error, OSError) and error.errno is not None:
         return _Failure(1, f"{error.strerror}: {error.filename or 'a file'}. {_kept(run)}", _again())
     what = f"Something unexpected went wrong: {type(error).__name__}: {_short(error)}"

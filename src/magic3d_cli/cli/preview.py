@@ -65,7 +65,8 @@ def preview(
 
 def find_asset(given: Path | None) -> Path:
     """The file that was meant. Raises UsageError when there is none that can be shown."""
-    run = RunDirectory.newest(Path()) if given is None else RunDirectory(given)
+    folder = given or Path()
+    run = RunDirectory(folder) if folder.suffix == ".run" else RunDirectory.newest(folder)
     if given is not None and not given.is_dir():
         if given.suffix.lower() in SHOWN:
             if not given.is_file():
@@ -73,7 +74,7 @@ def find_asset(given: Path | None) -> Path:
             return given
         raise UsageError(f"{given} cannot be shown: it is neither .glb nor .obj nor a run.", "magic3d export -f glb")
     if run is None:
-        raise UsageError("There is no run in the current folder.", 'magic3d generate "a metal dragon" -o dragon.glb')
+        raise UsageError(f"There is no run in {folder.absolute()}.", 'magic3d generate "a metal dragon" -o dragon.glb')
     for suffix in SHOWN:
         if (asset := run.path.with_suffix(suffix)).is_file():
             return asset
