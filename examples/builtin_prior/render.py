@@ -24,12 +24,11 @@ from manifest import file_stem, read_manifest
 from shapes import make_shape
 from sources import Model, catalogue, read_actor, read_g3d, read_sh3f, read_stk
 
+from magic3d_cli.asset.read import EXTENT, RADIUS
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.scene.views import ViewSampling, sample_views
 
 SIZE = 128
-EXTENT, RADIUS = 0.75, 0.92
-"""A model is scaled until its longest half-side is EXTENT or its half-diagonal RADIUS, whichever comes first."""
 
 
 WHITE, MOST = 0.85, 1.35

@@ -25,26 +25,15 @@ from shapes_space import SPACE
 from shapes_toys import TOYS
 from shapes_treasure import TREASURE
 from shapes_vehicles import VEHICLES
+from solids import turned, upright
 from sources import Model, flat, merge
 
 PALE = (0.75, 0.75, 0.77)
 
 
-def _turned(mesh: trimesh.Trimesh, *axes_and_degrees: tuple[str, float]) -> trimesh.Trimesh:
-    for axis, degrees in axes_and_degrees:
-        direction = [float(axis == a) for a in "xyz"]
-        mesh.apply_transform(trimesh.transformations.rotation_matrix(np.deg2rad(degrees), direction))
-    return mesh
-
-
-def _upright(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """trimesh builds along +Z; the world's up is +Y."""
-    return _turned(mesh, ("x", -90))
-
-
 def _revolved(profile: list[tuple[float, float]]) -> trimesh.Trimesh:
     """The solid of revolution about +Y of (radius, height) points, from bottom to top."""
-    return _upright(trimesh.creation.revolve(np.array(profile), sections=48))
+    return upright(trimesh.creation.revolve(np.array(profile), sections=48))
 
 
 def _extruded(outline: np.ndarray, depth: float) -> trimesh.Trimesh:
@@ -87,7 +76,7 @@ def _dice() -> list[tuple[trimesh.Trimesh, tuple[float, float, float]]]:
         for x, y in places:
             pip = trimesh.creation.cylinder(0.2, 0.02)
             pip.apply_translation((0.5 * x, 0.5 * y, 1.01))
-            parts.append((_turned(pip, turns[number]), (0.08, 0.08, 0.1)))
+            parts.append((turned(pip, turns[number]), (0.08, 0.08, 0.1)))
     return parts
 
 
@@ -117,13 +106,13 @@ def _parts(name: str) -> list[tuple[trimesh.Trimesh, tuple[float, float, float]]
         case "cube":
             return [(creation.box((2, 2, 2)), PALE)]
         case "cylinder":
-            return [(_upright(creation.cylinder(0.6, 1.8)), PALE)]
+            return [(upright(creation.cylinder(0.6, 1.8)), PALE)]
         case "torus":
-            return [(_upright(creation.torus(0.75, 0.28)), PALE)]
+            return [(upright(creation.torus(0.75, 0.28)), PALE)]
         case "donut":
-            icing = _upright(creation.torus(0.62, 0.31))
+            icing = upright(creation.torus(0.62, 0.31))
             icing.apply_translation((0, 0.07, 0))
-            return [(_upright(creation.torus(0.62, 0.33)), (0.72, 0.45, 0.2)), (icing, (0.93, 0.5, 0.66))]
+            return [(upright(creation.torus(0.62, 0.33)), (0.72, 0.45, 0.2)), (icing, (0.93, 0.5, 0.66))]
         case "egg":
             return [(_revolved(egg), (0.93, 0.87, 0.78))]
         case "stairs":
@@ -147,7 +136,7 @@ def _parts(name: str) -> list[tuple[trimesh.Trimesh, tuple[float, float, float]]
             return [(_revolved([(0, -1.1), (0.45, 0.15), (0, 0.15)]), (0.82, 0.6, 0.32)), (ball, (0.96, 0.86, 0.8))]
         case "diamond":
             gem = trimesh.creation.revolve(np.array([(0, -0.8), (0.8, 0.15), (0.45, 0.5), (0, 0.5)]), sections=8)
-            return [(_upright(gem), (0.65, 0.86, 0.95))]
+            return [(upright(gem), (0.65, 0.86, 0.95))]
     raise ValueError(f"no shape is called {name!r}")
 
 

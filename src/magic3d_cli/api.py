@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, UInt8
 
 from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
-from magic3d_cli.checks import UPS, check_choice, check_init, check_output, check_prompt, check_seed, check_sizes
-from magic3d_cli.precheck import choose_output
+from magic3d_cli.checks import UPS, check_choice, check_output, check_prompt, check_seed, check_sizes
+from magic3d_cli.precheck import check_init, choose_output
 from magic3d_cli.reference import read_pictures
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
@@ -127,7 +127,7 @@ def generate(
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
             more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in (also_priors or {}).items()),
-            init=check_init(init),
+            init=check_init(init, seed),
             init_up=check_choice("init_up", init_up, UPS),
             device=device,
             perp_neg=perp_neg,

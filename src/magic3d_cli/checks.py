@@ -51,28 +51,6 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def check_init(init: str) -> str:
-    """A word, a caption of the built-in prior after "builtin:", or a file that exists; a run folder becomes its
-    furthest checkpoint."""
-    if init in INITS:
-        return init
-    if init.startswith(BUILTIN_SHAPE):
-        check_prompt(init.removeprefix(BUILTIN_SHAPE))
-        return init
-    path = Path(init).expanduser()
-    if path.is_dir():
-        saved = [path / name for name in ("fine.ckpt", "coarse.ckpt") if (path / name).is_file()]
-        if not saved:
-            raise UsageError(f"--init {init}: the folder holds no checkpoint.", "Name a .run folder or a mesh file.")
-        return str(saved[0])
-    if not path.is_file():
-        raise UsageError(
-            f"--init {init!r} is neither a word that is known nor a file.",
-            f'Use one of: {", ".join(INITS)}, builtin:"a dog", or the path of a mesh, a checkpoint or a .run folder.',
-        )
-    return init
-
-
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is named as a run's checkpoints are; everything else is taken for a mesh."""
     return path.suffix == ".ckpt"

@@ -57,7 +57,8 @@ def named_shape(init: str, up: str, seed: int, device: str, tell: Callable[[str]
             tell(f"{path}: only {saved.header['step']} of {saved.header['total']} steps were done.")
         return NamedShape(f"checkpoint:{_digest(path)}", lambda: _of_checkpoint(saved, device))
     mesh = read_coloured(path, up)
-    tell(f"{path}: begins with its {len(mesh.faces)} faces, centred and scaled; +{up.upper().lstrip('+')} is up.")
+    axis = up.upper() if up.startswith("-") else f"+{up.upper()}"
+    tell(f"{path}: begins with its {len(mesh.faces)} faces, centred and scaled; {axis} is up.")
     return NamedShape(f"mesh:{_digest(path)}:{up}", lambda: MeshShape(*mesh.samples(_SAMPLES)), mesh)
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from magic3d_cli.checks import BUILTIN_SHAPE, check_output, default_output, is_checkpoint
+from magic3d_cli.checks import BUILTIN_SHAPE, INITS, check_output, check_prompt, default_output, is_checkpoint
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
@@ -39,20 +39,34 @@ def check_generate(
     for name in dict.fromkeys(priors):
         check_name(name)
         folder = None if name == "auto" and _may_have_gpu(device) else local(name)
-        known = vocabulary_of(of_stage(folder, "coarse")) if folder is not None and words else None
-        if known is not None:
-            understand(Vocabulary.load(known), prompt, seed, strict=strict)
+        if words:
+            _understand(folder, prompt, seed, strict)
 
 
-def check_init(init: str, seed: int) -> None:
-    """Raises UsageError for a caption in which nothing can be drawn, and for a checkpoint that cannot be read."""
+def check_init(init: str, seed: int) -> str:
+    """A word, a caption of the built-in prior after "builtin:", or a file; for a run folder its checkpoint.
+
+    Raises UsageError for what is none of these, a caption in which nothing can be drawn, an unreadable checkpoint.
+    """
+    if init in INITS:
+        return init
     if init.startswith(BUILTIN_SHAPE):
-        folder = local("builtin")
-        words = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
-        if words is not None:
-            understand(Vocabulary.load(words), init.removeprefix(BUILTIN_SHAPE).strip(), seed)
-    elif is_checkpoint(Path(init)):
-        checkpoint.read_header(Path(init).expanduser())
+        _understand(local("builtin"), check_prompt(init.removeprefix(BUILTIN_SHAPE)), seed)
+        return init
+    path = Path(init).expanduser()
+    if path.is_dir():
+        saved = RunDirectory(path).furthest
+        if saved is None:
+            raise UsageError(f"--init {init}: the folder holds no checkpoint.", "Name a .run folder or a mesh file.")
+        path, init = saved, str(saved)
+    if not path.is_file():
+        raise UsageError(
+            f"--init {init!r} is neither a word that is known nor a file.",
+            f'Use one of: {", ".join(INITS)}, builtin:"a dog", or the path of a mesh, a checkpoint or a .run folder.',
+        )
+    if is_checkpoint(path):
+        checkpoint.read_header(path)
+    return init
 
 
 def choose_output(
@@ -102,6 +116,13 @@ def check_source(path: Path, output: Path, force: bool) -> None:
     checkpoint.read_header(path)
     if not force and RunDirectory.for_output(output).path.absolute() != path.absolute().parent:
         refuse_to_overwrite(output)
+
+
+def _understand(folder: Path | None, prompt: str, seed: int, strict: bool = False) -> None:
+    """Raises UsageError for a prompt in which the prior in a folder can draw nothing; an open vocabulary draws all."""
+    known = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
+    if known is not None:
+        understand(Vocabulary.load(known), prompt, seed, strict=strict)
 
 
 def _may_have_gpu(device: str) -> bool:

@@ -63,14 +63,13 @@ def generate(
     if prompt or (shown is None and images is None):
         prompt = checks.check_prompt(prompt)
     checks.check_choice("--preset", preset, checks.PRESETS)
-    init = checks.check_init(init)
     checks.check_choice("--init-up", init_up, checks.UPS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
     checks.check_sizes(faces, texture_size, height)
     added = checks.check_added(also_prior or [])
+    init = precheck.check_init(init, seed)
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
-    precheck.check_init(init, seed)
 
     def make(output: Path | None, shown: PictureRequest | None) -> None:
         """One asset."""

@@ -7,6 +7,8 @@ another run, the field is taught it directly in seconds and distilled from lower
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -37,18 +39,14 @@ def fit(stage: CoarseStage, shape: InitialShape, steps: int | None = None) -> No
     """
     steps = STEPS if steps is None else steps
     field, generator, device = stage.field, stage.generator, stage.device
-    adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)
     pool = shape.surface(POOL, generator)
     pool = (pool + _SPREAD * torch.randn(POOL, 3, generator=generator)).clamp(-1, 1).to(device)
     density, colour = shape.density(pool), shape.albedo(pool)
     near = round(_NEAR * POINTS)
-    for step in range(steps):
-        for group in adam.param_groups:
-            group["lr"] = _LR[0] * (_LR[1] / _LR[0]) ** (step / steps)
+    for adam in _steps(field, steps):
         index = torch.randint(POOL, (near,), generator=generator).to(device)
         anywhere = (torch.rand(POINTS - near, 3, generator=generator) * 2 - 1).to(device)
         points, target = torch.cat([pool[index], anywhere]), torch.cat([density[index], shape.density(anywhere)])
-        adam.zero_grad(set_to_none=True)
         features = field.features(points)
         found, albedo = field.density_and_albedo(points, features)
         opacity, seen = (-torch.expm1(-d * _WAY) for d in (found, target))
@@ -62,7 +60,6 @@ def fit(stage: CoarseStage, shape: InitialShape, steps: int | None = None) -> No
         loss = loss + (seen[few, None] * (predicted - actual).square()).sum(-1).mean()
         loss.backward()
         adam.step()
-    field.zero_grad(set_to_none=True)
     stage.restart_occupancy()
 
 
@@ -72,16 +69,21 @@ def fit_albedo(field: HashField, shape: InitialShape, points: Float[Tensor, "N 3
     A field that holds colours alone, and at a surface alone, carries three times the detail of one that also has to
     know where things are [m].
     """
-    adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)
     colour = shape.albedo(points)
-    for step in range(COLOUR_STEPS):
-        for group in adam.param_groups:
-            group["lr"] = _LR[0] * (_LR[1] / _LR[0]) ** (step / COLOUR_STEPS)
+    for adam in _steps(field, COLOUR_STEPS):
         index = torch.randint(len(points), (POINTS,), generator=generator).to(points.device)
-        adam.zero_grad(set_to_none=True)
         (field.albedo(points[index]) - colour[index]).square().sum(-1).mean().backward()
         adam.step()
-    field.zero_grad(set_to_none=True)
+
+
+def _steps(field: HashField, count: int) -> Iterator[torch.optim.Adam]:
+    """An optimiser of the field for each step, its rate falling and its gradients cleared."""
+    adam = torch.optim.Adam(list(field.parameters()), lr=_LR[0], betas=(0.9, 0.99), eps=1e-15, fused=True)
+    for step in range(count):
+        for group in adam.param_groups:
+            group["lr"] = _LR[0] * (_LR[1] / _LR[0]) ** (step / count)
+        yield adam
+        adam.zero_grad(set_to_none=True)
 
 
 def _inverse_softplus(density: Float[Tensor, "N"]) -> Float[Tensor, "N"]:

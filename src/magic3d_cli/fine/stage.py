@@ -50,6 +50,8 @@ class FineStage(Stage):
     """
 
     name = "fine"
+    prior_pixels = float(_PRIOR_PIXELS)
+    """Of the image that a prior sees: the unit of the distillation loss is a sum over them."""
 
     def __init__(
         self,
@@ -121,9 +123,6 @@ class FineStage(Stage):
             "faces": len(faces),
         }
         return stage
-
-    prior_pixels = float(_PRIOR_PIXELS)
-    """Of the image that a prior sees: the unit of the distillation loss is a sum over them."""
 
     def random_views(self, *terms: LossTerm) -> ViewGroup:
         """Views as the settings sample them, with the regulariser of the mesh and these losses."""

@@ -18,6 +18,8 @@ SHAPED_SECONDS = {"draft": 0.2, "standard": 0.24}
 LOADING = 6.0  # seconds, of libraries and weights
 SHARE = 0.5
 """Of a matrix product's speed, what an open-vocabulary prior reaches: 65 to 73 % on a CPU, unmeasured on a GPU."""
+FULL_SIZE = 3.4e9
+"""Bytes of the denoiser's weights of Stable Diffusion 1.5 in single precision."""
 
 
 def seconds_of(
@@ -47,10 +49,6 @@ def seconds_of(
         times = 2 if part.guidance.perp_neg else 1
         total += part.steps * part.views * per_view * times
     return LOADING + total / (SHARE * teraflops)
-
-
-FULL_SIZE = 3.4e9
-"""Bytes of the denoiser's weights of Stable Diffusion 1.5 in single precision."""
 
 
 def matrix_speed(device: str) -> float:

@@ -16,10 +16,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from magic3d_cli.scene.reference import Reference
+from magic3d_cli.scene.shape import DENSITY, voxels_at
 
 _SIZE = 96  # voxels along each side of the scene
 _PIXELS = 256  # of the outlines
-_DENSITY = 60.0  # inside, per world unit
 _AROUND = 40.0  # degrees of azimuth: pictures closer together than this show no depth
 
 
@@ -40,8 +40,8 @@ class HullShape:
 
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Per world unit of length: falls from full to nothing within a voxel of the surface."""
-        inside = self._sampled(self._inside, points)[:, 0]
-        return _DENSITY * torch.sigmoid(inside * (2 * _SIZE))
+        inside = voxels_at(self._inside, points)[:, 0]
+        return DENSITY * torch.sigmoid(inside * (2 * _SIZE))
 
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """The colour where the picture that faces the point most shows it; behind, as in front."""
@@ -93,12 +93,7 @@ class HullShape:
         step = 2.0 / _SIZE
         shifts = torch.eye(3, device=points.device) * step
         slopes = [
-            self._sampled(self._inside, points + shift)[:, 0] - self._sampled(self._inside, points - shift)[:, 0]
+            voxels_at(self._inside, points + shift)[:, 0] - voxels_at(self._inside, points - shift)[:, 0]
             for shift in shifts
         ]
         return F.normalize(-torch.stack(slopes, -1), dim=-1, eps=1e-6)
-
-    @staticmethod
-    def _sampled(grid: Float[Tensor, "1 C Z Y X"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
-        at = points[None, None, None]
-        return F.grid_sample(grid.to(points), at, padding_mode="border", align_corners=False)[0, :, 0, 0].T

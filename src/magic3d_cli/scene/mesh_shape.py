@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from magic3d_cli.scene.shape import DENSITY, voxels_at
+
 _SIZE = 160  # voxels along each side of the scene
-_DENSITY = 60.0  # inside, per world unit
 _WALL = 0.87  # voxels whose centres are nearer to the surface than this cannot be passed: half a diagonal
 _SHEET = 0.75  # half the thickness of what encloses nothing, in voxels
 
@@ -32,9 +32,7 @@ class MeshShape:
 
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Per world unit of length: falls from full to nothing within a voxel of the surface."""
-        grid = points.cpu()[None, None, None]
-        distance = F.grid_sample(self._distance, grid, padding_mode="border", align_corners=False)[0, 0, 0, 0]
-        return (_DENSITY * torch.sigmoid(-4 * distance)).to(points.device)
+        return DENSITY * torch.sigmoid(-4 * voxels_at(self._distance, points)[:, 0])
 
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """The colour of the nearest point of the surface; farther from it than three voxels, of some point."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+DENSITY = 60.0
+"""Inside a solid shape, per world unit of length: opaque within a voxel."""
 
 
 class InitialShape(Protocol):
@@ -20,3 +24,9 @@ class InitialShape(Protocol):
 
     def surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
         """Points on the surface, drawn evenly enough."""
+
+
+def voxels_at(grid: Float[Tensor, "1 C Z Y X"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
+    """Trilinear values, at world points, of voxels that fill the scene's box; outside it those of its faces."""
+    at = points[None, None, None]
+    return F.grid_sample(grid.to(points), at, padding_mode="border", align_corners=False)[0, :, 0, 0].T

@@ -7,6 +7,7 @@ on +Z (it sees the front), azimuth 90 degrees on +X; elevation 90 looks straight
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -25,7 +26,7 @@ class Views:
     """A batch of B views: a camera looking at the origin, a distant light, a shading mode, a plain background.
 
     Angles are radians. `half_height` is the visible half-height at the origin in world units, so that field of view
-    and apparent size vary independently; the camera distance follows as frame / tan(fov / 2).
+    and apparent size vary independently; the camera distance follows as half_height / tan(fov / 2).
     """
 
     azimuth: Float[Tensor, "B"]
@@ -46,6 +47,11 @@ class Views:
 
     def to(self, device: torch.device | str) -> Views:
         return Views(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    @staticmethod
+    def concatenate(parts: Sequence[Views]) -> Views:
+        """The views of all parts, one after the other."""
+        return Views(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Views)))
 
     def replace(self, **changes: Tensor) -> Views:
         return replace(self, **changes)

@@ -7,7 +7,6 @@ of the distillation loss of one view. Weights say how hard the picture pulls bes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -20,25 +19,21 @@ from magic3d_cli.settings import ReferenceSettings
 from magic3d_cli.training.terms import Loss, LossTerm, Step, ViewGroup
 
 
-@dataclass(frozen=True)
 class ReferenceLosses:
-    """The losses of one picture at one size.
+    """The losses of one picture at one size."""
 
-    Args:
-        reference: the picture; it is scaled to the render's size once.
-        pixels: of the image that the prior sees.
-    """
-
-    reference: Reference
-    size: int
-    pixels: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_at", self.reference.at(self.size))
+    def __init__(self, reference: Reference, size: int, pixels: float) -> None:
+        """
+        Args:
+            reference: the picture; it is scaled to the render's size once.
+            pixels: of the image that the prior sees.
+        """
+        self.size, self.pixels = size, pixels
+        self._rgb, self._mask, self._depth = reference.at(size)
 
     def colour(self, render: Render, step: Step) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """Squared error against the picture before the render's own background, so that outlines count too."""
-        rgb, mask = (part.to(render.rgb) for part in self._at[:2])  # type: ignore[attr-defined]
+        rgb, mask = self._rgb.to(render.rgb), self._mask.to(render.rgb)
         backdrop = step.views.backdrop[:, None, None].to(rgb)
         target = mask[..., None] * rgb + (1 - mask[..., None]) * backdrop
         error = (render.rgb - target).square()
@@ -47,15 +42,16 @@ class ReferenceLosses:
 
     def mask(self, render: Render, step: Step) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """Squared error of the opacity."""
-        mask = self._at[1].to(render.opacity)  # type: ignore[attr-defined]
+        mask = self._mask.to(render.opacity)
         seen, there = render.opacity.detach() > 0.5, mask > 0.5
         overlap = (seen & there).sum() / (seen | there).sum().clamp(min=1)
         return self.pixels * (render.opacity - mask).square().mean(), {"iou": float(overlap)}
 
     def depth(self, render: Render, step: Step) -> Float[Tensor, ""]:
         """(1 - Pearson's correlation) / 2 of the depths inside the mask: scale and shift are free."""
-        found = self._at[2].to(render.depth).expand_as(render.depth)  # type: ignore[attr-defined]
-        inside = (self._at[1].to(render.opacity) > 0.9) & (render.opacity.detach() > 0.5)  # type: ignore[attr-defined]
+        assert self._depth is not None  # no such term otherwise
+        found = self._depth.to(render.depth).expand_as(render.depth)
+        inside = (self._mask.to(render.opacity) > 0.9) & (render.opacity.detach() > 0.5)
         return self.pixels * (1 - pearson(render.depth[inside], found[inside])) / 2
 
     def smoothness(self, render: Render, step: Step) -> Float[Tensor, ""]:
@@ -77,15 +73,13 @@ def pearson(a: Float[Tensor, "N"], b: Float[Tensor, "N"]) -> Float[Tensor, ""]:
     return (a * b).sum() / (a.square().sum() * b.square().sum()).clamp(min=1e-12).sqrt()
 
 
-def reference_groups(
-    references: Sequence[Reference], settings: ReferenceSettings, pixels: float, shared: float = 1.0
-) -> list[ViewGroup]:
+def reference_groups(references: Sequence[Reference], settings: ReferenceSettings, pixels: float) -> list[ViewGroup]:
     """One group of views for each picture; with several pictures each pulls with its part of the weights.
 
     `pixels` are those of the image that the stage's prior sees.
     """
     return [
-        _group(reference, settings, pixels, shared / len(references), "" if number == 0 else f"_{number + 1}")
+        _group(reference, settings, pixels, 1 / len(references), "" if number == 0 else f"_{number + 1}")
         for number, reference in enumerate(references)
     ]
 

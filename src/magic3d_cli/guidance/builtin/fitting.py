@@ -25,6 +25,7 @@ from magic3d_cli.guidance.builtin.looks import Sighting, front_bonus, thumbnail
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.builtin.volume import FULL, CaptionVolume
 from magic3d_cli.kernels.dispatch import composite_volume
+from magic3d_cli.reference import Cutout
 from magic3d_cli.scene.reference import Camera
 from magic3d_cli.scene.views import Views
 
@@ -130,7 +131,8 @@ def fit_model(
     with torch.no_grad():
         seen = _render(network, _small(volume), view)[0]
     height, centre = placement(seen[0].numpy(), picture.shape[1] / picture.shape[0])
-    target = torch.from_numpy(_placed(picture, height, centre, _SIDE)).float() / 255
+    placed, _ = Cutout("", picture, None, "").placed(_SIDE, height, centre)
+    target = torch.from_numpy(placed).float() / 255
     lattice, overlap, loss = _bend(network, _small(volume), view, target)
     return Fit(
         sighting.caption.noun,
@@ -188,10 +190,9 @@ def _camera(
     for turns, tilts in steps:
         turns, tilts = (0.0,) if azimuth is not None else turns, (0.0,) if elevation is not None else tilts
         tried = [(at[0] + turn, min(max(at[1] + tilt, _LOWEST), _HIGHEST)) for tilt in tilts for turn in turns]
-        views = [Camera(a, e, fov, half_height).views() for a, e in tried]
-        joined = Views(**{n: torch.cat([getattr(v, n) for v in views]) for n in Views.__dataclass_fields__})
+        views = Views.concatenate([Camera(a, e, fov, half_height).views() for a, e in tried])
         with torch.no_grad():
-            seen = _render(network, volume.movedim(-1, 0)[None], joined, _LOOK)
+            seen = _render(network, volume.movedim(-1, 0)[None], views, _LOOK)
         images = torch.cat([seen[:, 1:4] / seen[:, :1].clamp(min=0.05), seen[:, :1]], 1).clamp(0, 1)
         pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
         scores = [float(front_bonus(a)) + _likeness(torch.from_numpy(thumbnail(image)).float() / 255, small)
@@ -227,14 +228,6 @@ def _render(
         network.samples, network.extent, None,
     )  # fmt: skip
     return maps.unflatten(-1, (side, side))[:, :4]
-
-
-def _placed(
-    picture: UInt8[np.ndarray, "h w 4"], height: float, centre: tuple[float, float], side: int
-) -> UInt8[np.ndarray, "S S 4"]:
-    from magic3d_cli.reference import Cutout
-
-    return Cutout("", picture, None, "").placed(side, height, centre)[0]
 
 
 def _bend(

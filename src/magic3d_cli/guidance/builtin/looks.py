@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
@@ -46,8 +45,7 @@ class Sighting:
 
 def looks_views() -> Views:
     """The views of each model's thumbnails, in their order: all azimuths of the first elevation, then the next."""
-    rings = [turntable(AZIMUTHS, elevation=e, fov=FOV, half_height=1.05) for e in ELEVATIONS]
-    return Views(**{name: torch.cat([getattr(ring, name) for ring in rings]) for name in Views.__dataclass_fields__})
+    return Views.concatenate([turntable(AZIMUTHS, elevation=e, fov=FOV, half_height=1.05) for e in ELEVATIONS])
 
 
 def front_bonus(azimuth: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
