@@ -47,7 +47,8 @@ def test_a_step_has_the_gradient_of_the_cpu(kind: str) -> None:
     reports: list[dict[str, float]] = []
     for each in (stage, there):
         train(each, ball, until=each.step + 1, on_step=lambda report: reports.append(report.metrics))
-    assert reports[1]["loss"] == pytest.approx(reports[0]["loss"], rel=1e-4)
+    # A pixel on a triangle's edge may fall to either side: one of 48 x 48 is 2e-4 of two pictures.
+    assert reports[1]["loss"] == pytest.approx(reports[0]["loss"], rel=1e-4 if kind == "coarse" else 1e-3)
     pairs = zip(stage.optimiser.parameters(), there.optimiser.parameters(), strict=True)
     gradients = [(here.grad, gpu.grad) for here, gpu in pairs if here.grad is not None]
     assert gradients

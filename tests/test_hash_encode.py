@@ -80,8 +80,8 @@ def test_known_features_are_returned_and_get_the_same_gradient(backend: Backend)
     assert torch.equal(plain, again)
     cotangent = _random(*plain.shape, seed=6).to(backend.device)
     grads = [torch.autograd.grad(out, table, cotangent)[0] for out in (plain, again)]
-    # A GPU's threads add up a gradient in any order.
-    torch.testing.assert_close(*grads, rtol=1e-5 if backend.device == "cuda" else 0, atol=0)
+    # A GPU's threads add up a gradient in any order; where terms cancel, what is left is rounding.
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-6 if backend.device == "cuda" else 0)
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
