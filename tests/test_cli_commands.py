@@ -8,21 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import magic3d
 from tiny_priors import save_builtin, save_sd
 from tiny_run import BallGuide, play_tiny, run_tiny, tiny_draft, tiny_settings
 
 from magic3d_cli import job
-from magic3d_cli.cli import main
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.guidance import guide
 from magic3d_cli.guidance.diffusers import hub
 from magic3d_cli.run import checkpoint
-
-
-def magic3d(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture(scope="module")

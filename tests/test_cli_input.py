@@ -12,18 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import magic3d
 
 from magic3d_cli import __version__, checks
-from magic3d_cli.cli import failures, main
+from magic3d_cli.cli import failures
 from magic3d_cli.cli.progress import clock, summary
 from magic3d_cli.guidance.diffusers.catalogue import NAMES
-
-
-def magic3d(*arguments: object) -> int:
-    """Exit code of a command run in this process."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    return int(stop.value.code or 0)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

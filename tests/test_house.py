@@ -14,7 +14,7 @@ import magic3d_cli
 
 ROOT = Path(magic3d_cli.__file__).parent
 LAYERS = (
-    ("checks", "config", "environment", "errors", "kernels", "reference"),
+    ("atomic", "checks", "config", "environment", "errors", "kernels", "reference"),
     ("scene", "settings"),
     ("training",),
     ("guidance",),
@@ -22,7 +22,7 @@ LAYERS = (
     ("fine",),
     ("run",),
     ("asset",),
-    ("api", "bench", "initial_shapes", "job", "pictures", "pipeline", "precheck"),
+    ("api", "bench", "delivery", "initial_shapes", "job", "pictures", "pipeline", "plan", "precheck"),
     ("cli", "__main__"),
 )
 """The package's files and folders from the lowest to the highest; those of one layer may import each other."""

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from command import magic3d
 from PIL import Image
 from tiny_run import play_tiny
 
 from magic3d_cli import initial_shapes
 from magic3d_cli.asset.read import EXTENT, RADIUS, read_coloured
-from magic3d_cli.cli import main
 from magic3d_cli.coarse import initial
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
@@ -106,13 +106,6 @@ def test_what_holds_no_surface_is_refused_with_the_next_step(
     with pytest.raises(UsageError, match=told) as refused:
         read_coloured(tmp_path / name)
     assert refused.value.next_step
-
-
-def magic3d(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
+from command import magic3d
 from guides import guided
 from tiny_priors import is_compiled, save_builtin, save_sd, save_small_encoder
 from tiny_run import tiny_draft
 
 from magic3d_cli import settings
 from magic3d_cli.bench import measure as bench
-from magic3d_cli.cli import main
 from magic3d_cli.guidance import guide as guide_module
 from magic3d_cli.guidance.diffusers import compile as compiled
 from magic3d_cli.run import checkpoint
@@ -25,12 +25,6 @@ from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import turntable
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import Step
-
-
-def magic3d(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture

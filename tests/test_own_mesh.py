@@ -8,17 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from command import magic3d
 from tiny_run import play_tiny
 
 from magic3d_cli.asset import simplify
-from magic3d_cli.cli import main
 from magic3d_cli.coarse import initial
-
-
-def magic3d(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture(autouse=True)

@@ -9,16 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import magic3d
 from PIL import Image
 from tiny_run import run_tiny
-
-from magic3d_cli.cli import main
-
-
-def magic3d(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture(scope="module")

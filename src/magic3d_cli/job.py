@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,6 @@ from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
-from magic3d_cli.guidance.diffusers.catalogue import HUB, NAMES, directory, local, of_stage
-from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
-from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
@@ -35,11 +33,10 @@ from magic3d_cli.guidance.guide import (
     understood,
 )
 from magic3d_cli.guidance.pictured import Pictured
-from magic3d_cli.initial_shapes import NamedShape, named_shape
+from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
 from magic3d_cli.pictures import NoPrior, PictureAlone, look_at, write_sheet
 from magic3d_cli.reference import PictureRequest
-from magic3d_cli.run import estimate
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job, OwnSurface
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
@@ -54,6 +51,8 @@ from magic3d_cli.training.terms import ViewGroup
 
 TEXTURE, RESHAPE = "texture", "reshape"
 """What a mesh of a person's own gets: new colours on the shape as it is, or a new shape too."""
+NOTHING = {stage: [NoPrior()] for stage in STAGES}
+"""What settings are resolved for where no prior knows what pictures show."""
 
 
 @dataclass(frozen=True)
@@ -89,138 +88,52 @@ def generate(
     more_views: Sequence[ViewGroup] = (),
 ) -> tuple[Asset | None, dict[str, Any]]:
     """`pipeline.generate` for a request. Raises what that does, and EnvironmentFault."""
-    device = choose_device(request.device, observer)
-    names = {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
+    device, names = choose_device(request.device, observer), prior_names(request)
+    pictured = None
     if request.pictures is not None:
-        return _from_pictures(request.pictures, prompt, seed, request, names, device, observer, interrupts, more_views)
-    priors = _choose(names, request, prompt, seed, device, observer)
-    if device == "cuda" and names["fine"] == "auto" and priors["fine"][0].name == "builtin":
-        observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
-    drawn = understood(priors, prompt, seed)
+        observer.phase("look at the picture")
+        pictured = look_at(request.pictures, prompt, seed, observer.note)
+    asked = pictured.prompt if pictured else prompt
+    priors = _choose(names, request, asked, seed, device, observer, pictured)
+    drawn = None
+    if priors is not None and pictured is None:
+        if device == "cuda" and names["fine"] == "auto" and priors["fine"][0].name == "builtin":
+            observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
+        drawn = understood(priors, prompt, seed)
     for note in drawn.notes if drawn else ():
         observer.note(note)
     shape = named_shape(request.init or settings.AUTO, request.init_up, seed, device, observer.note)
     if shape is not None:
         request = replace(request, init=shape.identity)
-    chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), priors, request)
+    elif pictured is not None and request.init in (None, settings.AUTO):
+        request = replace(request, init=f"{settings.PICTURE_SHAPE}{pictured.digest}")
+    base = replace(settings.preset(request.preset or "draft"), seed=seed)
+    chosen = resolved(base, priors or NOTHING, request, imagine=pictured.imagine if pictured else None)
     surface = None
     if request.mesh is not None:
         chosen = settings.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
         if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
             surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
-    guide = _guide(priors, chosen, request, prompt, device, observer)
-    extra: dict[str, Any] = {"shape": shape, "more_views": more_views, "surface": surface}
-    with opened(prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
-        asset, report = pipeline.generate(job, fresh=request.fresh)
-    return asset, report | ({"understood": drawn.to_json()} if drawn else {})
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a request would do."""
-
-    settings: Settings
-    priors: dict[str, str]  # the first one of each stage
-    device: str
-    seconds: float | None  # on this machine; None where nobody knows
-    download_gigabytes: float
-
-
-def plan(request: Request, seed: int, observer: Observer) -> Plan:
-    """Looked up and estimated; nothing is downloaded, loaded or made. Raises EnvironmentFault, UsageError."""
-    device = choose_device(request.device, observer)
-    names = {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
-    full = {stage: full_name(name, device) for stage, name in names.items()}
-    some = {stage: [_Foreseen(name), *(_Foreseen(p.name, p.weight) for p in request.more_priors)] for stage, name in
-            full.items()}  # fmt: skip
-    chosen = _resolve(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
-    absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
-    alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
-    here = {name: folder for name in full.values() if name not in NAMES and (folder := directory(name))}
-    weights = {name: installed_bytes(folder / "unet") for name, folder in here.items()}
-    seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device), weights)
-    return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
-
-
-@dataclass(frozen=True)
-class _Foreseen:
-    """A prior as far as settings depend on it, by its name alone."""
-
-    name: str
-    weight: float = 1.0
-
-    @property
-    def open_vocabulary(self) -> bool:
-        folder = local(self.name)
-        return folder is None or vocabulary_of(of_stage(folder, "coarse")) is None
-
-    @property
-    def has_volume(self) -> bool:
-        return not self.open_vocabulary
-
-
-def _from_pictures(
-    pictures: PictureRequest,
-    typed: str,
-    seed: int,
-    request: Request,
-    names: dict[str, str],
-    device: str,
-    observer: Observer,
-    interrupts: Interrupts,
-    more_views: Sequence[ViewGroup],
-) -> tuple[Asset | None, dict[str, Any]]:
-    """`generate` with pictures: what they show is found out first."""
-    observer.phase("look at the picture")
-    pictured = look_at(pictures, typed, seed, observer.note)
-    shape = named_shape(request.init or settings.AUTO, request.init_up, seed, device, observer.note)
-    priors, guide = _guided(pictured, seed, request, names, device, observer)
-    if shape is None and request.init in (None, settings.AUTO):
-        shape = _shape_of(pictured, seed, device)
-    if shape is not None:
-        request = replace(request, init=shape.identity)
-    base = replace(settings.preset(request.preset or "draft"), seed=seed)
-    chosen = _resolve(base, priors, request, imagine=pictured.imagine)
-    guide = guide or _guide(priors, chosen, request, pictured.prompt, device, observer, pictured)
-    extra: dict[str, Any] = {"shape": shape, "more_views": more_views, "pictured": pictured, "typed": typed}
-    with opened(pictured.prompt, chosen, request.output, guide, device, observer, interrupts, **extra) as job:
-        if job.processes.is_main:
+    guide = _guide(priors, chosen, request, asked, device, observer, pictured)
+    with opened(
+        asked,
+        chosen,
+        request.output,
+        guide,
+        device,
+        observer,
+        interrupts,
+        shape=shape.load if shape else _shape_of(pictured, chosen, guide, device),
+        pictured=pictured,
+        typed=prompt if pictured else "",
+        more_views=more_views,
+        surface=surface,
+    ) as job:
+        if pictured is not None and job.processes.is_main:
             write_sheet(pictured, job.run.picture)
         asset, report = pipeline.generate(job, fresh=request.fresh)
-    return asset, report | {"pictures": pictured.to_json()}
-
-
-def _guided(
-    pictured: Pictured, seed: int, request: Request, names: dict[str, str], device: str, observer: Observer
-) -> tuple[Any, Guide | None]:
-    """The priors of each stage; where none knows the thing, nothing but the pictures, and that as the guide."""
-    if pictured.fit is None and all(full_name(name, device) == "builtin" for name in names.values()):
-        if request.more_priors:
-            raise UsageError(
-                "The built-in prior knows nothing like the picture, and leads both stages.",
-                "Say in words what it shows, or name another prior with --prior.",
-            )
-        return {stage: [NoPrior()] for stage in STAGES}, PictureAlone()
-    if not pictured.prompt:
-        raise UsageError(
-            "What the picture shows is not known, and this prior is told in words.",
-            'Say it: magic3d generate --image FILE "a brass teapot"',
-        )
-    return _choose(names, request, pictured.prompt, seed, device, observer), None
-
-
-def _shape_of(pictured: Pictured, seed: int, device: str) -> NamedShape:
-    """What pictures are begun with: the fitted model of the built-in prior, else what fits into the outlines."""
-
-    def load() -> InitialShape | None:
-        if pictured.fit is None:
-            return HullShape(pictured.references)
-        wanted = {stage: [WeightedPrior("builtin")] for stage in STAGES}
-        noun = pictured.fit.noun
-        priors = choose_priors(wanted, noun, seed, device, lambda text: None)
-        return PriorGuide(priors, noun, seed, device, pictured=pictured).volume()
-
-    return NamedShape(f"{settings.PICTURE_SHAPE}{pictured.digest}", load)
+    report |= {"pictures": pictured.to_json()} if pictured else {}
+    return asset, report | ({"understood": drawn.to_json()} if drawn else {})
 
 
 def refine(
@@ -241,17 +154,16 @@ def refine(
     if request.fine_prior is None and not request.more_priors:
         added = tuple(WeightedPrior(a.prior, a.weight) for a in saved.settings.fine.added_guidance)
         request = replace(request, more_priors=added)
-    pictured, guide, priors = saved.pictured, None, None
-    if pictured is not None and name == NoPrior.name:
-        priors, guide = _guided(pictured, header["seed"], request, dict.fromkeys(STAGES, "builtin"), device, observer)
-    priors = priors or _choose(dict.fromkeys(STAGES, name), request, header["prompt"], header["seed"], device, observer)
+    pictured, prompt = saved.pictured, header["prompt"]
+    name = "builtin" if pictured is not None and name == NoPrior.name else name
+    priors = _choose(dict.fromkeys(STAGES, name), request, prompt, header["seed"], device, observer, pictured)
     imagine = pictured.imagine if pictured else None
-    chosen = _resolve(saved.settings, priors, request, fine_preset=request.preset, imagine=imagine)
-    guide = guide or _guide(priors, chosen, request, header["prompt"], device, observer, pictured)
-    extra: dict[str, Any] = {"pictured": pictured}
-    if pictured is not None and chosen.coarse.init.startswith(settings.PICTURE_SHAPE):
-        extra["shape"] = _shape_of(pictured, header["seed"], device)
-    with opened(header["prompt"], chosen, request.output, guide, device, observer, interrupts, **extra) as job:
+    chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, imagine=imagine)
+    guide = _guide(priors, chosen, request, prompt, device, observer, pictured)
+    shape = _shape_of(pictured, chosen, guide, device)
+    with opened(
+        prompt, chosen, request.output, guide, device, observer, interrupts, shape=shape, pictured=pictured
+    ) as job:
         return pipeline.refine(job, saved, fresh=request.fresh)
 
 
@@ -277,7 +189,7 @@ def opened(
     observer: Observer,
     interrupts: Interrupts,
     *,
-    shape: NamedShape | None = None,
+    shape: Callable[[], InitialShape | None] | None = None,
     pictured: Pictured | None = None,
     typed: str = "",
     more_views: Sequence[ViewGroup] = (),
@@ -295,7 +207,7 @@ def opened(
             guide=guide,
             device=device,
             processes=processes,
-            shape=shape.load if shape else None,
+            shape=shape,
             pictured=pictured,
             typed=typed,
             more_views=more_views,
@@ -325,20 +237,19 @@ def choose_device(name: str, observer: Observer) -> str:
     return chosen
 
 
-def _choose(
-    names: dict[str, str], request: Request, prompt: str, seed: int, device: str, observer: Observer
-) -> dict[str, list[ChosenPrior]]:
-    wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
-    return choose_priors(wanted, prompt, seed, device, observer.note, strict=request.strict)
+def prior_names(request: Request) -> dict[str, str]:
+    """The prior asked for, of each stage."""
+    return {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
 
 
-def _resolve(
+def resolved(
     base: Settings,
     priors: Mapping[str, Sequence[settings.StagePrior]],
     request: Request,
     fine_preset: str | None = None,
     imagine: float | None = None,
 ) -> Settings:
+    """`settings.resolve` with a request's choices."""
     return settings.resolve(
         base,
         priors,
@@ -353,21 +264,67 @@ def _resolve(
     )
 
 
+def _choose(
+    names: dict[str, str],
+    request: Request,
+    prompt: str,
+    seed: int,
+    device: str,
+    observer: Observer,
+    pictured: Pictured | None,
+) -> dict[str, list[ChosenPrior]] | None:
+    """The priors of each stage; None where no prior knows what pictures show, and these are all there is."""
+    if pictured is not None:
+        if pictured.fit is None and all(full_name(name, device) == "builtin" for name in names.values()):
+            if request.more_priors:
+                raise UsageError(
+                    "The built-in prior knows nothing like the picture, and leads both stages.",
+                    "Say in words what it shows, or name another prior with --prior.",
+                )
+            return None
+        if not prompt:
+            raise UsageError(
+                "What the picture shows is not known, and this prior is told in words.",
+                'Say it: magic3d generate --image FILE "a brass teapot"',
+            )
+    wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
+    return choose_priors(wanted, prompt, seed, device, observer.note, strict=request.strict)
+
+
 def _guide(
-    priors: dict[str, list[ChosenPrior]],
+    priors: dict[str, list[ChosenPrior]] | None,
     chosen: Settings,
     request: Request,
     prompt: str,
     device: str,
     observer: Observer,
-    pictured: Pictured | None = None,
-) -> PriorGuide:
+    pictured: Pictured | None,
+) -> Guide:
     """The guide, with what the settings want of it fetched; says which choices the priors have no use for."""
+    if priors is None:
+        return PictureAlone()
     if request.perp_neg and not any(prior.open_vocabulary for some in priors.values() for prior in some):
         observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
     small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
     encoder = fetch_small_encoder(priors, observer.note) if small else None
     return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured)
+
+
+def _shape_of(
+    pictured: Pictured | None, chosen: Settings, guide: Guide, device: str
+) -> Callable[[], InitialShape | None] | None:
+    """What pictures are begun with where nothing else was asked for: the built-in prior's fitted model, else what fits
+    into the outlines."""
+    if pictured is None or not chosen.coarse.init.startswith(settings.PICTURE_SHAPE):
+        return None
+    if pictured.fit is None:
+        return partial(HullShape, pictured.references)
+    if guide.name("coarse") == "builtin":
+        return guide.volume  # its prior is loaded already
+    noun = pictured.fit.noun
+    wanted = {stage: [WeightedPrior("builtin")] for stage in STAGES}
+    priors = choose_priors(wanted, noun, chosen.seed, device, lambda text: None)
+    return PriorGuide(priors, noun, chosen.seed, device, pictured=pictured).volume
 
 
 @contextmanager

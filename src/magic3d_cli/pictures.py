@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.fitting import Fit, fit_model, likeliest, placement, seen_from
 from magic3d_cli.guidance.builtin.looks import Looks
@@ -25,7 +26,6 @@ from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.reference import Cutout, PictureRequest
-from magic3d_cli.run.atomic import write_atomically
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import CoarseSettings, FineSettings

@@ -6,30 +6,22 @@ begins, so that any of this can be stopped, killed or run out of disk and be tak
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from magic3d_cli import __version__
-from magic3d_cli.asset.build import build_asset
-from magic3d_cli.asset.material import of_prompt
-from magic3d_cli.asset.size import usual_size
-from magic3d_cli.asset.write import Asset, write
+from magic3d_cli.asset.write import Asset
 from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.delivery import about_asset, build_files, load_surface, report_of, save_surface
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.diffusers.catalogue import licence_of
 from magic3d_cli.guidance.guide import STAGES
-from magic3d_cli.run.atomic import write_atomically
-from magic3d_cli.run.context import Job, OwnSurface
+from magic3d_cli.run.context import Job
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
-from magic3d_cli.run.timings import Timings, peak_memory
-from magic3d_cli.settings import BALL, PICTURE_SHAPE, VOLUME, AssetSettings, Settings
+from magic3d_cli.run.timings import Timings
+from magic3d_cli.settings import BALL, PICTURE_SHAPE, VOLUME, AssetSettings
 
 
 def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, Any]]:
@@ -77,9 +69,9 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
             stage = FineStage.from_coarse(saved.settings, stage)
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
         own = RunDirectory(saved.path.parent).mesh
-        surface = _load_surface(own) if saved.settings.fine.freeze_geometry and own.is_file() else None
-        built, files = _build(stage, output, about, asset, observer, surface)
-    report = _report(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
+        surface = load_surface(own) if saved.settings.fine.freeze_geometry and own.is_file() else None
+        built, files = build_files(stage, output, about, asset, observer, surface)
+    report = report_of(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
     observer.done(report)
     return report
 
@@ -109,9 +101,7 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
         fine = FineStage.from_coarse(job.settings, coarse, shape)
     job.run.log("mesh", **as_json(fine.handover))
     if job.surface is not None and job.processes.is_main:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, vertices=job.surface[0], faces=job.surface[1])
-        write_atomically(job.run.mesh, buffer.getvalue())
+        save_surface(job.run.mesh, job.surface)
     return fine
 
 
@@ -121,76 +111,11 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
         return None, {}
     with job.timings.timed("asset"):
         about = about_asset(job.prompt, job.settings.seed, job.guide.name("fine"))
-        asset, files = _build(fine, job.output, about, job.settings.asset, job.observer, job.surface)
+        asset, files = build_files(fine, job.output, about, job.settings.asset, job.observer, job.surface)
     prior = {"id": job.guide.name("fine"), "sha256": job.guide.sha256("fine")}
-    result = _report(job.prompt, job.settings, prior, files, fine, asset, job.timings)
+    result = report_of(job.prompt, job.settings, prior, files, fine, asset, job.timings)
     result["run"] = str(job.run.path)
     job.run.write_json(job.run.result, result)
     job.run.log("done", files=result["files"])
     job.observer.done(result)
     return asset, result
-
-
-def _build(
-    fine: FineStage,
-    output: Path,
-    about: dict[str, Any],
-    settings: AssetSettings,
-    observer: Observer,
-    surface: OwnSurface | None = None,
-) -> tuple[Asset, list[Path]]:
-    """Unwrap, bake, write the fine stage's mesh, or this surface in its colours."""
-    vertices, faces = surface or tuple(tensor.numpy() for tensor in fine.mesh())
-    asset = build_asset(
-        vertices,
-        faces,
-        fine.albedo,
-        settings,
-        on_stage=observer.phase,
-        device=fine.device,
-        material=of_prompt(about["prompt"]),
-        about=about,
-        usual=usual_size(about["prompt"]),
-    )
-    if asset.report["size"]["from"] == "usual":
-        longest = max(asset.report["size"]["metres"])
-        observer.note(f"Usual size: {asset.report['size']['of']}, {longest:g} m (--height METRES chooses another).")
-    if reason := asset.report.get("atlas_reason"):
-        observer.note(f"Unwrapped by the simple atlas: {reason}.")
-    observer.phase("write")
-    return asset, write(asset, output, about["prompt"])
-
-
-def _load_surface(path: Path) -> OwnSurface:
-    with np.load(path) as data:
-        return data["vertices"], data["faces"]
-
-
-def about_asset(prompt: str, seed: int, prior: str) -> dict[str, Any]:
-    """What the files say of where the asset comes from."""
-    about = {"prompt": prompt, "seed": seed, "prior": prior, "version": __version__}
-    return about | ({"prior_licence": licence} if (licence := licence_of(prior)) else {})
-
-
-def _report(
-    prompt: str,
-    settings: Settings,
-    prior: dict[str, str],
-    files: list[Path],
-    fine: FineStage,
-    asset: Asset,
-    timings: Timings,
-) -> dict[str, Any]:
-    return {
-        "output": str(files[0]),
-        "files": [str(file) for file in files],
-        "prompt": prompt,
-        "preset": settings.preset,
-        "seed": settings.seed,
-        "prior": prior,
-        "seconds": {part: round(seconds, 2) for part, seconds in timings.seconds.items()},
-        "seconds_per_step": timings.per_step(),
-        "handover": as_json(fine.handover),
-        "asset": as_json(asset.report),
-        "peak_memory_bytes": peak_memory(),
-    }

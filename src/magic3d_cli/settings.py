@@ -254,11 +254,11 @@ _OWN_VOLUME_COARSE: dict[str, Any] = {"lr": 2e-3}
 _OWN_VOLUME_FINE: dict[str, Any] = {"lr": 1e-3}
 # A picture's detail is finer than the volume's; the levels above 128 stay near zero until it pulls on them [m].
 _PICTURED_FIELD: dict[str, Any] = {"levels": 10, "finest_resolution": 512, "log2_size": 18}
-_SHAPED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-    "draft": ({"steps": 20}, {"steps": 50, "grid_size": 96}, {"faces": 12_000}),
-    "standard": ({"steps": 60}, {"steps": 180, "grid_size": 112}, {"faces": 24_000}),
+_SHAPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "draft": ({"steps": 20}, {"steps": 50, "grid_size": 96}),
+    "standard": ({"steps": 60}, {"steps": 180, "grid_size": 112}),
 }
-"""Changes of the coarse stage, the fine stage and the asset, by preset, where the shape is there from the beginning."""
+"""Changes of the coarse and the fine stage, by preset, where the shape is there from the beginning."""
 # A few hundred steps: the terms on normals and empty space may not hold the shape back, and fog has to go [m].
 _CPU_COARSE = CoarseSettings(
     steps=300,
@@ -333,7 +333,7 @@ def _begun_with(base: Settings, init: str, open_vocabulary: bool) -> Settings:
     """
     if init == BALL or base.preset not in _SHAPED:
         return replace(base, coarse=replace(base.coarse, init=init))
-    coarse, fine, asset = _SHAPED[base.preset]
+    coarse, fine = _SHAPED[base.preset]
     if open_vocabulary:
         coarse, fine = ({key: value for key, value in part.items() if key != "steps"} for part in (coarse, fine))
     if init == VOLUME:
@@ -344,7 +344,6 @@ def _begun_with(base: Settings, init: str, open_vocabulary: bool) -> Settings:
         base,
         coarse=replace(base.coarse, init=init, **(_SHAPED_COARSE | coarse)),
         fine=replace(base.fine, **(_SHAPED_FINE | fine)),
-        asset=replace(base.asset, **asset),
     )
 
 

@@ -17,9 +17,9 @@ from magic3d_cli.asset.formats.ply import ply_bytes
 from magic3d_cli.asset.formats.stl import stl_bytes
 from magic3d_cli.asset.formats.threemf import threemf_bytes
 from magic3d_cli.asset.formats.usdz import usdz_bytes
+from magic3d_cli.atomic import write_atomically
 from magic3d_cli.checks import FORMATS
 from magic3d_cli.errors import Magic3DError, UsageError
-from magic3d_cli.run.atomic import write_atomically
 
 __all__ = ["WRITERS", "Asset", "write"]
 

@@ -78,6 +78,7 @@ def generate(
         precheck.check_generate(prompt, seed, names, device, out, strict=strict, words=shown is None)
         with session(quiet, verbose) as work:
             from magic3d_cli import job
+            from magic3d_cli.plan import plan
 
             request = job.Request(
                 out,
@@ -98,7 +99,7 @@ def generate(
                 pictures=shown,
             )
             if dry_run or not (yes or goes_on(out)):
-                foreseen = job.plan(request, seed, work.observer)
+                foreseen = plan(request, seed, work.observer)
                 if dry_run:
                     put(told(out, prompt, foreseen, as_json))
                     return

@@ -17,7 +17,7 @@ from magic3d_cli.errors import UsageError
 from magic3d_cli.run.directory import RunDirectory
 
 if TYPE_CHECKING:  # would import torch
-    from magic3d_cli.job import Plan
+    from magic3d_cli.plan import Plan
 
 LONG = 3600.0
 """Seconds from which on a job is begun only when it is wanted for certain."""
@@ -44,7 +44,7 @@ def told(output: Path, prompt: str, plan: Plan, as_json: bool) -> str:
         "faces": asset.faces,
         "texture_size": asset.texture_size,
         "begun": str(run.furthest) if run.furthest else None,
-        "estimated_seconds": None if plan.seconds is None else round(plan.seconds, 1),
+        "estimated_seconds": round(plan.seconds, 1),
     }
     if as_json:
         return json.dumps(found)
@@ -61,17 +61,15 @@ def told(output: Path, prompt: str, plan: Plan, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def _about(seconds: float | None) -> str:
-    if seconds is None:
-        return "not known here (magic3d bench measures it)"
+def _about(seconds: float) -> str:
     if seconds > 3 * 86_400:
         return f"about {seconds / 86_400:.0f} days"
     return f"about {clock(seconds)}"
 
 
-def ask(seconds: float | None, observer: Display) -> None:
+def ask(seconds: float, observer: Display) -> None:
     """A question before hours. Raises UsageError where the answer is no or nobody can answer."""
-    if seconds is None or seconds < LONG or not is_main_process():
+    if seconds < LONG or not is_main_process():
         return
     what = f"This takes {_about(seconds)} on this machine."
     # A live line would draw over the question.

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from magic3d_cli.atomic import write_atomically
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import put, session
 from magic3d_cli.errors import UsageError
-from magic3d_cli.run.atomic import write_atomically
 from magic3d_cli.run.directory import RunDirectory
 
 SHOWN = (".glb", ".obj")

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import out_of_memory
-from magic3d_cli.run.atomic import write_atomically
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 from magic3d_cli.run.observer import Observer

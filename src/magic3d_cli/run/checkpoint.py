@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
-from magic3d_cli.run.atomic import write_atomically
 
 if TYPE_CHECKING:  # torch is imported where there are tensors: a header is read before
     from torch import Tensor

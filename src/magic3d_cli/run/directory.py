@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from magic3d_cli.atomic import SUFFIX, write_atomically
 from magic3d_cli.errors import Magic3DError, UsageError
-from magic3d_cli.run.atomic import SUFFIX, write_atomically
 from magic3d_cli.run.lock import Lock
 
 CHECKPOINTS = ("fine.ckpt", "coarse.ckpt")

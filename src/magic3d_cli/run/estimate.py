@@ -13,19 +13,22 @@ REFERENCE = 0.16
 """TFLOP/s of a large matrix product on the two cores on which SECONDS was measured (examples/bench.md)."""
 SECONDS = {"draft": 0.13, "standard": 0.147, "paper": 2.635}
 """A unit of `forecast`, with the built-in prior from a ball (examples/bench.md)."""
-SHAPED_SECONDS = {"draft": 0.2, "standard": 0.24}
-"""The same from the prior's own volume: whole runs of 57 s and 150 s, by their units."""
+SHAPED_SECONDS = {"draft": 0.118, "standard": 0.135}
+"""The same from the prior's own volume: whole runs of 36 s and 87 s, by their units."""
+ON_GPU, AFTERWARDS = {"coarse": 0.025, "fine": 0.034}, 9.0
+"""Seconds a step with the built-in prior on a GPU, and of mesh and asset: an H200's (examples/bench.md)."""
 LOADING = 6.0  # seconds, of libraries and weights
-SHARE = 0.5
-"""Of a matrix product's speed, what an open-vocabulary prior reaches: 65 to 73 % on a CPU, unmeasured on a GPU."""
+SHARE = {"cpu": 0.5, "cuda": 0.3}
+"""Of a matrix product's speed, what a step's counted work reaches with Stable Diffusion's image encoder: on a CPU less
+than the 65 to 73 % of the prior alone, on an H200 as measured (examples/bench.md)."""
 FULL_SIZE = 3.4e9
 """Bytes of the denoiser's weights of Stable Diffusion 1.5 in single precision."""
 
 
 def seconds_of(
     settings: Settings, priors: dict[str, str], device: str, teraflops: float, weights: dict[str, int] | None = None
-) -> float | None:
-    """Of a whole job, from nothing. None for the built-in prior on a GPU, where nothing has been measured.
+) -> float:
+    """Of a whole job, from nothing.
 
     Args:
         priors: the first one of each stage; "builtin" also for others of its layout.
@@ -34,7 +37,8 @@ def seconds_of(
     """
     if all(name == "builtin" for name in priors.values()):
         if device != "cpu":
-            return None
+            steps = ON_GPU["coarse"] * settings.coarse.steps + ON_GPU["fine"] * settings.fine.steps
+            return LOADING + steps + AFTERWARDS
         shaped = settings.coarse.init not in (AUTO, BALL) and settings.preset in SHAPED_SECONDS
         measured = SHAPED_SECONDS if shaped else SECONDS
         unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
@@ -48,7 +52,7 @@ def seconds_of(
             per_view = LATENT * min(weights[name] / FULL_SIZE, 2.0)
         times = 2 if part.guidance.perp_neg else 1
         total += part.steps * part.views * per_view * times
-    return LOADING + total / (SHARE * teraflops)
+    return LOADING + total / (SHARE[device] * teraflops)
 
 
 def matrix_speed(device: str) -> float:

@@ -1,0 +1,97 @@
+"""From a finished stage to the files that a person gets, and what is reported of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magic3d_cli import __version__
+from magic3d_cli.asset.build import build_asset
+from magic3d_cli.asset.material import of_prompt
+from magic3d_cli.asset.size import usual_size
+from magic3d_cli.asset.write import Asset, write
+from magic3d_cli.atomic import write_atomically
+from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.diffusers.catalogue import licence_of
+from magic3d_cli.run.context import OwnSurface
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.resume import as_json
+from magic3d_cli.run.timings import Timings, peak_memory
+from magic3d_cli.settings import AssetSettings, Settings
+
+
+def save_surface(path: Path, surface: OwnSurface) -> None:
+    """Keep a mesh of a person's own beside its run. Raises OSError."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, vertices=surface[0], faces=surface[1])
+    write_atomically(path, buffer.getvalue())
+
+
+def build_files(
+    fine: FineStage,
+    output: Path,
+    about: dict[str, Any],
+    settings: AssetSettings,
+    observer: Observer,
+    surface: OwnSurface | None = None,
+) -> tuple[Asset, list[Path]]:
+    """Unwrap, bake, write the fine stage's mesh, or this surface in its colours."""
+    vertices, faces = surface or tuple(tensor.numpy() for tensor in fine.mesh())
+    asset = build_asset(
+        vertices,
+        faces,
+        fine.albedo,
+        settings,
+        on_stage=observer.phase,
+        device=fine.device,
+        material=of_prompt(about["prompt"]),
+        about=about,
+        usual=usual_size(about["prompt"]),
+    )
+    if asset.report["size"]["from"] == "usual":
+        longest = max(asset.report["size"]["metres"])
+        observer.note(f"Usual size: {asset.report['size']['of']}, {longest:g} m (--height METRES chooses another).")
+    if reason := asset.report.get("atlas_reason"):
+        observer.note(f"Unwrapped by the simple atlas: {reason}.")
+    observer.phase("write")
+    return asset, write(asset, output, about["prompt"])
+
+
+def load_surface(path: Path) -> OwnSurface:
+    """Inverse of `save_surface`."""
+    with np.load(path) as data:
+        return data["vertices"], data["faces"]
+
+
+def about_asset(prompt: str, seed: int, prior: str) -> dict[str, Any]:
+    """What the files say of where the asset comes from."""
+    about = {"prompt": prompt, "seed": seed, "prior": prior, "version": __version__}
+    return about | ({"prior_licence": licence} if (licence := licence_of(prior)) else {})
+
+
+def report_of(
+    prompt: str,
+    settings: Settings,
+    prior: dict[str, str],
+    files: list[Path],
+    fine: FineStage,
+    asset: Asset,
+    timings: Timings,
+) -> dict[str, Any]:
+    """What a run leaves behind of itself, for result.json and `--json`."""
+    return {
+        "output": str(files[0]),
+        "files": [str(file) for file in files],
+        "prompt": prompt,
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "prior": prior,
+        "seconds": {part: round(seconds, 2) for part, seconds in timings.seconds.items()},
+        "seconds_per_step": timings.per_step(),
+        "handover": as_json(fine.handover),
+        "asset": as_json(asset.report),
+        "peak_memory_bytes": peak_memory(),
+    }

@@ -1,0 +1,58 @@
+"""What a request would do, without doing it: settings, priors, seconds, downloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from magic3d_cli import settings
+from magic3d_cli.guidance.diffusers.catalogue import HUB, NAMES, directory, local, of_stage
+from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
+from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
+from magic3d_cli.guidance.guide import full_name
+from magic3d_cli.job import Request, choose_device, prior_names, resolved
+from magic3d_cli.run import estimate
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.settings import Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request would do."""
+
+    settings: Settings
+    priors: dict[str, str]  # the first one of each stage
+    device: str
+    seconds: float  # on this machine
+    download_gigabytes: float
+
+
+def plan(request: Request, seed: int, observer: Observer) -> Plan:
+    """Looked up and estimated; nothing is downloaded, loaded or made. Raises EnvironmentFault, UsageError."""
+    device = choose_device(request.device, observer)
+    full = {stage: full_name(name, device) for stage, name in prior_names(request).items()}
+    some = {stage: [_Foreseen(name), *(_Foreseen(p.name, p.weight) for p in request.more_priors)] for stage, name in
+            full.items()}  # fmt: skip
+    chosen = resolved(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
+    absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
+    alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
+    here = {name: folder for name in full.values() if name not in NAMES and (folder := directory(name))}
+    weights = {name: installed_bytes(folder / "unet") for name, folder in here.items()}
+    seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device), weights)
+    return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
+
+
+@dataclass(frozen=True)
+class _Foreseen:
+    """A prior as far as settings depend on it, by its name alone."""
+
+    name: str
+    weight: float = 1.0
+
+    @property
+    def open_vocabulary(self) -> bool:
+        folder = local(self.name)
+        return folder is None or vocabulary_of(of_stage(folder, "coarse")) is None
+
+    @property
+    def has_volume(self) -> bool:
+        return not self.open_vocabulary
