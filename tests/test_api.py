@@ -31,6 +31,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_asset_is_returned_with_its_mesh_texture_and_report_and_saved_anywhere(tmp_path: Path) -> None:
     steps: list[StepReport] = []
     asset = magic3d_cli.generate("a red ball", on_progress=steps.append)

@@ -107,6 +107,7 @@ class TinyPriors:
         self.asked.append("release")
 
 
+@pytest.mark.slow
 def test_a_preset_is_predicted_from_what_its_steps_cost(tmp_path: Path) -> None:
     priors = TinyPriors(tmp_path)
     chosen = tiny_settings()
@@ -178,6 +179,7 @@ def test_the_encoders_backward_pass_is_the_encoders_and_the_scenes_is_not(tmp_pa
     assert found["rest"] == pytest.approx(1 - (split["prior"] + split["encoder"]) / found["step"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [None, "aot_eager"])
 def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str | None) -> None:
     tiny_shape(monkeypatch)
@@ -303,6 +305,7 @@ def measured(capsys, tmp_path: Path, monkeypatch) -> Callable[..., list[tuple[st
     return run
 
 
+@pytest.mark.slow
 def test_each_preset_is_measured_as_it_would_run(measured) -> None:
     order = ("draft", "paper", "draft")
     *seen, _ = measured("--prior", "sd15", *(argument for name in order for argument in ("--preset", name)))

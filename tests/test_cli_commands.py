@@ -124,6 +124,7 @@ def test_a_failure_in_a_stage_keeps_the_run_and_its_story(
     assert (folder / "other.run" / "coarse.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_on_prior_files_of_the_builtin_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_run_goes_through_on_prior_files_of_the_builtin_layout(
     assert len(header["prior"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_the_stages_can_have_different_priors_and_refine_remembers_the_fine_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

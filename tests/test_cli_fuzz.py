@@ -144,6 +144,7 @@ def _line(draw: random.Random, options: dict[str, list[str]]) -> list[str]:
     return [command, *words, *given] if draw.random() < 0.9 else [*given, command, *words]
 
 
+@pytest.mark.slow
 def test_no_command_line_ends_in_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the first step of the work: what comes after has tests of its own."""
     import typer

@@ -45,6 +45,7 @@ def test_help_and_version_do_not_import_torch() -> None:
     assert done.stdout.strip() == f"magic3d {__version__}"
 
 
+@pytest.mark.slow
 def test_waiting_threads_sleep() -> None:
     """Spinning ones take the cores from whatever else runs; OpenMP looks only once, when torch is loaded."""
     done = subprocess.run(

@@ -46,6 +46,7 @@ def picture(checkpoint: Path) -> torch.Tensor:
     return saved.stage(saved.settings, "cpu").render(turntable(4), 48).rgb
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_scene_of_one(tmp_path: Path) -> None:
     run_tiny(tmp_path / "one.glb")
     run_tiny(tmp_path / "other.glb", settings=tiny_settings(seed=1))
@@ -57,6 +58,7 @@ def test_two_processes_make_the_scene_of_one(tmp_path: Path) -> None:
         assert (one - both).abs().mean() < 0.1 * (one - other).abs().mean()
 
 
+@pytest.mark.slow
 def test_one_process_told_to_stop_stops_both_and_the_run_goes_on_alone(tmp_path: Path) -> None:
     process = two(tmp_path / "ball.glb", 0.3, "coarse")
     log = tmp_path / "ball.run" / "log.jsonl"

@@ -126,6 +126,7 @@ def test_a_licence_that_is_not_accepted_is_explained(server: Hub, monkeypatch, t
     assert "https://huggingface.co/DeepFloyd/IF-I-M-v1.0" in told and "hf auth login" in told
 
 
+@pytest.mark.slow
 def test_a_connection_that_drops_is_explained_and_the_same_command_goes_on(server: Hub, monkeypatch) -> None:
     server.mode = "drop"
     with pytest.raises(EnvironmentFault, match="cannot be downloaded") as caught:
@@ -168,6 +169,7 @@ def test_a_full_disk_is_not_taken_for_the_network(server: Hub, monkeypatch) -> N
         catalogue.find(f"someone/model@{COMMIT}")
 
 
+@pytest.mark.slow
 def test_hf_home_and_hf_hub_offline_are_honoured(tmp_path: Path) -> None:
     source = catalogue.HUB["sd15"]
     repository = tmp_path / "hub" / f"models--{source.repository.replace('/', '--')}"

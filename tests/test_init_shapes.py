@@ -125,6 +125,7 @@ def begun(meshes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return shapes
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_file_goes_on_as_it_and_is_another_with_another_file(
     begun: list[MeshShape], meshes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ class Prior:
 
     def __init__(self, open_vocabulary: bool, has_volume: bool) -> None:
         self.name, self.weight, self.open_vocabulary, self.has_volume = "prior", 1.0, open_vocabulary, has_volume
+        self.from_picture = False
 
 
 class Torus:

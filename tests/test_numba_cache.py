@@ -59,6 +59,7 @@ def test_root_has_really_given_up_writing(read_only_package):
     assert run(read_only_package, "-c", touch, str(read_only_package), temporary=None).stdout.strip() == "refused"
 
 
+@pytest.mark.slow
 def test_compiled_kernels_go_to_a_temporary_folder_and_are_found_there_again(read_only_package, tmp_path):
     found = []
     for _ in range(2):

@@ -155,6 +155,7 @@ def test_a_compiled_prior_guides_as_before_and_tells_its_time_once(folder, told)
     ]
 
 
+@pytest.mark.slow
 def test_smaller_batches_are_compiled_anew_and_told(folder, told) -> None:
     fast, plain = distillation(folder / "open", told), distillation(folder / "open", told, "draft")
     for views in (2, 1, 2):
@@ -162,6 +163,7 @@ def test_smaller_batches_are_compiled_anew_and_told(folder, told) -> None:
     assert [text.partition(" in ")[0].rpartition(" ")[2] for text in told] == ["2", "4", "1", "2"]
 
 
+@pytest.mark.slow
 def test_what_fails_to_compile_for_smaller_batches_goes_on_as_it_is(folder, told, monkeypatch) -> None:
     fast, plain = distillation(folder / "open", told), distillation(folder / "open", told, "draft")
     distil(fast)

@@ -71,6 +71,7 @@ def test_a_picture_alone_becomes_an_asset_that_looks_like_it(tiny: Path) -> None
     assert all("reference_colour" in one and "reference_mask" in one for one in metrics)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_keeps_the_picture_so_that_it_is_refined_and_exported_without_the_file(
     tiny: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_the_checkpoint_keeps_the_picture_so_that_it_is_refined_and_exported_wit
     assert not done.value.code and Path("out.obj").is_file()
 
 
+@pytest.mark.slow
 def test_another_picture_does_not_go_on_with_the_run_of_the_first(tiny: Path) -> None:
     magic3d_cli.generate(image=tiny, output="out.glb")
     other = drawn(tiny.parent, "other.png", (30, 30, 220))
@@ -109,6 +111,7 @@ def test_another_picture_does_not_go_on_with_the_run_of_the_first(tiny: Path) ->
     assert any("An earlier run was kept" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_becomes_one_asset_each_and_bad_ones_are_named(
     tiny: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

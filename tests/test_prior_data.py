@@ -80,6 +80,7 @@ def test_models_that_are_held_out_for_the_evaluation_are_not_learned() -> None:
     assert held_out and not learned & {source for noun in held_out for source, _ in noun.models}
 
 
+@pytest.mark.slow
 def test_paint_of_the_prior_is_the_paint_of_its_training_pictures() -> None:
     random = np.random.default_rng(0)
     own, place = random.uniform(0, 1, (2, 300, 3)).astype(np.float32)

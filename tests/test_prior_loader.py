@@ -344,6 +344,7 @@ def test_pinned_commits_are_whole_hashes():
     assert {name for name, source in catalogue.HUB.items() if source.revision is None} == {
         "deepfloyd-if-m",
         "deepfloyd-if-l",
+        *catalogue.FROM_PICTURE,
     }
 
 

@@ -51,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch.undo()
 
 
+@pytest.mark.slow
 def test_one_command_makes_a_prior_that_the_program_loads(run: Path) -> None:
     assert Vocabulary.load(run / "vocabulary.json").parse("a red block").text == "red cube <cube-0>"
     for stage, size in (("coarse", 64), ("fine", 256)):
@@ -62,6 +63,7 @@ def test_one_command_makes_a_prior_that_the_program_loads(run: Path) -> None:
         assert clean.shape == noisy.shape and clean.isfinite().all()
 
 
+@pytest.mark.slow
 def test_voxels_then_views_teach_which_caption_has_a_hole(run: Path, tmp_path: Path) -> None:
     pool = Path(sys.argv[1])
 
@@ -113,6 +115,7 @@ def test_a_latent_is_found_for_a_model_that_the_decoder_never_saw(run: Path, tmp
     assert _cores(tmp_path, ["cube <cube-0>", "torus <torus-0>"]) == ["nothing", "hole"]
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_not_trained_again_and_a_stopped_one_goes_on(run: Path) -> None:
     state = torch.load(run / "fine.pt", weights_only=True)
     stage = replace(train.STAGES["fine"], minutes=state["spent"] / 60 + 0.02)

@@ -32,6 +32,7 @@ def toy() -> Model:
     return robot()
 
 
+@pytest.mark.slow
 def test_every_step_keeps_what_the_one_before_had(toy, tmp_path):
     settings = settings_for(coarse_steps=80, fine_steps=20, size=32)
     settings = replace(

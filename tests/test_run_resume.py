@@ -78,6 +78,7 @@ def test_a_run_stopped_in_each_stage_ends_in_the_same_bytes(finished: Path, tmp_
     assert report["seconds"]["coarse"] > 0  # remembered from before the interruption
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_from_its_last_checkpoint(finished: Path, tmp_path: Path) -> None:
     output, script = tmp_path / "ball.glb", Path(__file__).with_name("tiny_run.py")
     process = subprocess.Popen([sys.executable, str(script), str(output), "0.3", "coarse"])
@@ -96,6 +97,7 @@ def test_a_killed_process_resumes_from_its_last_checkpoint(finished: Path, tmp_p
     assert output.read_bytes() == finished.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_terminated_process_saves_and_says_143(tmp_path: Path) -> None:
     output, script = tmp_path / "ball.glb", Path(__file__).with_name("tiny_run.py")
     process = subprocess.Popen(

@@ -15,8 +15,17 @@ from diffusers import (
     PNDMScheduler,
     UNet2DConditionModel,
 )
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from magic3d_cli.guidance.builtin.latents import Latent
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS
@@ -188,3 +197,39 @@ def _save(folder: Path, parts: dict, tokenizer: PreTrainedTokenizerFast, variant
 
 def is_compiled(network: torch.nn.Module) -> bool:
     return hasattr(network.forward, "_torchdynamo_orig_callable")
+
+
+def save_zero123(folder: Path, projection: str = "clip_camera_projection", key: str = "proj") -> Path:
+    """Zero-1-to-3: a UNet over a noisy and the picture's latent, CLIP's image encoder, a layer for picture and camera.
+
+    Args:
+        projection, key: how authors name that layer and its weights.
+    """
+    torch.manual_seed(7)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=8, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=4,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=16, attention_head_dim=4,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, sample_size=16, scaling_factor=0.18215,
+        force_upcast=False,
+    )  # fmt: skip
+    encoder = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28,
+            patch_size=14, projection_dim=16,
+        )
+    )  # fmt: skip
+    index = {"_class_name": "Zero123Pipeline", projection: ["zero123", "CLIPCameraProjection"]}
+    for name, part in {"unet": unet, "vae": vae, "image_encoder": encoder, "scheduler": DDPMScheduler()}.items():
+        part.save_pretrained(folder / name)
+        index[name] = ["transformers" if name == "image_encoder" else "diffusers", type(part).__name__]
+    layer = torch.nn.Linear(16 + 4, 16)
+    (folder / projection).mkdir(parents=True)
+    tensors = {f"{key}.{name}": tensor.contiguous() for name, tensor in layer.state_dict().items()}
+    save_file(tensors, folder / projection / "diffusion_pytorch_model.safetensors")
+    (folder / projection / "config.json").write_text("{}")
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

@@ -39,7 +39,7 @@ RADIUS = 0.5
 class _Ball:
     """A prior as far as settings depend on it."""
 
-    name, weight, open_vocabulary, has_volume = "ball", 1.0, False, False
+    name, weight, open_vocabulary, from_picture, has_volume = "ball", 1.0, False, False, False
 
 
 def tiny_settings(seed: int = 0) -> Settings:

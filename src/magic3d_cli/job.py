@@ -30,6 +30,7 @@ from magic3d_cli.guidance.guide import (
     choose_priors,
     fetch_small_encoder,
     full_name,
+    takes_words,
     understood,
 )
 from magic3d_cli.guidance.pictured import Pictured
@@ -108,7 +109,7 @@ def generate(
     elif pictured is not None and request.init in (None, settings.AUTO):
         request = replace(request, init=f"{settings.PICTURE_SHAPE}{pictured.digest}")
     base = replace(settings.preset(request.preset or "draft"), seed=seed)
-    chosen = resolved(base, priors or NOTHING, request, imagine=pictured.imagine if pictured else None)
+    chosen = resolved(base, priors or NOTHING, request, pictured=pictured)
     surface = None
     if request.mesh is not None:
         chosen = settings.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
@@ -157,8 +158,7 @@ def refine(
     pictured, prompt = saved.pictured, header["prompt"]
     name = "builtin" if pictured is not None and name == NoPrior.name else name
     priors = _choose(dict.fromkeys(STAGES, name), request, prompt, header["seed"], device, observer, pictured)
-    imagine = pictured.imagine if pictured else None
-    chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, imagine=imagine)
+    chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, pictured=pictured)
     guide = _guide(priors, chosen, request, prompt, device, observer, pictured)
     shape = _shape_of(pictured, chosen, guide, device)
     with opened(
@@ -247,9 +247,10 @@ def resolved(
     priors: Mapping[str, Sequence[settings.StagePrior]],
     request: Request,
     fine_preset: str | None = None,
-    imagine: float | None = None,
+    pictured: Pictured | None = None,
 ) -> Settings:
     """`settings.resolve` with a request's choices."""
+    camera = pictured.references[0].camera if pictured else None
     return settings.resolve(
         base,
         priors,
@@ -260,7 +261,8 @@ def resolved(
         height=request.height,
         fine_preset=fine_preset,
         init=request.init,
-        imagine=imagine,
+        imagine=pictured.imagine if pictured else None,
+        frame=(camera.fov, camera.half_height) if camera else None,
     )
 
 
@@ -282,13 +284,15 @@ def _choose(
                     "Say in words what it shows, or name another prior with --prior.",
                 )
             return None
-        if not prompt:
+        if not prompt and any(takes_words(name, device) for name in names.values()):
             raise UsageError(
                 "What the picture shows is not known, and this prior is told in words.",
                 'Say it: magic3d generate --image FILE "a brass teapot"',
             )
     wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
-    return choose_priors(wanted, prompt, seed, device, observer.note, strict=request.strict)
+    return choose_priors(
+        wanted, prompt, seed, device, observer.note, strict=request.strict, pictured=pictured is not None
+    )
 
 
 def _guide(

@@ -52,6 +52,7 @@ class NoPrior:
     name: str = "picture"
     weight: float = 1.0
     open_vocabulary: bool = False
+    from_picture: bool = False
     has_volume: bool = True  # `HullShape`
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from magic3d_cli import settings
-from magic3d_cli.guidance.diffusers.catalogue import HUB, NAMES, directory, local, of_stage
+from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
 from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.guide import full_name
@@ -52,6 +52,10 @@ class _Foreseen:
     def open_vocabulary(self) -> bool:
         folder = local(self.name)
         return folder is None or vocabulary_of(of_stage(folder, "coarse")) is None
+
+    @property
+    def from_picture(self) -> bool:
+        return self.name in FROM_PICTURE
 
     @property
     def has_volume(self) -> bool:

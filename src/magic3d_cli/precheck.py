@@ -13,7 +13,7 @@ from magic3d_cli.checks import BUILTIN_SHAPE, INITS, check_output, check_prompt,
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
-from magic3d_cli.guidance.diffusers.catalogue import check_name, local, of_stage
+from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, check_name, local, needs_picture, of_stage
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
@@ -29,8 +29,8 @@ def check_generate(
     strict: bool = False,
     words: bool = True,
 ) -> None:
-    """Raises UsageError for a prompt in which a prior on this machine can draw nothing and for a run in use,
-    EnvironmentFault for a prior that does not exist.
+    """Raises UsageError for a prompt in which a prior on this machine can draw nothing, for a prior that is shown a
+    picture where there is none, and for a run in use; EnvironmentFault for a prior that does not exist.
 
     `words` is false where a picture says what is to be made.
     Where a GPU may change which prior "auto" is, the words are left for later.
@@ -38,6 +38,8 @@ def check_generate(
     RunDirectory.for_output(output).check_free()
     for name in dict.fromkeys(priors):
         check_name(name)
+        if words and name in FROM_PICTURE:
+            raise needs_picture(name)
         folder = None if name == "auto" and _may_have_gpu(device) else local(name)
         if words:
             _understand(folder, prompt, seed, strict)

@@ -237,6 +237,17 @@ _BUILTIN_SHAPED = replace(
 # An open-vocabulary prior may change the shape at first; then the noise that would draw it anew is left out: at most
 # 0.55 after 500 of 1200 steps [GaussianDreamer, 2310.08529, the configuration of its code].
 _OPEN_SHAPED = GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.98), end=(0.02, 0.55), anneal=0.4))
+# Zero-1-to-3's kind. Scale: Magic123, DreamCraft3D, stable-dreamfusion (threestudio: 3); times: its zero123.yaml.
+_PICTURE_PRIOR = GuidanceSettings(
+    scale=(5.0, 5.0), times=TimestepSchedule(start=(0.4, 0.85), end=(0.2, 0.5), anneal=1 / 3)
+)
+# It was taught with photos of whole things before white; what it is not told, it takes to be as in the picture.
+_PICTURE_VIEWS: dict[str, Any] = {
+    "elevation": (-10.0, 80.0),
+    "shading": (0.8, 0.2, 0.0),
+    "solid_background": 1.0,
+    "backdrop": (1.0, 1.0, 1.0),
+}
 # The built-in prior's volume has 128 voxels along its side: a finer level of the hash grid would only add noise to what
 # is fitted, and in a smaller table points would share entries [m].
 _SHAPED_COARSE: dict[str, Any] = {
@@ -381,6 +392,10 @@ class StagePrior(Protocol):
         """Whether it takes any prompt."""
 
     @property
+    def from_picture(self) -> bool:
+        """Whether it is shown a picture of the thing (Zero-1-to-3)."""
+
+    @property
     def has_volume(self) -> bool:
         """Whether it has a volume of what it is asked for, to begin with."""
 
@@ -398,6 +413,7 @@ def resolve(
     fine_preset: str | None = None,
     init: str | None = None,
     imagine: float | None = None,
+    frame: tuple[float, float] | None = None,
 ) -> Settings:
     """The settings of a run: a preset or a checkpoint's settings, with what a person chose; None leaves a choice.
 
@@ -410,6 +426,7 @@ def resolve(
         fine_preset: a preset to take the fine stage and the asset from.
         init: where the coarse stage begins, see `CoarseSettings.init`.
         imagine: of a job with pictures, see `ReferenceSettings`.
+        frame: field of view, degrees, and half-height of the picture that a prior is shown, see `ViewSampling`.
     """
     if fine_preset is not None:
         other = preset(fine_preset)
@@ -435,7 +452,13 @@ def resolve(
             small_encoder=asked.small_encoder if small_encoder is None else small_encoder,
             compile=base.preset in COMPILED,
         )
-        first, *more = (paper if prior.open_vocabulary else builtin for prior in chosen)
+        shown = any(prior.from_picture for prior in chosen)
+        if shown and frame is not None:
+            fov, half_height = ((side, side) for side in frame)
+            sampling = replace(stage.sampling, fov=fov, half_height=half_height, **_PICTURE_VIEWS)
+            stage = replace(stage, sampling=sampling)
+        told = replace(_PICTURE_PRIOR, compile=paper.compile, small_encoder=paper.small_encoder)
+        first, *more = (told if prior.from_picture else paper if prior.open_vocabulary else builtin for prior in chosen)
         added = (AddedGuidance(prior.name, prior.weight, own) for prior, own in zip(chosen[1:], more, strict=True))
         return replace(stage, guidance=first, added_guidance=tuple(added))
 

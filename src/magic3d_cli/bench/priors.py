@@ -24,6 +24,7 @@ class _Imagined:
     name: str
     weight: float = 1.0
     open_vocabulary: bool = True
+    from_picture: bool = False
     has_volume: bool = False
 
 

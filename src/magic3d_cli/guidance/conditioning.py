@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.diffusion import Prior
+from magic3d_cli.scene.reference import Camera
 from magic3d_cli.scene.views import Views
 
 VIEW_WORDS = ("front view", "side view", "back view", "overhead view")
@@ -51,6 +52,50 @@ class Conditioning:
             return []
         states = (state.expand(len(views), -1, -1) for state in self.states[:2])
         return list(zip(states, negative_weights(views).unbind(-1), strict=True))
+
+
+@dataclass(frozen=True)
+class PictureConditioning:
+    """What a prior of Zero-1-to-3's kind is told: a picture, and how the camera is turned from where that was taken.
+
+    Attributes:
+        embedding: of the picture, by CLIP's image encoder.
+        camera: of the picture.
+        projection: from the embedding and four numbers of the camera to the width of the text states.
+        absolute: the fourth number is the picture's own angle from straight above (Stable Zero123), not a change of
+            distance, which there is none of here.
+    """
+
+    embedding: Float[Tensor, "1 E"]
+    camera: Camera
+    projection: nn.Linear
+    absolute: bool = False
+
+    @torch.no_grad()
+    def text(self, views: Views) -> Float[Tensor, "B 1 D"]:
+        """One token for each view."""
+        camera = relative_camera(views, self.camera, self.absolute).to(self.embedding)
+        return self.projection(torch.cat([self.embedding.expand(len(views), -1), camera], 1))[:, None]
+
+    def without(self, views: Views) -> Float[Tensor, "B 1 D"]:
+        """A token of zeros, after the projection: as all of the authors' inference does, though not their training."""
+        return self.embedding.new_zeros(len(views), 1, self.projection.out_features)
+
+    def negatives(self, views: Views) -> list[tuple[Float[Tensor, "B L D"], Float[Tensor, "B"]]]:
+        """None: it is told the camera."""
+        return []
+
+
+def relative_camera(views: Views, picture: Camera, absolute: bool = False) -> Float[Tensor, "B 4"]:
+    """How views are turned from a picture, as Zero-1-to-3 is told (2303.11328, section 3.1; its code's get_T).
+
+    The change of the angle from straight above, sine and cosine of the change of azimuth (positive: the camera goes to
+    its own right), and the change of distance, 0; or if `absolute` the picture's own angle from straight above.
+    """
+    drop = math.radians(picture.elevation) - views.elevation
+    turn = views.azimuth - math.radians(picture.azimuth)
+    last = math.radians(90 - picture.elevation) if absolute else 0.0
+    return torch.stack([drop, torch.sin(turn), torch.cos(turn), torch.full_like(turn, last)], 1)
 
 
 def read_prompt(prior: Prior, prompt: str, seed: int = 0) -> Caption | str:

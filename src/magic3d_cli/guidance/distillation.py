@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from magic3d_cli.guidance.conditioning import Conditioning
+from magic3d_cli.guidance.conditioning import Conditioning, PictureConditioning
 from magic3d_cli.guidance.diffusion import Prior, alpha_sigma
 from magic3d_cli.guidance.schedule import mix, sample_timesteps
 from magic3d_cli.scene.render import Render
@@ -35,7 +35,7 @@ class ScoreDistillation:
     """A loss of renders: pulls them toward what the prior expects to see from their cameras."""
 
     prior: Prior
-    conditioning: Conditioning
+    conditioning: Conditioning | PictureConditioning
     settings: GuidanceSettings
 
     def __post_init__(self) -> None:

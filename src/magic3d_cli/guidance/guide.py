@@ -18,11 +18,14 @@ from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
 from magic3d_cli.guidance.diffusers import compile as compiling
 from magic3d_cli.guidance.diffusers.catalogue import (
+    FROM_PICTURE,
     HUB,
     NAMES,
     OPEN_VOCABULARY,
     directory,
     find,
+    local,
+    needs_picture,
     of_stage,
     small_encoder,
 )
@@ -30,6 +33,7 @@ from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of,
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
+from magic3d_cli.guidance.diffusers.zero123 import PicturePrior
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.scene.shape import InitialShape
@@ -70,6 +74,10 @@ class ChosenPrior:
         return self.spec.volume is not None
 
     @property
+    def from_picture(self) -> bool:
+        return self.spec.from_picture
+
+    @property
     def sha256(self) -> str:
         """Hash of its weights."""
         return _hash(self.spec.folder)
@@ -102,12 +110,13 @@ def choose_priors(
     tell: Tell,
     *,
     strict: bool = False,
+    pictured: bool = False,
 ) -> dict[str, list[ChosenPrior]]:
     """Find and check the priors of each stage, and whether they understand the prompt, before any work starts.
 
     `tell` is told before a download. Raises EnvironmentFault when there is no such prior or it cannot be used,
-    UsageError for a prompt in which it can draw nothing,
-    and if `strict` for any word that it does not know.
+    UsageError for a prompt in which it can draw nothing, if `strict` for any word that it does not know, and for one
+    that has to be shown a picture unless the job is `pictured`.
     """
     full = {stage: [WeightedPrior(full_name(p.name, device), p.weight) for p in some] for stage, some in names.items()}
     found = {name: find(name, tell) for name in dict.fromkeys(p.name for some in full.values() for p in some)}
@@ -117,6 +126,8 @@ def choose_priors(
             understand(Vocabulary.load(words), prompt, seed, strict=strict)
     specs = {(stage, name): describe(folder, name) for (stage, name), folder in folders.items()}
     for spec in {spec.folder: spec for spec in specs.values()}.values():
+        if spec.from_picture and not pictured:
+            raise needs_picture(spec.name)
         check(spec)
     return {stage: [ChosenPrior(p.name, specs[stage, p.name], p.weight) for p in some] for stage, some in full.items()}
 
@@ -230,12 +241,16 @@ class PriorGuide:
         prior = self._load(spec)
         if compiling.pays(settings, prior.device):
             prior.compile(self._tell)
+        if isinstance(prior, PicturePrior):
+            assert self._pictured is not None  # as `choose_priors` says
+            return ScoreDistillation(prior, prior.see(self._pictured.references[0]), settings)
         return ScoreDistillation(prior, self._condition(prior), settings)
 
     def _load(self, spec: PriorSpec) -> DiffusersPrior:
         """The prior, unless it is there already."""
         if _key(spec) not in self._loaded:
-            prior = self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
+            kind = PicturePrior if spec.from_picture else DiffusersPrior
+            prior = self._loaded[_key(spec)] = kind(spec, self.device, default_dtype(self.device))
             if self._pictured is not None and self._pictured.fit is not None and prior.volume is not None:
                 self._show(prior, self._pictured)
         return self._loaded[_key(spec)]
@@ -274,6 +289,7 @@ class PriorGuide:
         fit = self._pictured.fit if self._pictured else None
         fitted = fit.caption if fit is not None and prior.vocabulary is not None else None
         words, spec = fitted or read_prompt(prior, self.prompt, self.seed), prior.spec
+        assert spec.text_encoder is not None
         # Length and masking of the states follow from the network's class.
         key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, words)
         if key not in self._conditioning:
@@ -287,7 +303,7 @@ def imagined(priors: Sequence[ChosenPrior], imagine: float) -> list[float]:
     Beside a picture all priors fade as `imagine` goes to 0. With priors of both kinds it is Magic123's trade-off (arXiv
     2306.17843, section 3.3): those that are told the camera keep to what is known, the others invent.
     """
-    cameras = [prior.spec.camera_conditioned for prior in priors]
+    cameras = [prior.spec.camera_conditioned or prior.spec.from_picture for prior in priors]
     mixed = any(cameras) and not all(cameras)
     return [2 * (1 - imagine) if mixed and camera else 2 * imagine for camera in cameras]
 
@@ -314,6 +330,14 @@ def full_name(name: str, device: str) -> str:
         return next(cached, "builtin")
     folder = None if name in NAMES else directory(name)
     return name if folder is None else str(folder)
+
+
+def takes_words(name: str, device: str) -> bool:
+    """Whether the prior of this name is told what to make in words; of one that is not on this machine, as far as its
+    name says. Raises EnvironmentFault for a directory that holds no prior."""
+    full = full_name(name, device)
+    folder = None if full in FROM_PICTURE else local(full)
+    return full not in FROM_PICTURE and (folder is None or not describe(of_stage(folder, "coarse"), full).from_picture)
 
 
 def _key(spec: PriorSpec) -> tuple[Path, Path | None]:

@@ -149,6 +149,7 @@ class ViewSampling:
     light_spread: float = 60.0  # light within this angle of the camera (paper, supplement)
     shading: tuple[float, float, float] = (0.5, 0.35, 0.15)  # probabilities of ALBEDO, DIFFUSE, TEXTURELESS
     solid_background: float = 0.75  # probability of a plain random backdrop
+    backdrop: tuple[float, float, float] | None = None  # the colour of plain backdrops; None: any
 
 
 def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator, stratified: bool = True) -> Views:
@@ -182,7 +183,7 @@ def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator,
         light=light,
         ambient=uniform(*sampling.ambient),
         shading=shading,
-        backdrop=uniform(0, 1, count, 3),
+        backdrop=torch.tensor(sampling.backdrop).expand(count, 3) if sampling.backdrop else uniform(0, 1, count, 3),
         solid_background=(uniform(0, 1) < sampling.solid_background).float(),
     )
 

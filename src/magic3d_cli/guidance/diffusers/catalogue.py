@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from magic3d_cli.checks import meant
-from magic3d_cli.errors import EnvironmentFault
+from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.diffusers.files import WEIGHTED
 from magic3d_cli.guidance.diffusers.hub import ABSENT, INSTALLED, HubPrior, snapshot, state_of
 
@@ -47,7 +47,16 @@ HUB: dict[str, HubPrior] = {
         gated=True,
         gigabytes=36.2,
     ),
+    # Shown a picture of the thing (Zero-1-to-3); in half precision under plain names.
+    "zero123-xl": HubPrior("ashawkey/zero123-xl-diffusers", licence="MIT", gigabytes=2.5),
+    "stable-zero123": HubPrior(
+        "ashawkey/stable-zero123-diffusers",
+        licence="Stability AI, non-commercial (the page says MIT, but the weights are Stability's)",
+        gigabytes=2.5,
+    ),
 }
+FROM_PICTURE = ("zero123-xl", "stable-zero123")
+"""Those in `HUB` that are shown a picture."""
 SMALL_ENCODER = HubPrior(
     "madebyollin/taesd", revision="614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT", gigabytes=0.01
 )
@@ -111,6 +120,14 @@ def check_name(name: str) -> None:
             f"There is no prior {name!r}.{meant(name, NAMES)}",
             f"Known names: {', '.join(NAMES)}; or give a diffusers directory or a hub id, owner/name.",
         )
+
+
+def needs_picture(name: str) -> UsageError:
+    """For a prior that is shown a picture, in a job without one."""
+    return UsageError(
+        f"{name} turns a picture of a thing around, and there is none.",
+        "Show one: magic3d generate --image FILE; or use a prior that is told in words: --prior sd15.",
+    )
 
 
 def of_stage(root: Path, stage: str) -> Path:

@@ -14,7 +14,9 @@ from typing import Any
 
 from magic3d_cli.errors import EnvironmentFault
 
-WEIGHTED = ("unet", "transformer", "text_encoder", "vae", "volume")
+PROJECTIONS = ("clip_camera_projection", "cc_projection")
+"""Zero-1-to-3's layer for picture and camera, as two authors name it."""
+WEIGHTED = ("unet", "transformer", "text_encoder", "image_encoder", *PROJECTIONS, "vae", "volume")
 """Components of a pipeline that this program loads; the rest (safety checker, ...) is left alone."""
 _SETTINGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 

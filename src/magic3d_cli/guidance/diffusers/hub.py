@@ -28,7 +28,7 @@ class HubPrior:
     """A model on the hub: its commit where pinned, its licence and whether that has to be accepted, its download.
 
     A commit is pinned where public code of several authors quotes it for the same repository. None was found for
-    DeepFloyd's M and L: theirs is the newest, and checkpoints hold the hash of what was used.
+    DeepFloyd's M and L and for Zero-1-to-3's: theirs is the newest, and checkpoints hold the hash of what was used.
     """
 
     repository: str

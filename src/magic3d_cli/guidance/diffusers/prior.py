@@ -19,6 +19,7 @@ from magic3d_cli.guidance.diffusers.catalogue import locate, small_encoder
 from magic3d_cli.guidance.diffusers.compile import compile_at_first_call
 from magic3d_cli.guidance.diffusers.files import read_json, vocabulary_of, weight_variant
 from magic3d_cli.guidance.diffusers.spec import (
+    IMAGE_ENCODERS,
     OWN,
     TEXT_ENCODERS,
     Component,
@@ -75,10 +76,12 @@ class DiffusersPrior:
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it."""
         if self._text_encoder is None:
-            part = self.spec.text_encoder
+            part, words = self.spec.text_encoder, self.spec.tokenizer
+            if part is None or words is None:
+                raise ValueError(f"{self.id} is told nothing in words")
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if part.cls.startswith("T5") else torch.float32
-            self._text_encoder = self._component(part, dtype), load_tokenizer(self.spec.tokenizer)
+            self._text_encoder = self._component(part, dtype), load_tokenizer(words)
         encoder, tokenizer = self._text_encoder
         if encoder.config.model_type == "t5":  # T5 tells capitals apart; IF and PixArt-alpha were trained without them
             prompts = [prompt.lower().strip() for prompt in prompts]
@@ -224,7 +227,7 @@ def _load(part: Component, dtype: torch.dtype, device: torch.device) -> Any:
 
     disable_progress_bar()  # a bar for each file, over before it can be read; downloads were before this
     variant = weight_variant(part.folder)
-    naming = {"dtype" if part.cls in TEXT_ENCODERS else "torch_dtype": dtype}
+    naming = {"dtype" if part.cls in (*TEXT_ENCODERS, *IMAGE_ENCODERS) else "torch_dtype": dtype}
     try:
         model = class_named(part.cls).from_pretrained(
             part.folder, use_safetensors=True, local_files_only=True, variant=variant, **naming

@@ -20,13 +20,16 @@ from torch import Tensor
 from magic3d_cli.errors import EnvironmentFault, first_line
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.diffusers.files import has, part_of, read_json, weight_shapes
+from magic3d_cli.guidance.diffusers.files import PROJECTIONS, has, part_of, read_json, weight_shapes
 from magic3d_cli.guidance.diffusion import PREDICTIONS
 from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
 DENOISERS = {"unet": ("UNet2DConditionModel", "VolumeUNet"), "transformer": ("PixArtTransformer2DModel",)}
 TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel")
+IMAGE_ENCODERS = ("CLIPVisionModelWithProjection",)
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+ABSOLUTE = "stable-zero123"
+"""In the name of a prior that is told the picture's own elevation: nothing in the files of Stable Zero123 says so."""
 OWN = {"VolumeUNet": VolumeUNet, "CaptionVolume": CaptionVolume}
 """The built-in prior's networks."""
 
@@ -55,13 +58,25 @@ class PriorSpec:
     network: Component
     vae: Component | None  # None: it works on pixels
     volume: Component | None  # the built-in prior's knowledge of things
-    text_encoder: Component
-    tokenizer: Path
+    text_encoder: Component | None  # None: it is told nothing in words
+    tokenizer: Path | None
+    image_encoder: Component | None  # of a prior that is shown a picture of the thing: Zero-1-to-3's kind
+    projection: Path | None  # its layer for picture and camera
     patch: int  # pixels are packed patch x patch to a position
     image_size: int
     camera_conditioned: bool
     alphas_cumprod: Float[Tensor, "T"]
     prediction: str
+
+    @property
+    def from_picture(self) -> bool:
+        """Whether it is shown a picture of the thing, from another side."""
+        return self.image_encoder is not None
+
+    @property
+    def absolute(self) -> bool:
+        """Whether it is told the picture's own elevation, see ABSOLUTE."""
+        return ABSOLUTE in f"{self.name} {self.folder}".lower().replace("_", "-")
 
     @property
     def fits_small_encoder(self) -> bool:
@@ -94,7 +109,9 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
     vae = part("vae", *AUTOENCODERS) if has(index, "vae") else None
     if vae and encoder:
         vae = Component(encoder, "AutoencoderTiny")
-    patch, image_size = _shapes(name, network, vae)
+    projection = next((key for key in PROJECTIONS if has(index, key)), None)
+    shown = projection is not None and has(index, "image_encoder")
+    patch, image_size = _shapes(name, network, vae, shown)
     alphas_cumprod, prediction = _schedule(part_of(folder, "scheduler"), name)
     return PriorSpec(
         folder,
@@ -102,8 +119,10 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
         network,
         vae,
         part("volume", "CaptionVolume") if has(index, "volume") else None,
-        part("text_encoder", *TEXT_ENCODERS),
-        part_of(folder, "tokenizer"),
+        None if shown else part("text_encoder", *TEXT_ENCODERS),
+        None if shown else part_of(folder, "tokenizer"),
+        part("image_encoder", *IMAGE_ENCODERS) if shown else None,
+        part_of(folder, projection) if shown and projection else None,
         patch,
         image_size,
         _takes_views(name, network.config),
@@ -114,10 +133,13 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
 
 def check(spec: PriorSpec) -> None:
     """Raises EnvironmentFault where a part could not be loaded later; builds the networks without their weights."""
-    for part in (spec.network, spec.vae, spec.volume, spec.text_encoder):
+    for part in (spec.network, spec.vae, spec.volume, spec.text_encoder, spec.image_encoder):
         if part is not None:
             _check_part(part)
-    load_tokenizer(spec.tokenizer)
+    if spec.tokenizer is not None:
+        load_tokenizer(spec.tokenizer)
+    if spec.projection is not None and spec.image_encoder is not None:
+        _check_projection(spec.projection, spec.image_encoder, spec.network)
 
 
 def _check_part(part: Component) -> None:
@@ -125,7 +147,7 @@ def _check_part(part: Component) -> None:
     found = weight_shapes(part.folder)
     try:
         with torch.device("meta"):  # shapes without memory
-            if part.cls in TEXT_ENCODERS:
+            if part.cls in (*TEXT_ENCODERS, *IMAGE_ENCODERS):
                 network = cls(cls.config_class.from_pretrained(part.folder, local_files_only=True))
             else:
                 network = cls.from_config(settings)
@@ -140,6 +162,16 @@ def _check_part(part: Component) -> None:
         raise EnvironmentFault(
             f"{part.folder}: {wrong} is {list(found[wrong])} in the weights, {list(wanted[wrong])} by config.json.",
             "The two are of different models; fetch the prior again.",
+        )
+
+
+def _check_projection(folder: Path, encoder: Component, network: Component) -> None:
+    shapes = [shape for key, shape in weight_shapes(folder).items() if key.endswith(".weight")]
+    wanted = (network.config["cross_attention_dim"], encoder.config["projection_dim"] + 4)
+    if shapes != [wanted]:
+        raise EnvironmentFault(
+            f"{folder}: its weights are {[list(shape) for shape in shapes]}, expected one of {list(wanted)}.",
+            "It is of another model; fetch the prior again, for example --prior zero123-xl.",
         )
 
 
@@ -163,12 +195,13 @@ def class_named(cls: str) -> Any:
     import diffusers
     import transformers
 
-    return OWN.get(cls) or getattr(transformers if cls in TEXT_ENCODERS else diffusers, cls)
+    return OWN.get(cls) or getattr(transformers if cls in (*TEXT_ENCODERS, *IMAGE_ENCODERS) else diffusers, cls)
 
 
-def _shapes(name: str, network: Component, vae: Component | None) -> tuple[int, int]:
-    """Patch and image size; refuses upscalers and inpainting models."""
+def _shapes(name: str, network: Component, vae: Component | None, shown: bool) -> tuple[int, int]:
+    """Patch and image size; refuses upscalers and inpainting models. One that is shown a picture has its latent too."""
     channels, out = _whole_number(network, "in_channels"), _whole_number(network, "out_channels")
+    channels -= _whole_number(vae, "latent_channels") if shown and vae is not None else 0
     same = out in (channels, 2 * channels)  # twice as many: a learned variance
     if vae is None and same and channels % 3:
         raise EnvironmentFault(
