@@ -25,6 +25,7 @@ from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
     Guide,
+    Loaded,
     PriorGuide,
     WeightedPrior,
     choose_priors,
@@ -87,8 +88,12 @@ def generate(
     interrupts: Interrupts,
     *,
     more_views: Sequence[ViewGroup] = (),
+    loaded: Loaded | None = None,
 ) -> tuple[Asset | None, dict[str, Any]]:
-    """`pipeline.generate` for a request. Raises what that does, and EnvironmentFault."""
+    """`pipeline.generate` for a request. Raises what that does, and EnvironmentFault.
+
+    `loaded` keeps priors for the next job of the same process.
+    """
     device, names = choose_device(request.device, observer), prior_names(request)
     pictured = None
     if request.pictures is not None:
@@ -115,7 +120,7 @@ def generate(
         chosen = settings.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
         if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
             surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
-    guide = _guide(priors, chosen, request, asked, device, observer, pictured)
+    guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded)
     with opened(
         asked,
         chosen,
@@ -303,6 +308,7 @@ def _guide(
     device: str,
     observer: Observer,
     pictured: Pictured | None,
+    loaded: Loaded | None = None,
 ) -> Guide:
     """The guide, with what the settings want of it fetched; says which choices the priors have no use for."""
     if priors is None:
@@ -311,7 +317,7 @@ def _guide(
         observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
     small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
     encoder = fetch_small_encoder(priors, observer.note) if small else None
-    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured)
+    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured, loaded)
 
 
 def _shape_of(

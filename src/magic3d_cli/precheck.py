@@ -6,9 +6,10 @@ The job checks the same again where it matters; here a typing mistake is answere
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from magic3d_cli.batch.tasks import Task
 from magic3d_cli.checks import BUILTIN_SHAPE, INITS, check_output, check_prompt, default_output, is_checkpoint
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
@@ -43,6 +44,28 @@ def check_generate(
         folder = None if name == "auto" and _may_have_gpu(device) else local(name)
         if words:
             _understand(folder, prompt, seed, strict)
+
+
+def check_batch(tasks: Sequence[Task], priors: Iterable[str], device: str, strict: bool) -> None:
+    """Raises UsageError where none of the tasks can be drawn, EnvironmentFault for a prior that does not exist.
+
+    One that cannot be drawn among others is a failure of its own, later.
+    """
+    names = list(dict.fromkeys(priors))
+    for name in names:
+        check_name(name)
+    faults = []
+    for task in tasks:
+        try:
+            for name in names if task.image is None else ():
+                folder = None if name == "auto" and _may_have_gpu(device) else local(name)
+                if name in FROM_PICTURE:
+                    raise needs_picture(name)
+                _understand(folder, task.prompt, task.seed, strict)
+        except UsageError as error:
+            faults.append(error)
+    if len(faults) == len(tasks):
+        raise faults[0]
 
 
 def check_init(init: str, seed: int) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from magic3d_cli import __version__, checks
+from magic3d_cli.cli.batch import batch
 from magic3d_cli.cli.bench import bench
 from magic3d_cli.cli.config import config, default_map
 from magic3d_cli.cli.doctor import doctor
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # typer's boxed help imports a Markdown parser: 80 ms
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, refine, export, preview, runs, priors, bench, doctor, config):
+for command in (generate, batch, refine, export, preview, runs, priors, bench, doctor, config):
     app.command(epilog=epilog(command.__name__))(command)
 
 

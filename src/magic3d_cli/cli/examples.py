@@ -14,6 +14,11 @@ EXAMPLES = {
         'magic3d generate "a gold horse" --seed 1 --height 0.2 -o horse.usdz',
         'magic3d generate "a corgi on a skateboard" --prior sd15 --dry-run',
     ),
+    "batch": (
+        "magic3d batch prompts.txt --seeds 4 -o props",
+        "magic3d batch props.csv --preset standard --json",
+        "magic3d batch list.jsonl --workers 1 --format obj",
+    ),
     "refine": (
         "magic3d refine car.run/coarse.ckpt",
         'magic3d refine my_mesh.glb --prompt "a golden dragon" -o gold.glb',

@@ -42,6 +42,8 @@ from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
 STAGES = ("coarse", "fine")
+Loaded = dict[tuple[Path, Path | None], DiffusersPrior]
+"""Priors by their folder and their encoder's."""
 
 
 @dataclass(frozen=True)
@@ -170,15 +172,19 @@ class PriorGuide:
         encoder: Path | None = None,
         tell: Tell = lambda text: None,
         pictured: Pictured | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
         """
         Args:
             encoder: the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`.
             pictured: what the built-in prior shows in place of the prompt: a model of its own, bent to a picture.
+            loaded: priors that other guides have loaded, and that later ones may use; not those that were changed to
+                show a picture's thing.
         """
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
         self._encoder, self._tell, self._pictured = encoder, tell, pictured
-        self._loaded: dict[tuple[Path, Path | None], DiffusersPrior] = {}
+        self._shared = loaded is not None and pictured is None
+        self._loaded: Loaded = {} if loaded is None or pictured is not None else loaded
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
 
     def name(self, stage: str) -> str:
@@ -265,10 +271,17 @@ class PriorGuide:
             volume.show_instead(model, pictured.volume(volume, model))
 
     def _keep_only(self, specs: Sequence[PriorSpec]) -> None:
-        """Free the priors that the stage has no use for, before the others are loaded."""
-        wanted = {_key(spec) for spec in specs}
+        """Free the priors that the stage has no use for, before the others are loaded.
+
+        Those that later jobs may use are kept while there is plenty of memory.
+        """
+        wanted = {_key(spec): spec for spec in specs}
+        missing = sum(installed_bytes(spec.folder) for key, spec in wanted.items() if key not in self._loaded)
+        if self._shared and (free_memory(self.device) or 0) > 4 * missing:
+            return
         if any(key not in wanted for key in self._loaded):
-            self._loaded = {key: prior for key, prior in self._loaded.items() if key in wanted}
+            for key in self._loaded.keys() - wanted.keys():
+                del self._loaded[key]
             gc.collect()  # a compiled network holds itself
 
     def _check_memory(self, chosen: Sequence[ChosenPrior]) -> None:

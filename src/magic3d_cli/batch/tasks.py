@@ -1,0 +1,147 @@
+"""Lists of what to make: a prompt a line, CSV, or JSONL. Read and checked before PyTorch is imported."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from magic3d_cli.checks import (
+    PRESETS,
+    check_choice,
+    check_output,
+    check_prompt,
+    check_seed,
+    default_output,
+    shown,
+)
+from magic3d_cli.errors import UsageError
+
+COLUMNS = ("prompt", "seed", "image", "preset", "output")
+"""What a row may say; everything but the prompt (or an image) may be left out."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One asset to be made."""
+
+    output: str
+    prompt: str = ""
+    seed: int = 0
+    image: str | None = None
+    preset: str = "draft"
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"{shown(self.prompt or Path(self.image or '').name)}, seed {self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_tasks(source: str, folder: Path, seeds: int, preset: str, suffix: str) -> list[Task]:
+    """The tasks of a list: a file, or "-" for standard input.
+
+    A line is a prompt, in a .csv a row with a header, in a .jsonl an object; `COLUMNS` names what may be said. A row
+    without a seed is made with the seeds 0 to `seeds` - 1. Files without a name of their own are called after their
+    prompt and seed, in `folder`, as `suffix` says.
+
+    Raises UsageError for a list that cannot be read or is empty, and for a row that says something wrong, by its line.
+    """
+    tasks: list[Task] = []
+    for line, row in _rows(source):
+        try:
+            tasks += _of_row(row, folder, seeds, preset, suffix)
+        except UsageError as error:
+            raise UsageError(f"{source}, line {line}: {error.what}", error.next_step) from error
+    if not tasks:
+        raise UsageError(f"{source} asks for nothing.", "Write one prompt a line.")
+    return _named_apart(tasks)
+
+
+def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Line numbers and what the lines say."""
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source} is not UTF-8 text.", "Save it as UTF-8.") from error
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{source} cannot be read: {reason}.", "Give a text file, or - for standard input.") from error
+    lines = text.splitlines()
+    kind = Path(source).suffix.lower()
+    if kind == ".csv":
+        reader = csv.DictReader(lines)
+        unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
+        if unknown or not reader.fieldnames:
+            raise UsageError(
+                f"{source}: its first line names {shown(', '.join(map(str, unknown))) or 'nothing'}.",
+                f"Name columns there: {', '.join(COLUMNS)}.",
+            )
+        for row in reader:
+            yield reader.line_num, {key: value for key, value in row.items() if value not in (None, "")}
+        return
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if kind == ".jsonl" or line.lstrip().startswith("{"):
+            yield number, _object(source, number, line)
+        else:
+            yield number, {"prompt": line}
+
+
+def _object(source: str, number: int, line: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise UsageError(f"{source}, line {number} is no JSON object.", 'Write: {"prompt": "a red car", "seed": 1}')
+    return row
+
+
+def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, preset: str, suffix: str) -> list[Task]:
+    if unknown := [shown(str(key)) for key in row if key not in COLUMNS]:
+        raise UsageError(f"{unknown[0]!r} is no column.", f"Use: {', '.join(COLUMNS)}.")
+    image = row.get("image")
+    prompt = str(row.get("prompt", ""))
+    if image is None or prompt.strip():
+        prompt = check_prompt(prompt)
+    own = check_choice("preset", str(row.get("preset", preset)), PRESETS)
+    given = row.get("output")
+    if given is not None:
+        path = folder / str(given)
+        check_output(path)
+    many = range(seeds) if row.get("seed") is None else [_seed(row["seed"])]
+    stem = default_output(prompt or Path(str(image)).stem).stem
+    tasks = []
+    for seed in many:
+        name = f"{stem}-{seed}.{suffix}" if given is None else str(given)
+        if given is not None and len(many) > 1:
+            name = str(Path(name).with_name(f"{Path(name).stem}-{seed}{Path(name).suffix}"))
+        tasks.append(Task(str(folder / name), prompt, seed, None if image is None else str(image), own))
+    return tasks
+
+
+def _seed(value: Any) -> int:
+    try:
+        return check_seed(int(str(value)))
+    except ValueError as error:
+        raise UsageError(f"The seed {shown(str(value))!r} is no whole number.", "Use a number from 0 up.") from error
+
+
+def _named_apart(tasks: Sequence[Task]) -> list[Task]:
+    """The same task once, and other ones under names of their own: the order of the list decides, so it stays so."""
+    taken: dict[str, Task] = {}
+    for task in dict.fromkeys(tasks):
+        path, number = Path(task.output), 1
+        while task.output.lower() in taken:
+            number += 1
+            task = replace(task, output=str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
+        taken[task.output.lower()] = task
+    return list(taken.values())

@@ -1,0 +1,139 @@
+"""A process that makes one task after the other: `python -m magic3d_cli.batch.worker`.
+
+Tasks come as lines of JSON on standard input, events go out as lines of JSON on standard output. Priors stay loaded
+between tasks. What a task computed is in its run folder, so a worker may be killed at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from magic3d_cli import checks, precheck
+from magic3d_cli.errors import Magic3DError, OutOfMemory, first_line, out_of_memory
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupted, Interrupts
+from magic3d_cli.run.observer import Observer
+
+Emit = Callable[[dict[str, Any]], None]
+MADE, KEPT, FAILED = "made", "kept", "failed"
+"""What became of a task; kept: it was made before."""
+
+
+class Telling(Observer):
+    """Sends how far a task is, at most twice a second, and what is worth knowing."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._notes = emit, list[str]()
+        self._total, self._stage, self._told = {"coarse": 1, "fine": 1}, "coarse", 0.0
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def expect(self, settings: Any, priors: dict[str, str]) -> None:
+        self._total = {"coarse": max(settings.coarse.steps, 1), "fine": max(settings.fine.steps, 1)}
+
+    def begin(self, stage: str, done: int, total: int) -> None:
+        self._stage = stage
+
+    def step(self, report: Any) -> None:
+        if time.monotonic() - self._told < 0.5:
+            return
+        self._told = time.monotonic()
+        before = 0 if self._stage == "coarse" else self._total["coarse"]
+        self._emit({"event": "progress", "share": 0.9 * (before + report.step) / sum(self._total.values())})
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+
+def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrupts: Interrupts, loaded: Any) -> Any:
+    """Make one task; returns its record. Failures are recorded, interruptions raised.
+
+    Args:
+        task: as `Task.to_json`. options: for all tasks, arguments of `job.Request`.
+        loaded: priors that are kept between tasks, see `PriorGuide`.
+    """
+    from magic3d_cli import job
+    from magic3d_cli.reference import read_pictures
+
+    observer, begun = Telling(emit), time.monotonic()
+    record = {**task, "status": FAILED}
+    try:
+        output = checks.check_output(Path(task["output"]))
+        pictures = read_pictures([task["image"]]) if task["image"] else None
+        digest = pictures.digest if pictures else None
+        if (kept := finished(output, task, digest)) is not None:
+            return record | kept | {"status": KEPT}
+        run = RunDirectory.for_output(output)
+        if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest):
+            precheck.refuse_to_overwrite(output)
+        priors = tuple(job.WeightedPrior(*added) for added in options.get("more_priors", ()))
+        request = job.Request(
+            output, preset=task["preset"], pictures=pictures, **(options | {"more_priors": priors})
+        )  # fmt: skip
+        _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
+        record |= {"status": MADE, "seconds": time.monotonic() - begun, **_told(report)}
+    except Magic3DError as error:
+        record |= {"error": {"what": error.what, "next": error.next_step, "exit_code": error.exit_code}}
+    except Exception as error:
+        code = OutOfMemory.exit_code if out_of_memory(error) else 1
+        what = "Out of memory." if code == OutOfMemory.exit_code else f"{type(error).__name__}: {first_line(error)}"
+        record |= {"error": {"what": what, "next": f"See {RunDirectory.for_output(Path(task['output'])).log_path}"}}
+        record["error"]["exit_code"] = code
+    return record | {"seconds": round(time.monotonic() - begun, 1), "notes": observer.notes}
+
+
+def finished(output: Path, task: dict[str, Any], digest: str | None) -> dict[str, Any] | None:
+    """What is reported of a task that an earlier command made; None where it has to be made."""
+    run = RunDirectory.for_output(output)
+    if not output.is_file() or not run.is_of(task["prompt"], task["seed"], task["preset"], digest):
+        return None
+    try:
+        report = json.loads(run.result.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {"seconds": 0.0, "notes": [], **_told(report)}
+
+
+def _told(report: dict[str, Any]) -> dict[str, Any]:
+    """What the summary keeps of a report."""
+    asset = report.get("asset", {})
+    return {
+        "files": report.get("files", []),
+        "prior": report.get("prior", {}).get("id", ""),
+        "understood": report.get("understood"),
+        "faces": asset.get("faces"),
+        "work_seconds": round(sum(report.get("seconds", {}).values()), 1),
+    }
+
+
+def serve() -> int:
+    """Make what standard input asks for, until it ends; returns the exit code."""
+    out = sys.stdout
+    sys.stdout = sys.stderr  # what libraries print must not get between events
+
+    def emit(event: dict[str, Any]) -> None:
+        out.write(json.dumps(event) + "\n")
+        out.flush()
+
+    loaded: dict[Any, Any] = {}
+    try:
+        with Interrupts().installed() as interrupts:
+            for line in sys.stdin:
+                order = json.loads(line)
+                emit({"event": "done", "record": run_task(order["task"], order["options"], emit, interrupts, loaded)})
+    except Interrupted as stopped:
+        return stopped.exit_code
+    except BrokenPipeError:  # the command that asked is gone
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(serve())

@@ -1,0 +1,180 @@
+"""`magic3d batch`: lists are read, tasks are made side by side, and whatever happens to one leaves the others alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command import magic3d
+from PIL import Image
+
+from magic3d_cli.batch import pool
+from magic3d_cli.batch.gallery import _script
+from magic3d_cli.batch.pool import MEMORY, size
+from magic3d_cli.batch.tasks import Task, read_tasks
+from magic3d_cli.errors import UsageError
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose batches are made by tiny workers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, str(TESTS / "tiny_worker.py")))
+    return tmp_path
+
+
+def listed(text: str, name: str = "list.txt", **more: object) -> list[Task]:
+    Path(name).write_text(text, encoding="utf-8")
+    options = {"folder": Path("out"), "seeds": 1, "preset": "draft", "suffix": "glb"} | more
+    Path("out").mkdir(exist_ok=True)
+    return read_tasks(name, **options)  # type: ignore[arg-type]
+
+
+def test_a_line_is_a_prompt_and_seeds_multiply_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tasks = listed("\ufeffa red car\n\n# not this\n  a dog \na red car\n", seeds=2)
+    assert [(task.prompt, task.seed) for task in tasks] == [
+        ("a red car", 0),
+        ("a red car", 1),
+        ("a dog", 0),
+        ("a dog", 1),
+    ]
+    assert [Path(task.output).name for task in tasks] == ["red-car-0.glb", "red-car-1.glb", "dog-0.glb", "dog-1.glb"]
+
+
+def test_rows_say_more_in_csv_and_jsonl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = listed('prompt,seed,preset,output\n"a car, red",3,standard,mine.obj\na dog,,,\n', "list.csv", seeds=2)
+    assert rows[0] == Task(str(Path("out/mine.obj")), "a car, red", 3, None, "standard")
+    assert [(task.seed, task.preset) for task in rows[1:]] == [(0, "draft"), (1, "draft")]
+    lines = '{"prompt": "a dog", "seed": 7}\n{"image": "cat.png"}\n'
+    tasks = listed(lines, "list.jsonl")
+    assert tasks[0].seed == 7 and tasks[1] == Task(str(Path("out/cat-0.glb")), "", 0, "cat.png", "draft")
+
+
+def test_different_things_of_one_name_get_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tasks = listed("a dog\nthe dog\nDog\n")
+    assert [Path(task.output).name for task in tasks] == ["dog-0.glb", "dog-0-2.glb", "dog-0-3.glb"]
+    assert tasks == listed("a dog\nthe dog\nDog\n")  # the same list again means the same files
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        ("", "list.txt", "asks for nothing"),
+        ("# nothing\n\n", "list.txt", "asks for nothing"),
+        ("a dog\n\x00\ud800", "list.txt", "not UTF-8"),
+        ("prompt,colour\na dog,red\n", "list.csv", "names colour"),
+        ("prompt,seed\na dog,many\n", "list.csv", "line 2: The seed 'many' is no whole number"),
+        ("prompt,seed\na dog,-1\n", "list.csv", "line 2: --seed -1 is out of range"),
+        ('{"prompt": 3\n', "list.jsonl", "line 1 is no JSON object"),
+        ('["a dog"]\n', "list.jsonl", "line 1 is no JSON object"),
+        ('{"prompt": "a dog", "size": 3}\n', "list.jsonl", "'size' is no column"),
+        ('{"prompt": "a dog", "preset": "drafd"}\n', "list.jsonl", "Did you mean 'draft'"),
+        ('{"prompt": "a dog", "output": "dog.gif"}\n', "list.jsonl", "no known suffix"),
+        ('{"seed": 3}\n', "list.jsonl", "line 1: The prompt is empty"),
+    ],
+)
+def test_what_a_list_says_wrong_is_told_by_its_line(
+    text: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(text.encode("utf-8", "surrogatepass"))
+    Path("out").mkdir()
+    with pytest.raises(UsageError) as refused:
+        read_tasks(name, Path("out"), 1, "draft", "glb")
+    assert words in refused.value.what + refused.value.next_step
+
+
+def test_a_pool_is_as_large_as_the_machine_allows() -> None:
+    assert size(10, cores=4, gpus=0, memory=100 * MEMORY) == 4
+    assert size(10, cores=4, gpus=0, memory=2.5 * MEMORY) == 2
+    assert size(10, cores=4, gpus=0, memory=0.0) == 1
+    assert size(3, cores=16, gpus=0, memory=None) == 3
+    assert size(10, cores=64, gpus=2, memory=1e12) == 2
+
+
+@pytest.mark.slow
+def test_a_batch_is_made_shown_and_kept_and_what_fails_or_dies_leaves_the_rest_alone(
+    tiny: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("list.txt").write_text("a red ball\nan impossible ball\na ball to die\na blue ball\nalways die ball\n")
+    assert magic3d("batch", "list.txt", "-o", "out", "--workers", "2", "--json", "--prior", "builtin") == 1
+    told = capfd.readouterr()
+    summary = json.loads(told.out)
+    assert (summary["made"], summary["kept"], summary["failed"]) == (3, 0, 2)
+    states = {record["prompt"]: record for record in summary["tasks"]}
+    assert [record["prompt"] for record in summary["tasks"]][:2] == ["a red ball", "an impossible ball"]
+    assert states["a ball to die"]["status"] == "made"  # begun again by another process
+    assert "no such thing" in states["an impossible ball"]["error"]["what"]
+    assert "ended 2 times (signal 9)" in states["always die ball"]["error"]["what"]
+    assert "2 of 5 failed" in told.err and "[5/5]" in told.err
+    rows = list(csv.DictReader(io.StringIO(Path("out/results.csv").read_text())))
+    assert [row["status"] for row in rows] == [record["status"] for record in summary["tasks"]]
+    page = Path("out/index.html").read_text()
+    cards = json.loads(page.split("const cards = ")[1].split(";\n")[0])
+    assert sum(card["picture"] is not None for card in cards) == 3
+    for card in cards:
+        if card["status"] == "made":
+            assert (Path("out") / card["file"]).is_file() and (Path("out") / card["page"]).is_file()
+    with Image.open("out/sheet.png") as sheet:
+        assert sheet.size == (512, 512)
+    # The same command: what was made stays, byte for byte.
+    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.glb")}
+    assert magic3d("batch", "list.txt", "-o", "out", "--workers", "1", "--json", "--prior", "builtin") == 1
+    again = json.loads(capfd.readouterr().out)
+    assert (again["made"], again["kept"], again["failed"]) == (0, 3, 2)
+    assert before == {path: path.stat().st_mtime_ns for path in Path("out").glob("*.glb")}
+    # A file of another request is not overwritten.
+    Path("out/red-ball-0.run/settings.json").unlink()
+    Path("one.txt").write_text("a red ball\n")
+    assert magic3d("batch", "one.txt", "-o", "out", "--prior", "builtin") == 2
+    assert "exists already" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_stopped_batch_goes_on(tiny: Path) -> None:
+    """SIGTERM to the command alone: its workers save and end, and the same command makes the rest."""
+    Path("list.txt").write_text("a red ball\na blue ball\na green ball\n")
+    starter = "import sys; from magic3d_cli.batch import pool; pool.COMMAND = (sys.executable, sys.argv.pop(1)); "
+    starter += "from magic3d_cli.cli import main; main()"
+    command = [sys.executable, "-c", starter, str(TESTS / "tiny_worker.py")]
+    command += ["batch", "list.txt", "-o", "out", "--workers", "1", "--prior", "builtin", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(Path("out").glob("*.glb")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143 and "what was begun is kept" in told
+    made = len(list(Path("out").glob("*.glb")))
+    assert 1 <= made < 3
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    summary = json.loads(done.stdout)
+    assert done.returncode == 0 and summary["failed"] == 0
+    assert summary["kept"] == made and summary["made"] == 3 - made
+    if os.path.exists("/proc"):
+        assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tiny).encode() in p.read_bytes()]
+
+
+def test_a_batch_in_which_nothing_can_be_drawn_is_refused_at_once(tiny: Path) -> None:
+    Path("list.txt").write_text("a quantum flux capacitor\n")
+    assert magic3d("batch", "list.txt", "-o", "out", "--device", "cpu", "--prior", "builtin") == 2
+    assert magic3d("batch", "list.txt", "-o", "out", "--seeds", "0") == 2
+    assert magic3d("batch", "nowhere.txt") == 2
+
+
+def test_nothing_in_a_prompt_can_end_the_pages_script() -> None:
+    assert "</script" not in _script(json.dumps(["</script><script>alert(1)</script>"]))
+    assert json.loads(_script(json.dumps(["</script>"]))) == ["</script>"]
