@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
+from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
@@ -23,6 +24,7 @@ from magic3d_cli.guidance.diffusers.catalogue import (
     OPEN_VOCABULARY,
     directory,
     find,
+    local,
     of_stage,
     small_encoder,
 )
@@ -125,6 +127,20 @@ def understood(priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: i
     """How a prompt is drawn by the priors of closed vocabulary; None where all take any prompt."""
     words = next((prior.vocabulary for some in priors.values() for prior in some if prior.vocabulary), None)
     return understand(Vocabulary.load(words), prompt, seed) if words else None
+
+
+def drawn_things(prior: str, prompt: str, seed: int) -> list[tuple[str, str]]:
+    """What an asset of a prior shows, thing by thing: the relation of those before to it, and its own prompt.
+
+    Of an open vocabulary, or where the prior is no longer here, the prompt itself.
+    """
+    folder = local(prior)
+    words = vocabulary_of(of_stage(folder, "coarse")) if folder else None
+    try:
+        things = understand(Vocabulary.load(words), prompt, seed).things if words else ()
+    except UsageError:  # it came from a picture
+        things = ()
+    return list(things) if len(things) > 1 else [("", prompt)]
 
 
 def fetch_small_encoder(priors: Mapping[str, Sequence[ChosenPrior]], tell: Tell) -> Path | None:
@@ -238,6 +254,10 @@ class PriorGuide:
             prior = self._loaded[_key(spec)] = DiffusersPrior(spec, self.device, default_dtype(self.device))
             if self._pictured is not None and self._pictured.fit is not None and prior.volume is not None:
                 self._show(prior, self._pictured)
+            elif prior.volume is not None and prior.vocabulary is not None:
+                caption = read_prompt(prior, self.prompt, self.seed)
+                if isinstance(caption, Caption) and caption.others:
+                    show_together(prior.volume, prior.encode_prompt, caption)
         return self._loaded[_key(spec)]
 
     def _show(self, prior: DiffusersPrior, pictured: Pictured) -> None:

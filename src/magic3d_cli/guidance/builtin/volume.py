@@ -148,6 +148,23 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         painted[view, row, column] = albedo.to(painted.dtype)
         return painted.movedim(-1, 1)
 
+    def painted(self, text: Float[Tensor, "1 L D"]) -> Float[Tensor, "J I K 7"]:
+        """The volume of a caption, its own colours painted as the caption asks."""
+        volume = self.imagine(text)[0]
+        model, (colour, material) = self.find(text), self._paints(text)
+        if int(model) < 0 or (int(colour) < 0 and int(material) < 0):
+            return volume
+        places = (volume[..., 0] > -FULL).nonzero()
+        chosen = volume[tuple(places.T)]
+        centres = (places[:, [1, 0, 2]] + 0.5) / volume.shape[0] * 2 - 1  # x, y, z
+        colours = paint(
+            chosen[:, 4:].clamp(0, 1), F.normalize(chosen[:, 1:4], dim=1), centres * self.extent,
+            *(row.expand(len(places), *row.shape[1:]) for row in (self.tones.float()[model], colour, material)),
+        )  # fmt: skip
+        volume = volume.clone()
+        volume[tuple(places.T)] = torch.cat([chosen[:, :4], colours], 1)
+        return volume
+
     def _paints(self, text: Float[Tensor, "N L D"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
         """Colour and material that each caption asks for, indices into COLOURS and MATERIALS, -1 for none."""
         hits = _likeness(text, self.paints).tensor_split([len(COLOURS)], 1)
