@@ -169,13 +169,9 @@ def _on(group: Group, other: Group) -> Group:
     row, column = np.meshgrid(np.arange(rest.shape[0]), np.arange(rest.shape[1]), indexing="ij")
     away = np.hypot((row - (rows + a) / 2) / max(rows, a), (column - (columns + b) / 2) / max(columns, b))
     score = np.where(np.isfinite(rest), share + 0.5 * held - 0.5 * away, -np.inf)
-    row, column = np.unravel_index(np.argmax(score), score.shape)
-    height = rest[row, column]
-    by = np.array([
-        other.low[0] + (row - a) * cell - group.low[0],
-        height,
-        other.low[2] + (column - b) * cell - group.low[2],
-    ])  # fmt: skip
+    best, beside = np.unravel_index(np.argmax(score), score.shape)
+    corner = other.low + np.array([int(best) - a, 0, int(beside) - b]) * cell
+    by = np.array([corner[0] - group.low[0], rest[best, beside], corner[2] - group.low[2]])
     return group.moved(by).joined(other)
 
 
@@ -197,8 +193,8 @@ def _under(group: Group, other: Group) -> Group:
         away = np.hypot(row - middle[0], column - middle[1]) / CELLS
         score = np.where((clash < 0.01) & (covered > 0.5), covered - away, -np.inf)
         if np.isfinite(score).any():
-            row, column = np.unravel_index(np.argmax(score), score.shape)
-            corner = other.low + np.array([row, 0, column]) * cell
+            best, beside = np.unravel_index(np.argmax(score), score.shape)
+            corner = other.low + np.array([int(best), 0, int(beside)]) * cell
             return small.moved(corner - small.low).joined(other)
     return _on(other, group)
 
