@@ -29,7 +29,7 @@ class Caption:
     noun: str
     colour: str | None = None
     material: str | None = None
-    style: str | None = None  # one training model of the noun, for example "<car-0>"
+    style: str | None = None  # one training model of the noun, for example "<car-0>", or a mixture: "<car-0> <car-1>"
     metres: float | None = None  # its usual longest side
     others: tuple[Placed, ...] = ()  # further things of the same scene
 
@@ -133,8 +133,7 @@ class Vocabulary:
 
     def caption(self, noun: str, colour: str | None = None, material: str | None = None, seed: int = 0) -> Caption:
         """The caption of names of this vocabulary, with the noun's style for a seed."""
-        styles = self.styles.get(noun, ())
-        style = styles[seed % len(styles)] if styles else None
+        style = _style(self.styles.get(noun, ()), seed)
         return Caption(noun, colour, material, style, self.metres.get(noun))
 
     @cached_property
@@ -233,6 +232,15 @@ def article(phrase: str) -> str:
         return phrase
     vowel = phrase.startswith(("a", "e", "i", "o", "u")) and not phrase.startswith(("uni", "uri", "uku", "ufo", "eu"))
     return f"{'an' if vowel else 'a'} {phrase}"
+
+
+def _style(styles: tuple[str, ...], seed: int) -> str | None:
+    """Seeds go through the styles first, the best first, and then through mixtures of two, each the first once."""
+    if len(styles) < 2:
+        return styles[0] if styles else None
+    count = len(styles)
+    turn, place = divmod(seed % (count * count), count)
+    return styles[place] if turn == 0 else f"{styles[place]} {styles[(place + turn) % count]}"
 
 
 def _singular(word: str, known: set[str]) -> str:
