@@ -208,7 +208,7 @@ def replace_spec(camera_conditioned: bool) -> Any:
     """A prior as far as `imagined` is concerned."""
     from types import SimpleNamespace
 
-    return SimpleNamespace(spec=SimpleNamespace(camera_conditioned=camera_conditioned))
+    return SimpleNamespace(spec=SimpleNamespace(from_picture=False, camera_conditioned=camera_conditioned))
 
 
 def test_pictures_survive_a_checkpoint(tmp_path: Path) -> None:

@@ -75,6 +75,18 @@ def test_floaters_go_and_large_or_touching_pieces_stay() -> None:
     assert (crossings(level)[0][:, 1] < 0.5).all()  # no crust where the speck was
 
 
+def test_a_small_piece_of_the_shape_that_is_asked_for_is_no_floater() -> None:
+    points = grid()
+    house = (points - torch.tensor([0.3, 0, 0])).norm(dim=-1) - 0.4
+    dog = (points - torch.tensor([-0.5, 0, 0])).norm(dim=-1) - 0.1
+    speck = (points - torch.tensor([-0.5, 0.6, 0])).norm(dim=-1) - 0.1
+    level = level_of(torch.minimum(torch.minimum(house, dog), speck))
+    assert clean(level)[1] == 2
+    kept, removed = clean(level, expected=torch.minimum(house, dog) < 0.5 * VOXEL)
+    assert removed == 1
+    assert (kept > 0)[dog < -VOXEL].all() and not (kept > 0)[speck < 0].any()
+
+
 def test_a_thin_leg_stays_with_its_body() -> None:
     points = grid()
     body = (points - torch.tensor([0.0, 0.3, 0])).norm(dim=-1) - 0.3

@@ -41,7 +41,7 @@ def test_prompts_in_the_vocabulary_s_own_words_mean_what_they_always_did():
         prompt = " ".join(word for word in ("a", colour, material, noun) if word)
         understood = understand(known, prompt, seed)
         words = [word for word in (colour, material, noun.replace(" ", "_")) if word]
-        style = known.styles[noun][seed % len(known.styles[noun])]
+        style = known.caption(noun, seed=seed).style
         assert understood.caption.text == " ".join([*words, style]) == known.parse(prompt, seed).text
         assert not (understood.left_out or understood.substituted or understood.corrected)
 
@@ -143,7 +143,7 @@ def test_english_words_are_left_alone_however_near_they_are():
         ("a highly detailed castle, 4k, trending on artstation", "a castle",
          ("highly detailed", "4k", "trending on artstation")),
         ("low-poly fox, game asset", "a fox", ("low poly", "game asset")),
-        ("a cat wearing a hat on a table", "a cat", ("wearing a hat", "on a table")),
+        ("a cat wearing a hat in a house", "a cat", ("wearing a hat", "in a house")),
         ("please make me a tiny blue whale!!!", "a blue whale", ("tiny",)),
         ("a chair, white and black", "a white chair", ("black",)),
         ("a red and white striped tent", "a red tent", ("white striped",)),
@@ -174,8 +174,8 @@ def test_what_cannot_be_seen_is_left_out_and_said(prompt, thing, left):
         ("a dragon, not red", "a dragon"),
         ("a knight with red armor", "a knight"),
         ("a red knight with a blue lion", "a red knight"),
-        ("a cat sleeping on a red sofa", "a cat"),
-        ("mice and wolves", "a mouse"),
+        ("a cat sleeping in a red house", "a cat"),
+        ("mice and wolves", "a mouse and a wolf"),
     ],
 )
 def test_phrases_are_read_by_what_they_mean(prompt, thing):
@@ -211,24 +211,16 @@ def test_plurals_and_articles_do_not_matter():
         assert len({form and form.caption for form in forms}) == 1, word
 
 
-def test_parts_and_second_things_are_kept_for_later_steps():
+def test_parts_and_things_that_are_not_drawn_are_kept_for_later_steps():
     def mentions(prompt: str) -> tuple[Mention, ...]:
         return understand(vocabulary(), prompt).mentions
 
     assert mentions("a red car with black wheels") == (Mention("with", "with black wheels", "wheels", colour="black"),)
     (seat,) = mentions("a chair with a blue seat")
     assert (seat.relation, seat.name, seat.colour) == ("with", "seat", "blue")
-    assert mentions("a teddy bear sitting on a wooden chair") == (
-        Mention("on", "sitting on a wooden chair", "chair", "chair", None, "wood"),
+    assert mentions("a teddy bear in a wooden house") == (
+        Mention("in", "in a wooden house", "house", "house", None, "wood"),
     )
-    relations = {
-        "a car next to a tree": "next to", "a knight and a horse": "and", "a cat under a table": "under",
-        "a dog in front of a house": "in front of", "a dog behind a house": "behind",
-        "a knight riding a horse": "riding",
-    }  # fmt: skip
-    for prompt, relation in relations.items():
-        (mention,) = mentions(prompt)
-        assert mention.relation == relation and mention.noun in vocabulary().nouns
 
 
 def test_one_thing_that_can_be_drawn_is_enough():
@@ -253,7 +245,7 @@ def test_a_refusal_offers_a_prompt_that_works_near_in_meaning():
 def test_strictly_any_unknown_word_is_refused_with_what_would_be_drawn():
     error = refused("a cute golden corgi", strict=True)
     assert '"cute"' in error.what and '"a golden dog"' in error.next_step and error.exit_code == 2
-    refused("a dog and a cat", strict=True)
+    refused("a dog in a house", strict=True)
     assert understand(vocabulary(), "a golden dog", strict=True).drawn == "a golden dog"
 
 

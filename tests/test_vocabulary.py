@@ -49,8 +49,9 @@ def test_a_prompt_becomes_the_canonical_caption(vocabulary, prompt, caption):
 
 
 def test_the_seed_picks_the_style(vocabulary):
-    styles = [vocabulary.parse("a dragon", seed).style for seed in range(4)]
-    assert styles == ["<dragon-0>", "<dragon-1>"] * 2
+    styles = [vocabulary.parse("a dragon", seed).style for seed in range(5)]
+    known = ["<dragon-0>", "<dragon-1>"]
+    assert styles == [*known, " ".join(known), " ".join(reversed(known)), known[0]]
 
 
 def test_unknown_words_are_refused_shortly(vocabulary):

@@ -147,6 +147,20 @@ def test_a_model_is_found_by_its_own_word_before_its_nouns_and_in_any_place() ->
     assert _volume().find(torch.cat(captions)).tolist() == [0, 3, 3, 5, -1]
 
 
+def test_a_caption_with_two_words_of_models_is_their_mixture_and_their_order_counts() -> None:
+    volume = _volume()
+    both = torch.stack([WORDS[[6, 2, 4]], WORDS[[6, 4, 2]]])
+    one, other = volume.imagine(both)
+    assert volume.find(both).tolist() == [2, 4]
+    assert not torch.equal(one, other)
+    alone = volume.imagine(WORDS[[6, 2]][None])[0]
+    assert not torch.equal(one, alone)
+    painted = volume.imagine(WORDS[[6, 2, 4, 8]][None])[0]  # red: its own colours are needed to paint its body
+    torch.testing.assert_close(painted[..., :1], volume.imagine(WORDS[[6, 2, 4]][None])[0][..., :1])
+    volume.show_instead(2, alone)
+    torch.testing.assert_close(volume.imagine(both)[0], alone)
+
+
 def test_what_is_remembered_is_there_after_saving_and_loading(tmp_path) -> None:
     volume = _volume()
     volume.save_pretrained(tmp_path)

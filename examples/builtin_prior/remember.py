@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from batches import find_styles, load_tones
+from best import best_first
 from fit import read_latent
 from manifest import NOUNS
 from paint import COLOURS, MATERIALS
@@ -71,7 +72,9 @@ def remember(run: Path, pool: Path, start: Path, folder: Path | None = None) -> 
     volume, text = made["volume"], made["text"]
     take_over(volume, run / "volume", but=REMEMBERED)
     take_over(text, run / "text_encoder")
-    nouns = {noun: kept for noun in NOUNS if (kept := [style for style in noun.styles if style in known])}
+    nouns = {
+        noun: best_first(noun, kept) for noun in NOUNS if (kept := [style for style in noun.styles if style in known])
+    }
     tokens = [token for kept in nouns.values() for token in kept]
     volume.remember(
         [known[token][0] for token in tokens],

@@ -12,6 +12,7 @@ from shapes_beasts import BEASTS
 from shapes_birds import BIRDS
 from shapes_buildings import BUILDINGS
 from shapes_crawlers import CRAWLERS
+from shapes_curios import CURIOS
 from shapes_everyday import EVERYDAY
 from shapes_flowers import FLOWERS
 from shapes_fruit import FRUIT
@@ -19,12 +20,15 @@ from shapes_household import HOUSEHOLD
 from shapes_landscape import LANDSCAPE
 from shapes_meals import MEALS
 from shapes_music import MUSIC
+from shapes_pantry import PANTRY
 from shapes_people import PEOPLE
 from shapes_sea import SEA
 from shapes_space import SPACE
+from shapes_sport import SPORT
 from shapes_toys import TOYS
 from shapes_treasure import TREASURE
 from shapes_vehicles import VEHICLES
+from shapes_workshop import WORKSHOP
 from solids import turned, upright
 from sources import Model, flat, merge
 
@@ -159,6 +163,10 @@ COMPOSED = {
     **BUILDINGS,
     **LANDSCAPE,
     **FLOWERS,
+    **SPORT,
+    **PANTRY,
+    **CURIOS,
+    **WORKSHOP,
 }
 """Shapes that are put together from solids, by name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from manifest import NOUNS, Noun
@@ -11,6 +12,8 @@ from paint import COLOURS, MATERIALS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from magic3d_cli.asset.size import usual_size
 
 TEXT_WIDTH, TEXT_LENGTH = 192, 8
 
@@ -62,8 +65,13 @@ def states(text: CLIPTextModel, tokenizer: PreTrainedTokenizerFast, words: list[
 
 def write_vocabulary(path: Path, nouns: dict[Noun, list[str]]) -> None:
     """What the program may be asked for: these nouns with these styles, colours and materials."""
+    entries: dict[str, dict[str, Any]] = {}
+    for noun, styles in nouns.items():
+        entries[noun.name] = {"words": list(noun.words), "styles": styles}
+        if size := usual_size(noun.name):
+            entries[noun.name]["metres"] = size[1]
     vocabulary = {
-        "nouns": {noun.name: {"words": list(noun.words), "styles": styles} for noun, styles in nouns.items()},
+        "nouns": entries,
         "colours": {name: list(words) for name, (words, _) in COLOURS.items()},
         "materials": {name: list(words) for name, words in MATERIALS.items()},
     }

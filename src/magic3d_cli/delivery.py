@@ -10,12 +10,13 @@ import numpy as np
 
 from magic3d_cli import __version__
 from magic3d_cli.asset.build import build_asset
-from magic3d_cli.asset.material import of_prompt
-from magic3d_cli.asset.size import usual_size
+from magic3d_cli.asset.material import of_things
+from magic3d_cli.asset.size import size_of_things
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.catalogue import licence_of
+from magic3d_cli.guidance.guide import drawn_things
 from magic3d_cli.run.context import OwnSurface
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import as_json
@@ -40,6 +41,7 @@ def build_files(
 ) -> tuple[Asset, list[Path]]:
     """Unwrap, bake, write the fine stage's mesh, or this surface in its colours."""
     vertices, faces = surface or tuple(tensor.numpy() for tensor in fine.mesh())
+    things = drawn_things(about["prior"], about["prompt"], about["seed"])
     asset = build_asset(
         vertices,
         faces,
@@ -47,9 +49,9 @@ def build_files(
         settings,
         on_stage=observer.phase,
         device=fine.device,
-        material=of_prompt(about["prompt"]),
+        material=of_things([prompt for _, prompt in things]),
         about=about,
-        usual=usual_size(about["prompt"]),
+        usual=size_of_things(things),
     )
     if asset.report["size"]["from"] == "usual":
         longest = max(asset.report["size"]["metres"])

@@ -140,6 +140,12 @@ def of_prompt(prompt: str) -> Material:
     return material
 
 
+def of_things(prompts: list[str]) -> Material:
+    """The material of things in one asset, which has one for all: what each prompt asks for if all agree."""
+    materials = [of_prompt(prompt) for prompt in prompts]
+    return materials[0] if all(material == materials[0] for material in materials) else DEFAULT
+
+
 def _own_words(prompt: str) -> Iterator[str]:
     """The words that are said of the thing itself, in order."""
     text = _NOT_THE_SURFACE.sub(" ", " ".join(re.findall(r"[a-z]+", prompt.lower())))

@@ -34,6 +34,21 @@ def usual_size(prompt: str) -> tuple[str, float] | None:
     return None if found is None else (found, sizes[found])
 
 
+def size_of_things(things: list[tuple[str, str]]) -> tuple[str, float] | None:
+    """As `usual_size`, of things that stand together: the relation of those before to each, and its own prompt.
+
+    On and under each other they are about as large as the largest, side by side as all together.
+    """
+    names, total = [], 0.0
+    for relation, prompt in things:
+        size = usual_size(prompt)
+        if size is None:
+            return None
+        total = max(total, size[1]) if relation in ("on", "under") else total + size[1]
+        names.append(f"{relation} {size[0]}".strip())
+    return " ".join(names), round(total, 2)
+
+
 def _known(phrase: str, sizes: dict[str, float]) -> str | None:
     """The phrase itself, or its singular."""
     forms = [phrase, *(phrase[: -len(end)] + new for end, new in (("s", ""), ("es", ""), ("ies", "y"))

@@ -97,8 +97,9 @@ class FineStage(Stage):
             return torch.where(seen, coarse.field.density_logit(points), -math.inf)
 
         surface = field_to_surface(
-            visible_logit, views, image.opacity, image.depth, settings.fine.surface_resolution, coarse.device
-        )
+            visible_logit, views, image.opacity, image.depth, settings.fine.surface_resolution, coarse.device,
+            shape.density if shape is not None else None,
+        )  # fmt: skip
         low, high = surface.points.amin(0), surface.points.amax(0)
         lattice = Lattice.around(low, high, settings.fine.grid_size)
         geometry = Geometry(lattice, surface.distance(lattice.vertices())).to(coarse.device)

@@ -22,8 +22,9 @@ from torch import Tensor
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.scene.views import Views
 
-KEEP = 0.05
-"""A separate piece stays if it has at least this share of the largest piece's volume."""
+KEEP, KEEP_ASKED = 0.05, 0.002
+"""A separate piece stays if it has at least this share of the largest piece's volume; the second where the shape that
+is asked for has it too: a dog behind a house is no floater."""
 
 SOLID = 0.3
 """Opacity above which a pixel counts as the object's: thin parts rarely get further, and with 0.5 chairs lost their
@@ -74,12 +75,14 @@ def field_to_surface(
     depth: Float[Tensor, "B H W"],
     resolution: int,
     device: torch.device | str = "cpu",
+    asked: Callable[[Tensor], Tensor] | None = None,
 ) -> Surface:
     """The solid that the volume renders as.
 
     Args:
         density_logit: world points [N, 3] in [-1, 1]^3 -> density before its softplus [N].
         views, opacity, depth: renderings of the same volume; depth is the distance from the camera.
+        asked: world points [N, 3] -> density [N] of the shape that was asked for, where it is known.
 
     Raises Collapsed if the volume is empty, or solid up to the walls of the scene.
     """
@@ -94,7 +97,8 @@ def field_to_surface(
     density = float(F.softplus(torch.tensor(threshold)))
     low = JOINED * density
     joined = low + math.log(-math.expm1(-low))  # the inverse of softplus, which cannot overflow
-    level, floaters = clean(logit - threshold, joined - threshold)
+    expected = None if asked is None else _sample(asked, resolution, device) > density
+    level, floaters = clean(logit - threshold, joined - threshold, expected)
     filled = float((level > 0).float().mean())
     if filled > 0.7:
         raise Collapsed(f"The coarse volume is solid: the shape fills {filled:.0%} of the scene.", _REMEDY)
@@ -172,11 +176,13 @@ def _along_rays(
     return torch.cat(values), t
 
 
-def clean(level: Float[Tensor, "G G G"], joined: float = -math.log(2)) -> tuple[Float[Tensor, "G G G"], int]:
+def clean(
+    level: Float[Tensor, "G G G"], joined: float = -math.log(2), expected: Bool[Tensor, "G G G"] | None = None
+) -> tuple[Float[Tensor, "G G G"], int]:
     """The level function without floaters and with hollows filled, and how many floaters there were.
 
     Pieces are told apart at the level `joined`, where a leg that fog or the voxels cut is still one with its body, and
-    measured at the threshold itself.
+    measured at the threshold itself. Small ones stay where at least half of them is `expected`.
     """
     values = level.numpy().copy()
     inside = values > 0
@@ -186,6 +192,9 @@ def clean(level: Float[Tensor, "G G G"], joined: float = -math.log(2)) -> tuple[
     volume = np.bincount(label[inside], minlength=label.max() + 1)
     volume[0] = 0
     kept = volume >= max(KEEP * volume.max(), 1)
+    if expected is not None:
+        known = np.bincount(label[inside & expected.cpu().numpy()], minlength=len(volume))
+        kept |= (2 * known >= volume) & (volume >= max(KEEP_ASKED * volume.max(), 1))
     floaters = int(((volume > 0) & ~kept).sum())
     if floaters:
         # The whole neighbourhood of a floater goes, or its slope would leave a crust behind.

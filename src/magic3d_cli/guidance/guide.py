@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
+from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
@@ -140,6 +141,20 @@ def understood(priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: i
     return understand(Vocabulary.load(words), prompt, seed) if words else None
 
 
+def drawn_things(prior: str, prompt: str, seed: int) -> list[tuple[str, str]]:
+    """What an asset of a prior shows, thing by thing: the relation of those before to it, and its own prompt.
+
+    Of an open vocabulary, or where the prior is no longer here, the prompt itself.
+    """
+    folder = local(prior)
+    words = vocabulary_of(of_stage(folder, "coarse")) if folder else None
+    try:
+        things = understand(Vocabulary.load(words), prompt, seed).things if words else ()
+    except UsageError:  # it came from a picture
+        things = ()
+    return list(things) if len(things) > 1 else [("", prompt)]
+
+
 def fetch_small_encoder(priors: Mapping[str, Sequence[ChosenPrior]], tell: Tell) -> Path | None:
     """The folder of TAESD, fetched where it is missing; None where no prior has use for it, which is told.
 
@@ -184,6 +199,7 @@ class PriorGuide:
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
         self._encoder, self._tell, self._pictured = encoder, tell, pictured
         self._shared = loaded is not None and pictured is None
+        self._prepared: Loaded = {}
         self._loaded: Loaded = {} if loaded is None or pictured is not None else loaded
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
 
@@ -237,6 +253,7 @@ class PriorGuide:
     def release(self) -> None:
         """Free the priors that are loaded."""
         self._loaded.clear()
+        self._prepared.clear()
         gc.collect()  # a compiled network holds itself
 
     def _spec(self, prior: ChosenPrior, settings: GuidanceSettings) -> PriorSpec:
@@ -254,12 +271,27 @@ class PriorGuide:
 
     def _load(self, spec: PriorSpec) -> DiffusersPrior:
         """The prior, unless it is there already."""
-        if _key(spec) not in self._loaded:
+        key = _key(spec)
+        if key not in self._loaded:
             kind = PicturePrior if spec.from_picture else DiffusersPrior
-            prior = self._loaded[_key(spec)] = kind(spec, self.device, default_dtype(self.device))
-            if self._pictured is not None and self._pictured.fit is not None and prior.volume is not None:
-                self._show(prior, self._pictured)
-        return self._loaded[_key(spec)]
+            self._loaded[key] = kind(spec, self.device, default_dtype(self.device))
+        prior = self._loaded[key]
+        if self._prepared.get(key) is not prior:
+            self._prepared[key] = prior
+            self._prepare(prior)
+        return prior
+
+    def _prepare(self, prior: DiffusersPrior) -> None:
+        """Have a volume show what this job is about: pictures' thing, or several together, or else what it knows."""
+        if prior.volume is None:
+            return
+        prior.volume.show_own()
+        if self._pictured is not None and self._pictured.fit is not None:
+            self._show(prior, self._pictured)
+        elif prior.vocabulary is not None:
+            caption = read_prompt(prior, self.prompt, self.seed)
+            if isinstance(caption, Caption) and caption.others:
+                show_together(prior.volume, prior.encode_prompt, caption)
 
     def _show(self, prior: DiffusersPrior, pictured: Pictured) -> None:
         """Have a prior show the fitted model wherever it is asked for the model."""
@@ -282,6 +314,7 @@ class PriorGuide:
         if any(key not in wanted for key in self._loaded):
             for key in self._loaded.keys() - wanted.keys():
                 del self._loaded[key]
+                self._prepared.pop(key, None)
             gc.collect()  # a compiled network holds itself
 
     def _check_memory(self, chosen: Sequence[ChosenPrior]) -> None:

@@ -6,15 +6,26 @@ clause; it is refused only where nothing in it can be drawn.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.grammar import MOST_LETTERS, RELATIONS, Clause, Item, clauses, known
-from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary, article, check, quoted
+from magic3d_cli.guidance.builtin.vocabulary import Caption, Placed, Vocabulary, article, check, quoted
 
 PARTS = frozenset({"with", "wearing", "holding", "without", "like", "for", "of"})
 """Relations whose object is not drawn in place of what it belongs to: the hat of a penguin, the owner of a teapot."""
+PLACES = {
+    "on": "on", "riding": "on", "under": "under", "next to": "next to", "in front of": "in front of",
+    "behind": "behind", "and": "and", ",": "and",
+}  # fmt: skip
+"""Relations in which two things are drawn together, and what they are to `arrangement.place`."""
+MOST_THINGS = 3
+POSES = frozenset({
+    "sitting", "sits", "seated", "standing", "stands", "lying", "lies", "laying", "resting", "rests", "placed", "put",
+    "set", "parked", "perched", "perching", "positioned", "located", "left", "mounted", "balanced", "balancing",
+})  # fmt: skip
+"""Before a place they say no more than the place does: "sitting on"."""
 DEPICTIONS = frozenset({
     "statue", "sculpture", "statuette", "figurine", "figure", "bust", "model", "toy", "replica", "miniature",
     "drawing", "painting", "sketch", "illustration", "picture", "photo", "photograph", "portrait", "print",
@@ -41,9 +52,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Mention:
-    """Another thing or a part that the prompt names beside what is drawn, in the order of the prompt."""
+    """A thing or a part that the prompt names and that is not drawn, in the order of the prompt."""
 
-    relation: str  # "with", "on", "and", "wearing", ...; to the main thing, or to the mention before it
+    relation: str  # "with", "in", "wearing", ...; to the main thing, or to the mention before it
     text: str  # as typed: "with black wheels"
     name: str  # the thing alone: "wheels"
     noun: str | None = None  # the name in the vocabulary, where it can be drawn
@@ -57,6 +68,7 @@ class Understood:
 
     caption: Caption
     drawn: str  # "a golden dog": a prompt in the vocabulary's own words that means the same
+    things: tuple[tuple[str, str], ...] = ()  # ("", "a dog"), ("on", "a table"): each as a prompt of its own
     substituted: tuple[Reading, ...] = ()  # ("corgi", "dog")
     corrected: tuple[Reading, ...] = ()  # ("elefant", "elephant")
     left_out: tuple[str, ...] = ()  # what cannot be seen in the result, the mentions included
@@ -67,19 +79,26 @@ class Understood:
         """For a person: one line, and a second one when something was left out."""
         told = [f"{quoted(r.typed)} is read as {quoted(r.read)}" for r in self.corrected[:3]]
         told += [f"{quoted(r.typed)} is drawn as {quoted(r.read)}" for r in self.substituted[:3]]
-        first = f"Drawing {self.drawn}" + (f": {', '.join(told)}." if told else ".")
+        mixed = " (a mixture of two that are known)" if " " in (self.caption.style or "") else ""
+        first = f"Drawing {self.drawn}{mixed}" + (f": {', '.join(told)}." if told else ".")
         return (first, f"Left out: {_listed(self.left_out)}.") if self.left_out else (first,)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able report."""
-        return {**asdict(self), "caption": self.caption.text}
+        """A JSON-able report; `things` are all that is drawn, each in the relation of those before to it."""
+        placed = [("", self.caption), *((other.relation, other.caption) for other in self.caption.others)]
+        things = [
+            {"relation": relation, **{key: getattr(thing, key) for key in ("noun", "colour", "material", "style")}}
+            for relation, thing in placed
+        ]
+        return {**asdict(self), "caption": self.caption.text, "things": things}
 
 
 def understand(vocabulary: Vocabulary, prompt: str, seed: int = 0, *, strict: bool = False) -> Understood:
     """What a prompt is drawn as; `seed` picks the style of the noun, 0 the first one.
 
-    Raises UsageError for a prompt that is empty or no text, or in which nothing can be drawn; it then offers a prompt
-    that works, if one is near in meaning. With `strict`, also for a single word that the vocabulary does not know.
+    Raises UsageError for a prompt that is empty or no text, that names more than `MOST_THINGS` things to be drawn
+    together, or in which nothing can be drawn; it then offers a prompt that works, if one is near in meaning. With
+    `strict`, also for a single word that the vocabulary does not know.
     """
     check(prompt)
     try:
@@ -87,6 +106,9 @@ def understand(vocabulary: Vocabulary, prompt: str, seed: int = 0, *, strict: bo
             return _exact(vocabulary, prompt, seed)
     except UsageError as error:
         if strict:
+            free = _freely(vocabulary, prompt, seed) if _names_several(vocabulary, prompt) else None
+            if free and free.caption.others and not (free.substituted or free.corrected or free.left_out):
+                return free
             raise UsageError(error.what, _instead(vocabulary, prompt) or error.next_step) from error
     return _freely(vocabulary, prompt, seed)
 
@@ -97,7 +119,8 @@ def _exact(vocabulary: Vocabulary, prompt: str, seed: int) -> Understood:
     head, *rest = (known(match.phrase, vocabulary) for match in matches)
     swaps = [Reading(head.phrase, caption.noun)] if head and not head.same_noun else []
     swaps += [Reading(item.phrase, item.look[1]) for item in rest if item and item.look and not item.same_look]
-    return Understood(caption, _phrase(vocabulary, caption), _unique(swaps))
+    drawn = _phrase(vocabulary, caption)
+    return Understood(caption, drawn, (("", drawn),), _unique(swaps))
 
 
 def _freely(vocabulary: Vocabulary, prompt: str, seed: int) -> Understood:
@@ -106,20 +129,29 @@ def _freely(vocabulary: Vocabulary, prompt: str, seed: int) -> Understood:
     if head is None or head.noun is None:
         raise _refusal(vocabulary, found)
     looks = _looks(found, at, head)
-    first = {role: next((i for i in looks if i.look and i.look[0] == role), None) for role in ("colour", "material")}
-    chosen = {role: item.look[1] if item and item.look else None for role, item in first.items()}
+    chosen = _chosen(looks)
     caption = vocabulary.caption(head.noun, chosen["colour"], chosen["material"], seed)
     used = [head, *(item for item in looks if item.look and item.look[1] == chosen[item.look[0]])]
+    others, more = _others(vocabulary, found, at, seed)
+    if len(others) >= MOST_THINGS:
+        raise _too_many([caption, *(other.caption for other in others)])
+    caption, used = replace(caption, others=tuple(others)), used + more
     kin = [i for i in found[at].things if i is not head and i.noun == head.noun]  # "golden retriever puppy"
     left, mentions = _rest(found, at, [*used, *kin])
-    swaps = [Reading(item.phrase, head.noun) for item in (head, *kin) if not item.same_noun]
-    swaps += [Reading(item.phrase, item.look[1]) for item in used[1:] if item.look and not item.same_look]
+    named = [item for item in used if item.noun and not any(item is look for look in looks)]
+    swaps = [Reading(item.phrase, item.noun) for item in (*named, *kin) if item.noun and not item.same_noun]
+    swaps += [Reading(i.phrase, i.look[1]) for i in used if i.look and not i.same_look and i not in named]
     typos = [Reading(i.typed, i.corrected) for clause in found for i in clause.items if i.corrected]
     if not whole:
         left.append("all after the first words")
-    return Understood(
-        caption, _phrase(vocabulary, caption), _unique(swaps), _unique(typos), tuple(left), tuple(mentions)
-    )
+    things = _things(vocabulary, caption)
+    drawn = " ".join(f"{relation} {phrase}".strip() for relation, phrase in things)
+    return Understood(caption, drawn, things, _unique(swaps), _unique(typos), tuple(left), tuple(mentions))
+
+
+def _names_several(vocabulary: Vocabulary, prompt: str) -> bool:
+    """Whether a short prompt has a word that places one thing beside another."""
+    return len(prompt) <= MOST_LETTERS and any(c.relation in PLACES for c in clauses(prompt, vocabulary)[0])
 
 
 def _main(found: list[Clause]) -> tuple[int, Item | None]:
@@ -165,6 +197,45 @@ def _looks(found: list[Clause], at: int, head: Item) -> list[Item]:
     return looks
 
 
+def _chosen(looks: list[Item]) -> dict[str, str | None]:
+    """The first colour and the first material."""
+    found = dict(item.look for item in reversed(looks) if item.look)
+    return {role: found.get(role) for role in ("colour", "material")}
+
+
+def _others(vocabulary: Vocabulary, found: list[Clause], at: int, seed: int) -> tuple[list[Placed], list[Item]]:
+    """The things that are drawn beside the main one of clause `at`, and the phrases that name and paint them."""
+    others: list[Placed] = []
+    used: list[Item] = []
+    part = False  # the clause before is a part of a thing: "a knight with a sword and a shield"
+    for number in range(at + 1, len(found)):
+        clause = found[number]
+        if clause.relation in PARTS or clause.relation == "in":
+            part = clause.relation in ("with", "wearing", "holding") or (part and clause.relation == "of")
+            continue
+        beside = clause.relation in ("and", ",")
+        part = part and beside
+        if part or clause.relation not in PLACES or clause.typed in ("or", "trending on") or clause.text == "on fire":
+            continue
+        if clause.relation == "," and (not clause.items or clause.items[0].typed not in ("a", "an", "the")):
+            continue  # "a castle, tower, 4k" are words about one thing
+        where, thing = number, _head(clause)
+        follows = found[number + 1] if number + 1 < len(found) else None
+        if follows and follows.relation == "of" and clause.things and (inner := _head(follows)):
+            last = clause.things[-1]
+            if last.phrase in DEPICTIONS or not (last.noun or last.solid):
+                where, thing = number + 1, inner  # "on a pile of coins"
+        if thing is None or thing.noun is None:
+            continue
+        looks = _looks(found, where, thing) if where == number else found[where].looks
+        chosen = _chosen(looks)
+        others.append(
+            Placed(PLACES[clause.relation], vocabulary.caption(thing.noun, chosen["colour"], chosen["material"], seed))
+        )
+        used += [thing, *(item for item in looks if item.look and item.look[1] == chosen[item.look[0]])]
+    return others, used
+
+
 def _rest(found: list[Clause], at: int, used: list[Item]) -> tuple[list[str], list[Mention]]:
     """What is left out, as typed, and of it the things and parts that are named."""
     left: list[str] = []
@@ -172,7 +243,9 @@ def _rest(found: list[Clause], at: int, used: list[Item]) -> tuple[list[str], li
     whole = False  # the clause before was left out as a whole
     for number, clause in enumerate(found):
         if number == at or any(item is one for item in clause.items for one in used):
-            left += [clause.typed] if clause.typed not in ("", *RELATIONS) else []  # "fire breathing dragon"
+            typed = " ".join(word for word in clause.typed.split() if number == at or word not in POSES)
+            if typed not in ("", *RELATIONS):  # "fire breathing dragon", "sleeping on a sofa"
+                left.append(clause.typed.removesuffix(f" {clause.relation}") if number != at else clause.typed)
             left += _runs(clause, used)
             whole = False
         elif clause.relation == "of" and whole:
@@ -228,6 +301,17 @@ def _refusal(vocabulary: Vocabulary, found: list[Clause]) -> UsageError:
     )
 
 
+def _too_many(things: list[Caption]) -> UsageError:
+    """More things than are drawn together."""
+    names = ", ".join(thing.noun for thing in things[:8]) + (", ..." if len(things) > 8 else "")
+    few = " and ".join(article(thing.noun) for thing in things[:MOST_THINGS])
+    return UsageError(
+        f"The prompt names {len(things)} things to draw together ({names}); {MOST_THINGS} are the most, because they "
+        "share the detail of one volume.",
+        f'Try: magic3d generate "{few}", and make the rest as another asset.',
+    )
+
+
 def _instead(vocabulary: Vocabulary, prompt: str) -> str | None:
     """What to type instead of a prompt that is refused for a word."""
     try:
@@ -237,12 +321,18 @@ def _instead(vocabulary: Vocabulary, prompt: str) -> str | None:
 
 
 def _phrase(vocabulary: Vocabulary, caption: Caption) -> str:
-    """A caption as a person would write it: "a golden horse"."""
+    """A caption's thing as a person would write it: "a golden horse"."""
     material = caption.material
     if material:
         forms = (material, *vocabulary.materials[material])
         material = next((form for form in forms if form in (f"{material}en", "golden")), material)
     return article(" ".join(word for word in (caption.colour, material, caption.noun) if word))
+
+
+def _things(vocabulary: Vocabulary, caption: Caption) -> tuple[tuple[str, str], ...]:
+    """See `Understood.things`."""
+    placed = [("", caption), *((other.relation, other.caption) for other in caption.others)]
+    return tuple((relation, _phrase(vocabulary, thing)) for relation, thing in placed)
 
 
 def _listed(texts: tuple[str, ...]) -> str:

@@ -29,13 +29,26 @@ class Caption:
     noun: str
     colour: str | None = None
     material: str | None = None
-    style: str | None = None  # one training model of the noun, for example "<car-0>"
+    style: str | None = None  # one training model of the noun, for example "<car-0>", or a mixture: "<car-0> <car-1>"
+    metres: float | None = None  # its usual longest side
+    others: tuple[Placed, ...] = ()  # further things of the same scene
 
     @property
     def text(self) -> str:
-        """Tokens in order colour, material, noun, style; the words of a name are joined by underscores."""
-        words = [self.colour, self.material, self.noun]
+        """Tokens in order colour, material, noun, style; the words of a name are joined by underscores.
+
+        Of several things it names the first alone, without its paint: their common volume is painted already.
+        """
+        words = [self.noun] if self.others else [self.colour, self.material, self.noun]
         return " ".join([w.replace(" ", "_") for w in words if w] + ([self.style] if self.style else []))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A further thing, and how all things before it stand to it: they are "on" it, "next to" it, ..."""
+
+    relation: str  # one of arrangement.RELATIONS
+    caption: Caption
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Vocabulary:
     colours: dict[str, tuple[str, ...]]
     materials: dict[str, tuple[str, ...]]
     styles: dict[str, tuple[str, ...]]  # noun -> style tokens, the best first
+    metres: dict[str, float] = field(default_factory=dict)  # noun -> usual longest side
     lexicon: Lexicon = field(default_factory=Lexicon)  # other words for them
 
     @staticmethod
@@ -75,6 +89,7 @@ class Vocabulary:
                 colours={name: (name, *words) for name, words in data["colours"].items()},
                 materials={name: (name, *words) for name, words in data["materials"].items()},
                 styles={name: tuple(entry.get("styles", ())) for name, entry in data["nouns"].items()},
+                metres={name: float(entry["metres"]) for name, entry in data["nouns"].items() if "metres" in entry},
                 lexicon=Lexicon.load(path.with_name("words.json")),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,8 +133,8 @@ class Vocabulary:
 
     def caption(self, noun: str, colour: str | None = None, material: str | None = None, seed: int = 0) -> Caption:
         """The caption of names of this vocabulary, with the noun's style for a seed."""
-        styles = self.styles.get(noun, ())
-        return Caption(noun, colour, material, styles[seed % len(styles)] if styles else None)
+        style = _style(self.styles.get(noun, ()), seed)
+        return Caption(noun, colour, material, style, self.metres.get(noun))
 
     @cached_property
     def phrases(self) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -217,6 +232,15 @@ def article(phrase: str) -> str:
         return phrase
     vowel = phrase.startswith(("a", "e", "i", "o", "u")) and not phrase.startswith(("uni", "uri", "uku", "ufo", "eu"))
     return f"{'an' if vowel else 'a'} {phrase}"
+
+
+def _style(styles: tuple[str, ...], seed: int) -> str | None:
+    """Seeds go through the styles first, the best first, and then through mixtures of two, each the first once."""
+    if len(styles) < 2:
+        return styles[0] if styles else None
+    count = len(styles)
+    turn, place = divmod(seed % (count * count), count)
+    return styles[place] if turn == 0 else f"{styles[place]} {styles[(place + turn) % count]}"
 
 
 def _singular(word: str, known: set[str]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from magic3d_cli.guidance.builtin.latents import AXES, Box, Latent, decode, encode
 from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
+from magic3d_cli.guidance.builtin.mixture import mixture
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS, Tones, paint
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
@@ -148,6 +149,23 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         painted[view, row, column] = albedo.to(painted.dtype)
         return painted.movedim(-1, 1)
 
+    def painted(self, text: Float[Tensor, "1 L D"]) -> Float[Tensor, "J I K 7"]:
+        """The volume of a caption, its own colours painted as the caption asks."""
+        volume = self.imagine(text)[0]
+        model, (colour, material) = self.find(text), self._paints(text)
+        if int(model) < 0 or (int(colour) < 0 and int(material) < 0):
+            return volume
+        places = (volume[..., 0] > -FULL).nonzero()
+        chosen = volume[tuple(places.T)]
+        centres = (places[:, [1, 0, 2]] + 0.5) / volume.shape[0] * 2 - 1  # x, y, z
+        colours = paint(
+            chosen[:, 4:].clamp(0, 1), F.normalize(chosen[:, 1:4], dim=1), centres * self.extent,
+            *(row.expand(len(places), *row.shape[1:]) for row in (self.tones.float()[model], colour, material)),
+        )  # fmt: skip
+        volume = volume.clone()
+        volume[tuple(places.T)] = torch.cat([chosen[:, :4], colours], 1)
+        return volume
+
     def _paints(self, text: Float[Tensor, "N L D"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
         """Colour and material that each caption asks for, indices into COLOURS and MATERIALS, -1 for none."""
         hits = _likeness(text, self.paints).tensor_split([len(COLOURS)], 1)
@@ -158,20 +176,49 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         """The volume of each caption over the cube of half-side `extent`, indexed y, x, z, upward.
 
         Of each voxel the raw density (before its softplus), world normal and own colour. A caption that names nothing
-        has an empty volume.
+        has an empty volume; one that names two models by their own words has a mixture of them (mixture.py).
         """
-        return torch.stack([self._volume_named(model) for model in self.find(text).tolist()])
+        return torch.stack([self._volume_told(caption[None]) for caption in text])
 
     def find(self, text: Float[Tensor, "C L D"]) -> Int[Tensor, "C"]:
-        """The model that each caption names, -1 for none. Words of earlier keys go first: a model's own, then nouns."""
+        """The model that each caption names, -1 for none. Words of earlier keys go first: a model's own, then nouns.
+
+        Of two models that are named by their own words, the first named.
+        """
         if not len(self.known):
             return torch.full((len(text),), -1)
         hit, first = (_likeness(text, self.known) > LIKE).max(1)
-        return torch.where(hit, self.means[first], -1)
+        found = torch.where(hit, self.means[first], -1)
+        for caption, model in enumerate(found.tolist()):
+            own = self._own_words(text[caption]) if model >= 0 else []
+            if len(own) > 1:
+                found[caption] = own[0]
+        return found
+
+    def _own_words(self, words: Float[Tensor, "L D"]) -> list[int]:
+        """The models that a caption names by their own words, in its order."""
+        keys = self.known[: len(self.tones)].float()
+        like = words.float() @ (keys / keys.square().sum(1, keepdim=True).clamp(min=1e-9)).T
+        most, which = like.max(1)
+        return list(dict.fromkeys(self.means[which[most > LIKE]].tolist()))
+
+    def show_own(self) -> None:
+        """Undo `show_instead`: every model is shown as it is known."""
+        if self._instead:
+            self._instead, self._imagined = {}, None
 
     def show_instead(self, model: int, volume: Float[Tensor, "J I K 7"]) -> None:
         """From now on a caption that names this model is shown as another volume, for instance a picture's."""
         self._instead[model], self._imagined = volume, None
+
+    def _volume_told(self, text: Float[Tensor, "1 L D"]) -> Float[Tensor, "J I K 7"]:
+        model = int(self.find(text))
+        own = self._own_words(text[0]) if model >= 0 and model not in self._instead else []
+        if len(own) < 2:
+            return self._volume_named(model)
+        painted = any(int(part) >= 0 for part in self._paints(text))  # by the first's tones, so it keeps its colours
+        tones = None if painted else (self.tones[own[0]], self.tones[own[1]])
+        return mixture(self._volume_named(own[0]), self._volume_named(own[1]), tones)
 
     def _volume_named(self, model: int) -> Float[Tensor, "J I K 7"]:
         if model in self._instead:
