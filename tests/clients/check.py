@@ -95,12 +95,16 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def screenshot(url: str, out: Path, profile: Path) -> np.ndarray:
-    """Of a page, SIZE x SIZE, when it has been still for some virtual seconds."""
+def screenshot(url: str, out: Path, profile: Path, tries: int = 3) -> np.ndarray:
+    """Of a page, SIZE x SIZE, when it has been still for some virtual seconds; again while it is blank.
+
+    On a busy machine the virtual seconds may be over before a page has loaded.
+    """
     command = ["chromium", *BROWSER, f"--user-data-dir={profile}", f"--window-size={SIZE},{SIZE}"]
     command += [f"--screenshot={out}", "--virtual-time-budget=15000", url]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return np.asarray(Image.open(out).convert("RGB"))
+    seen = np.asarray(Image.open(out).convert("RGB"))
+    return screenshot(url, out, profile, tries - 1) if tries > 1 and np.ptp(seen) == 0 else seen
 
 
 def main(run: Path, out: Path) -> int:
