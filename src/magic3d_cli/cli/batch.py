@@ -57,6 +57,15 @@ def batch(
             show_default=False,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Use a Ray cluster: its address, auto (a running one) or local (pip install ray). FOLDER should be on "
+            "a disk that its machines share.",
+            show_default=False,
+        ),
+    ] = None,
     strict: options.Strict = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -72,6 +81,8 @@ def batch(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_choice("--format", file_format, checks.FORMATS)
     checks.check_sizes(faces, texture_size)
+    if ray is not None and workers is not None:
+        raise UsageError("--workers is for this machine alone; a Ray cluster knows its own size.", "Leave one out.")
     for option, value, (low, high) in (("--seeds", seeds, SEEDS), ("--workers", workers, WORKERS)):
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
@@ -91,17 +102,21 @@ def batch(
     with session(quiet, verbose) as work:
         import torch
 
-        from magic3d_cli.batch import gallery, pool
+        from magic3d_cli.batch import gallery, pool, ray_pool
         from magic3d_cli.guidance.guide import free_memory
 
         begun = time.monotonic()
+        lines = _Lines(work.observer)
         gpus = torch.cuda.device_count() if device != "cpu" else 0
         memory = free_memory(torch.device("cpu"))
         team = workers or pool.size(len(tasks), os.cpu_count() or 1, gpus, memory)
-        work.observer.note(f"{len(tasks)} to make, {min(team, len(tasks))} at a time.")
-        lines = _Lines(work.observer)
+        at_once = "on Ray" if ray else f"{min(team, len(tasks))} at a time"
+        work.observer.note(f"{len(tasks)} to make, {at_once}.")
         try:
-            records = pool.run_tasks(tasks, choices, team, gpus, work.interrupts, lines.changed)
+            if ray is None:
+                records = pool.run_tasks(tasks, choices, team, gpus, work.interrupts, lines.changed)
+            else:
+                records = ray_pool.run_tasks(tasks, choices, ray, work.interrupts, lines.changed)
         except Interrupted as stopped:
             say(
                 f"Stopped on request. {lines.told} of {len(tasks)} had ended; what was begun is kept.",
@@ -118,7 +133,7 @@ def batch(
         "gallery": str(files[0]),
         **{status: counts[status] for status in ("made", "kept", "failed")},
         "seconds": round(time.monotonic() - begun, 1),
-        "workers": min(team, len(tasks)),
+        "workers": None if ray else min(team, len(tasks)),
         "tasks": records,
     }
     put(json.dumps(summary) if as_json else str(files[0]))

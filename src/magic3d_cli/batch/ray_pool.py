@@ -1,0 +1,105 @@
+"""The same tasks on a Ray cluster: each asks for a core or a GPU, and Ray finds it, restarts and places it.
+
+Results lie where the task was told to put them, so a folder that all machines share keeps checkpoints too, and a task
+of a lost machine goes on from its last one elsewhere. Without such a folder files come back through Ray's object store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from magic3d_cli.atomic import write_atomically
+from magic3d_cli.batch.pool import MEMORY, TRIES, Progress
+from magic3d_cli.batch.tasks import Task
+from magic3d_cli.batch.worker import FAILED, run_task
+from magic3d_cli.errors import EnvironmentFault, first_line
+from magic3d_cli.run.interrupts import Interrupts
+
+LOCAL = "local"
+"""In place of an address: a cluster of this machine alone, for the duration."""
+Made = tuple[dict[str, Any], dict[str, bytes]]
+"""A task's record, and the bytes of its files by path."""
+
+
+def make(task: dict[str, Any], options: dict[str, Any]) -> Made:
+    """Make a task in a process of Ray's, which keeps its priors for the next one."""
+    Path(task["output"]).parent.mkdir(parents=True, exist_ok=True)
+    record = run_task(task, options, lambda event: None, Interrupts(), _kept())
+    return record, {file: Path(file).read_bytes() for file in record.get("files", ())}
+
+
+@cache
+def _kept() -> dict[Any, Any]:
+    """Priors that this process has loaded."""
+    return {}
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    options: dict[str, Any],
+    address: str,
+    interrupts: Interrupts,
+    changed: Callable[[Progress], None],
+    make: Callable[[dict[str, Any], dict[str, Any]], Made] = make,
+) -> list[dict[str, Any]]:
+    """As `pool.run_tasks`, on the cluster at an address, or LOCAL. Raises EnvironmentFault where there is none."""
+    ray = _connected(address)
+    try:
+        gpu = options["device"] != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        wanted: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": 1, "memory": MEMORY}
+        remote = ray.remote(max_retries=TRIES, **wanted)(make)
+        waiting = {remote.remote(task.to_json() | _absolute(task), options): task for task in tasks}
+        progress, records = Progress(len(tasks)), dict[str, dict[str, Any]]()
+        try:
+            while waiting:
+                interrupts.check()
+                for ref in ray.wait(list(waiting), timeout=0.2)[0]:
+                    task = waiting.pop(ref)
+                    records[task.output] = _taken(ray, ref, task)
+                    progress.records.append(records[task.output])
+                    changed(progress)
+        finally:
+            for ref in waiting:
+                ray.cancel(ref)
+        return [records[task.output] for task in tasks]
+    finally:
+        ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise EnvironmentFault("Ray is not installed.", "pip install ray, or leave out --ray.") from error
+    try:
+        ray.init(address=None if address == LOCAL else address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # a ConnectionError, a ValueError or one of Ray's own, by version
+        raise EnvironmentFault(
+            f"There is no Ray cluster at {address}: {first_line(error)}",
+            f"Start one: ray start --head; or use --ray {LOCAL}.",
+        ) from error
+    return ray
+
+
+def _absolute(task: Task) -> dict[str, Any]:
+    """A task's files as other processes find them."""
+    image = str(Path(task.image).absolute()) if task.image else None
+    return {"output": str(Path(task.output).absolute()), "image": image}
+
+
+def _taken(ray: Any, ref: Any, task: Task) -> dict[str, Any]:
+    """The record of a task that has ended, and its files where they are not here yet."""
+    try:
+        record, files = ray.get(ref)
+    except ray.exceptions.RayError as error:
+        what = f"Its process or machine was lost {TRIES + 1} times, or Ray failed: {first_line(error)}"
+        fault = {"what": what, "next": "The same command begins it again.", "exit_code": 1}
+        return {**task.to_json(), "status": FAILED, "seconds": 0.0, "notes": [], "error": fault}
+    for path, data in files.items():
+        if not Path(path).is_file():
+            write_atomically(Path(path), data)
+    return {**record, "output": task.output, "image": task.image}
