@@ -15,12 +15,19 @@ from pathlib import Path
 import pytest
 from command import magic3d
 from PIL import Image
+from tiny_run import play_tiny
 
-from magic3d_cli.batch import pool
+from magic3d_cli import settings
+from magic3d_cli.batch import pool, variations
 from magic3d_cli.batch.gallery import _script
 from magic3d_cli.batch.pool import MEMORY, size
 from magic3d_cli.batch.tasks import Task, read_tasks
+from magic3d_cli.coarse.initial import fit
+from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
+from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.settings import resolve
 
 TESTS = Path(__file__).parent
 
@@ -178,3 +185,50 @@ def test_a_batch_in_which_nothing_can_be_drawn_is_refused_at_once(tiny: Path) ->
 def test_nothing_in_a_prompt_can_end_the_pages_script() -> None:
     assert "</script" not in _script(json.dumps(["</script><script>alert(1)</script>"]))
     assert json.loads(_script(json.dumps(["</script>"]))) == ["</script>"]
+
+
+@pytest.mark.slow
+def test_of_several_variations_the_best_is_finished_and_all_are_kept(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    play_tiny(monkeypatch)
+    scores = {"0.run": 20.0, "1.run": 30.0, "2.run": 25.0}
+    monkeypatch.setattr(variations, "agreement", lambda run, device, loaded: scores[run.name])
+    command = ("generate", "a red ball", "--variations", "3", "--json", "-o", "ball.glb")
+    assert magic3d(*command) == 0
+    told = capfd.readouterr()
+    report = json.loads(told.out)
+    assert report["seed"] == 1 and [one["seed"] for one in report["variations"]] == [1, 2, 0]
+    assert report["variations"][0]["agreement"] == 30.0
+    assert Path("ball.glb").read_bytes() == Path("ball.variations/1.glb").read_bytes()
+    assert {path.name for path in Path("ball.variations").glob("*.glb")} == {"0.glb", "1.glb", "2.glb"}
+    assert Path("ball.variations/sheet.png").is_file() and "seed 1 30 dB" in told.err
+    # Again: it is the same request, and nothing is made anew.
+    before = {path: path.stat().st_mtime_ns for path in Path("ball.variations").glob("*.glb")}
+    assert magic3d(*command) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in Path("ball.variations").glob("*.glb")}
+
+
+def test_variations_are_of_words_and_of_a_sensible_number(tiny: Path) -> None:
+    Image.new("RGBA", (8, 8), "red").save("red.png")
+    assert magic3d("generate", "a dog", "--variations", "1") == 2
+    assert magic3d("generate", "--image", "red.png", "--variations", "4") == 2
+
+
+@pytest.mark.slow
+def test_a_prior_agrees_more_with_what_was_asked_of_it_than_with_something_else() -> None:
+    def guide(prompt: str) -> PriorGuide:
+        priors = choose_priors({"coarse": [WeightedPrior("builtin")]}, prompt, 0, "cpu", lambda text: None)
+        return PriorGuide(priors, prompt, 0, "cpu")
+
+    asked = guide("a red car")
+    chosen = resolve(settings.preset("draft"), {stage: asked.priors["coarse"] for stage in STAGES})
+    coarse, shape = CoarseStage(chosen, 0), asked.volume()
+    assert shape is not None
+    fit(coarse, shape)
+    stage = FineStage.from_coarse(chosen, coarse, shape)
+    scores = {
+        prompt: variations.agreement_of(stage, guide(prompt).distillation("coarse", chosen.fine.guidance))
+        for prompt in ("a red car", "a blue car", "a green tree")
+    }
+    assert scores["a red car"] > max(scores["a blue car"], scores["a green tree"]) + 3, scores

@@ -102,17 +102,23 @@ def choose_output(
     force: bool,
     pictures: str | None = None,
     typed: str | None = None,
+    seeds: int = 1,
 ) -> Path:
     """Where a request's asset goes, so that nothing is overwritten in silence.
 
     A file of the same request is written again. Without a name of its own, a request that finds its default name taken
     takes the next one, car-1.glb, with a run of its own. `pictures` is the digest of a request with pictures,
-    `typed` its prompt. Raises UsageError where a given name is taken, unless `force`.
+    `typed` its prompt; of several `seeds` from `seed` on each is the same request. Raises UsageError where a given name
+    is taken, unless `force`.
     """
     output = check_output(given or default_output(prompt))
-    run = RunDirectory.for_output(output)
     prompt = prompt if pictures is None else typed or ""
-    if force or run.is_of(prompt, seed, preset, pictures):
+
+    def ours(path: Path) -> bool:
+        run = RunDirectory.for_output(path)
+        return any(run.is_of(prompt, seed + n, preset, pictures) for n in range(seeds))
+
+    if force or ours(output):
         return output
     if given is not None:
         refuse_to_overwrite(output)
@@ -120,7 +126,7 @@ def choose_output(
     number = 0
     candidate = output
     while candidate.exists() or RunDirectory.for_output(candidate).path.exists():
-        if RunDirectory.for_output(candidate).is_of(prompt, seed, preset, pictures):
+        if ours(candidate):
             break
         number += 1
         candidate = output.with_name(f"{output.stem}-{number}{output.suffix}")

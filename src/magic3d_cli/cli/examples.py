@@ -12,6 +12,7 @@ EXAMPLES = {
         'magic3d generate "a red car"',
         'magic3d generate "a red car" --preset standard -o car.glb',
         'magic3d generate "a gold horse" --seed 1 --height 0.2 -o horse.usdz',
+        'magic3d generate "a dog" --variations 4 --preset standard',
         'magic3d generate "a corgi on a skateboard" --prior sd15 --dry-run',
     ),
     "batch": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,8 @@ from magic3d_cli.cli import picture_options as pictures
 from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.plan import ask, goes_on, told
 from magic3d_cli.cli.session import answer, put, session
+from magic3d_cli.cli.variations import check_variations, choose
+from magic3d_cli.cli.variations import told as chosen_from
 from magic3d_cli.errors import Collapsed, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def generate(
     elevation: pictures.Elevation = None,
     fov: pictures.Fov = None,
     imagine: pictures.Imagine = None,
+    variations: options.Variations = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     as_json: options.Json = False,
@@ -67,6 +70,7 @@ def generate(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
     checks.check_sizes(faces, texture_size, height)
+    check_variations(variations, shown is not None or images is not None)
     added = checks.check_added(also_prior or [])
     init = precheck.check_init(init, seed)
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
@@ -74,38 +78,42 @@ def generate(
     def make(output: Path | None, shown: PictureRequest | None) -> None:
         """One asset."""
         digest, name = (shown.digest, shown.cutouts[0].name) if shown else (None, "")
-        out = precheck.choose_output(output, prompt or Path(name).stem, seed, preset, force, digest, prompt)
+        out = precheck.choose_output(
+            output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1
+        )
         precheck.check_generate(prompt, seed, names, device, out, strict=strict, words=shown is None)
         with session(quiet, verbose) as work:
             from magic3d_cli import job
             from magic3d_cli.plan import plan
 
-            request = job.Request(
-                out,
-                preset=preset,
-                coarse_prior=coarse_prior or prior,
-                fine_prior=fine_prior or prior,
-                more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in added),
-                init=init,
-                init_up=init_up,
-                device=device,
-                perp_neg=perp_neg,
-                small_encoder=small_encoder,
-                faces=faces,
-                texture_size=texture_size,
-                height=height,
-                fresh=fresh,
-                strict=strict,
-                pictures=shown,
-            )
+            choices: dict[str, Any] = {
+                "coarse_prior": coarse_prior or prior,
+                "fine_prior": fine_prior or prior,
+                "more_priors": added,
+                "init": init,
+                "init_up": init_up,
+                "perp_neg": perp_neg,
+                "small_encoder": small_encoder,
+                "device": device,
+                "faces": faces,
+                "texture_size": texture_size,
+                "height": height,
+                "strict": strict,
+            }
+            more_priors = tuple(job.WeightedPrior(name, weight) for name, weight in added)
+            own = choices | {"more_priors": more_priors, "preset": preset, "fresh": fresh, "pictures": shown}
+            request = job.Request(out, **own)
             if dry_run or not (yes or goes_on(out)):
                 foreseen = plan(request, seed, work.observer)
                 if dry_run:
                     put(told(out, prompt, foreseen, as_json))
                     return
                 ask(foreseen.seconds, work.observer)
-            _, result = job.generate(prompt, seed, request, work.observer, work.interrupts)
-        answer(result, as_json)
+            best, records = seed, None
+            if variations is not None:
+                best, records = choose(prompt, seed, variations, out, preset, choices, work)
+            _, result = job.generate(prompt, best, request, work.observer, work.interrupts)
+        answer(result | ({"variations": chosen_from(records)} if records else {}), as_json)
 
     if images is None:
         make(output, shown)

@@ -73,6 +73,15 @@ SmallEncoder = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Another seed, another object.")]
+Variations = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Make short runs of N seeds first, side by side, and finish the one with which the prior agrees most; all "
+        "are kept in FILE's .variations folder, with a sheet to choose from.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Faces = Annotated[int | None, typer.Option(metavar="N", help="Triangles of the mesh, at most.")]
 TextureSize = Annotated[int | None, typer.Option(metavar="N", help="Side of the texture, in pixels.")]
