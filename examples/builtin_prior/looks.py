@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from magic3d_cli.guidance.builtin.looks import PER_LINE, SIDE, VIEWS, looks_views, thumbnail
+from magic3d_cli.guidance.builtin.looks import PER_LINE, SIDE, VIEWS, Looks, looks_views, thumbnail
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, of_stage
@@ -40,16 +40,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=BUILTIN / "looks.webp")
     parser.add_argument("--quality", type=int, default=30)
+    parser.add_argument(
+        "--old", type=Path, help="a prior whose pictures of the same models are kept: seconds, a little loss"
+    )
     args = parser.parse_args()
     prior = DiffusersPrior(describe(of_stage(BUILTIN, "coarse"), "builtin"), torch.device("cpu"), torch.float32)
     vocabulary = Vocabulary.load(BUILTIN / "vocabulary.json")
     captions = [Caption(noun, style=style) for noun, styles in vocabulary.styles.items() for style in styles]
+    kept = {}
+    if args.old:
+        old = Looks.load(args.old, Vocabulary.load(args.old / "vocabulary.json"))
+        kept = {caption.style: images for caption, images in zip(old.captions, old.thumbnails, strict=True)}
     lines = -(-len(captions) // PER_LINE)
     sheet = np.zeros((lines * SIDE, PER_LINE * VIEWS * SIDE, 4), np.uint8)
     for number, caption in enumerate(captions):
         line, column = divmod(number, PER_LINE)
-        sheet[line * SIDE :, column * VIEWS * SIDE :][:SIDE, : VIEWS * SIDE] = row(prior, caption)
-        print(number, caption.text, flush=True)
+        images = kept.get(caption.style)
+        shown = row(prior, caption) if images is None else np.concatenate(list(images), 1)
+        sheet[line * SIDE :, column * VIEWS * SIDE :][:SIDE, : VIEWS * SIDE] = shown
+        if images is None:
+            print(number, caption.text, flush=True)
     solid = sheet[..., 3] >= 128  # hard masks: soft ones take another 3 MB
     sheet[..., 3] = 255 * solid
     sheet[~solid] = 0
