@@ -12,7 +12,7 @@ import torch
 from magic3d_cli.asset.material import of_prompt, of_things
 from magic3d_cli.asset.size import size_of_things
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.builtin.arrangement import EXTENT, UNLIKE, arranged, place, show_together
+from magic3d_cli.guidance.builtin.arrangement import EXTENT, ON_TOP, UNLIKE, arranged, place, show_together
 from magic3d_cli.guidance.builtin.arrangement import Group as Things
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
@@ -71,6 +71,12 @@ def test_on_a_chair_is_on_its_seat_and_not_on_its_back():
     assert box.low[1] == pytest.approx(0.5, abs=0.08)
     assert box.low[2] > -0.4 and abs(box.low[0] + box.high[0]) / 2 < 0.2
     np.testing.assert_array_equal(chair.points, SEAT.points)
+
+
+def test_what_is_on_another_thing_is_not_much_larger():
+    car, table = placed("on", CUBE_THING.scaled(20), SEAT)
+    assert car.longest == pytest.approx(ON_TOP * table.longest, rel=0.05)
+    assert car.low[1] > 0.4
 
 
 def test_under_is_below_the_roof_on_the_ground_and_touches_nothing():

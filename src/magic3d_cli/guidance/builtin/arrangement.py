@@ -23,6 +23,8 @@ UNLIKE = 4.0
 """The longest side of a thing is at most so many times another's: beyond that the smaller one has no voxels left."""
 EXTENT, RADIUS = 0.75, 0.92
 """The scene is scaled like the models that the prior learned: see `magic3d_cli.asset.read`."""
+ON_TOP = 1.25
+"""What is on another thing is at most so many times as long: a car on a table is a toy."""
 GAP = 0.06
 """Space between things side by side, as a share of the smaller one's longest side."""
 CELLS = 40
@@ -125,7 +127,7 @@ def place(group: Group, relation: str, other: Group) -> Group:
     """
     middles = (other.low + other.high) / 2 - (group.low + group.high) / 2
     if relation == "on":
-        return _on(group, other)
+        return _on(group.scaled(min(1.0, ON_TOP * other.longest / group.longest)), other)
     if relation == "under":
         return _under(group, other)
     gap = GAP * min(group.longest, other.longest)
