@@ -11,7 +11,7 @@ from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli import picture_options as pictures
 from magic3d_cli.cli.failures import reported, say
-from magic3d_cli.cli.plan import ask, goes_on, told
+from magic3d_cli.cli.plan import ask, described, goes_on
 from magic3d_cli.cli.session import answer, put, session
 from magic3d_cli.cli.variations import check_variations, choose
 from magic3d_cli.cli.variations import told as chosen_from
@@ -106,7 +106,7 @@ def generate(
             if dry_run or not (yes or goes_on(out)):
                 foreseen = plan(request, seed, work.observer)
                 if dry_run:
-                    put(told(out, prompt, foreseen, as_json))
+                    put(described(out, prompt, foreseen, as_json))
                     return
                 ask(foreseen.seconds, work.observer)
             best, records = seed, None
