@@ -13,8 +13,7 @@ from magic3d_cli.cli import picture_options as pictures
 from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.plan import ask, described, goes_on
 from magic3d_cli.cli.session import answer, put, session
-from magic3d_cli.cli.variations import check_variations, choose
-from magic3d_cli.cli.variations import told as chosen_from
+from magic3d_cli.cli.variations import check_variations, choose, summaries
 from magic3d_cli.errors import Collapsed, UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def generate(
             if variations is not None:
                 best, records = choose(prompt, seed, variations, out, preset, choices, work)
             _, result = job.generate(prompt, best, request, work.observer, work.interrupts)
-        answer(result | ({"variations": chosen_from(records)} if records else {}), as_json)
+        answer(result | ({"variations": summaries(records)} if records else {}), as_json)
 
     if images is None:
         make(output, shown)
