@@ -195,11 +195,16 @@ def load_prior(
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """fp16 on CUDA: strong guidance amplifies rounding, and bf16 rounds eight times more coarsely."""
+    """fp16 on CUDA: strong guidance amplifies rounding, and bf16 rounds eight times more coarsely.
+
+    bf16 on a CPU that has instructions for it, unless oneDNN may not use them (ONEDNN_MAX_CPU_ISA): it would emulate
+    them, far slower than fp32.
+    """
     if device.type == "cuda":
         return torch.float16
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if device.type == "cpu" and supported() else torch.float32
+    processor = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    library = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return torch.bfloat16 if device.type == "cpu" and processor() and library() else torch.float32
 
 
 def resize(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C S S"]:
