@@ -366,3 +366,15 @@ def test_t5_is_asked_in_lower_case_as_its_pipelines_do(folder) -> None:
     assert torch.equal(
         prior.encode_prompt([" A Red Dragon, front view"]), prior.encode_prompt(["a red dragon, front view"])
     )
+
+
+@pytest.mark.parametrize(
+    ("processor", "library", "dtype"),
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
+)
+def test_a_cpu_uses_bfloat16_only_where_processor_and_onednn_have_it(
+    monkeypatch: pytest.MonkeyPatch, processor: bool, library: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor, raising=False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: library, raising=False)
+    assert prior_module.default_dtype(torch.device("cpu")) == dtype

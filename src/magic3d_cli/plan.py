@@ -30,8 +30,8 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     """Looked up and estimated; nothing is downloaded, loaded or made. Raises EnvironmentFault, UsageError."""
     device = choose_device(request.device, observer)
     full = {stage: full_name(name, device) for stage, name in prior_names(request).items()}
-    some = {stage: [_Foreseen(name), *(_Foreseen(p.name, p.weight) for p in request.more_priors)] for stage, name in
-            full.items()}  # fmt: skip
+    more = [_Foreseen(prior.name, prior.weight) for prior in request.more_priors]
+    some = {stage: [_Foreseen(name), *more] for stage, name in full.items()}
     chosen = resolved(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
     alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}

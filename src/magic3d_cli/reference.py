@@ -137,9 +137,9 @@ def read_cutout(path: Path, mask: Path | None = None, depth: Path | None = None)
 
 
 def bleed(rgba: UInt8[np.ndarray, "h w 4"], margin: bool = False) -> UInt8[np.ndarray, "h w 4"]:
-    """Colours of solid pixels carried on to the nearest that are not; with `margin`, over solid ones at the edge too,
+    """Colours of solid pixels carried on to the nearest that are not solid.
 
-    where a background that was no transparency is mixed in.
+    With `margin`, also over solid pixels at the edge, into which an opaque background is mixed.
     """
     solid = rgba[..., 3] >= 250
     if margin:

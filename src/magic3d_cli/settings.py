@@ -457,8 +457,10 @@ def resolve(
             fov, half_height = ((side, side) for side in frame)
             sampling = replace(stage.sampling, fov=fov, half_height=half_height, **_PICTURE_VIEWS)
             stage = replace(stage, sampling=sampling)
-        told = replace(_PICTURE_PRIOR, compile=paper.compile, small_encoder=paper.small_encoder)
-        first, *more = (told if prior.from_picture else paper if prior.open_vocabulary else builtin for prior in chosen)
+        picture = replace(_PICTURE_PRIOR, compile=paper.compile, small_encoder=paper.small_encoder)
+        first, *more = (
+            picture if prior.from_picture else paper if prior.open_vocabulary else builtin for prior in chosen
+        )
         added = (AddedGuidance(prior.name, prior.weight, own) for prior, own in zip(chosen[1:], more, strict=True))
         return replace(stage, guidance=first, added_guidance=tuple(added))
 

@@ -49,9 +49,8 @@ def build_asset(
 
     Returns:
         The asset, moved so that it stands on y = 0 above the origin and scaled to the height or the usual size; without
-        either, the scale is kept. Its
-        report holds counts, the measures of `check.measure`, `bake_psnr` (texture against field, in dB)
-        and seconds.
+        either, the scale is kept. Its report holds counts, the measures of `check.measure`, `bake_psnr` (texture
+        against field, in dB) and seconds.
 
     Raises:
         Collapsed: there is no surface.
@@ -113,14 +112,14 @@ def build_asset(
 def _scale(
     positions: Float[np.ndarray, "V 3"], height: float | None, usual: tuple[str, float] | None
 ) -> tuple[float, dict[str, Any]]:
-    """The factor to metres, and what is told of it."""
+    """The factor to metres, and the report of it."""
     extent = np.ptp(positions, axis=0)
-    scale, told = 1.0, {"from": "kept"}
+    scale, source = 1.0, {"from": "kept"}
     if height is not None:
-        scale, told = height / max(float(extent[1]), 1e-9), {"from": "height"}
+        scale, source = height / max(float(extent[1]), 1e-9), {"from": "height"}
     elif usual is not None:
-        scale, told = usual[1] / float(extent.max()), {"from": "usual", "of": usual[0]}
-    return scale, {"metres": [round(float(side), 4) for side in extent * scale], **told}
+        scale, source = usual[1] / float(extent.max()), {"from": "usual", "of": usual[0]}
+    return scale, {"metres": [round(float(side), 4) for side in extent * scale], **source}
 
 
 def standing_point(positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"]:

@@ -74,11 +74,10 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest):
             precheck.refuse_to_overwrite(output)
         priors = tuple(job.WeightedPrior(*added) for added in options.get("more_priors", ()))
-        request = job.Request(
-            output, preset=task["preset"], pictures=pictures, **(options | {"more_priors": priors})
-        )  # fmt: skip
+        wanted = options | {"more_priors": priors}
+        request = job.Request(output, preset=task["preset"], pictures=pictures, **wanted)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
-        record |= {"status": MADE, "seconds": time.monotonic() - begun, **_told(report)}
+        record |= {"status": MADE, "seconds": time.monotonic() - begun, **_summary(report)}
     except Magic3DError as error:
         record |= {"error": {"what": error.what, "next": error.next_step, "exit_code": error.exit_code}}
     except Exception as error:
@@ -98,10 +97,10 @@ def finished(output: Path, task: dict[str, Any], digest: str | None) -> dict[str
         report = json.loads(run.result.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return {"seconds": 0.0, "notes": [], **_told(report)}
+    return {"seconds": 0.0, "notes": [], **_summary(report)}
 
 
-def _told(report: dict[str, Any]) -> dict[str, Any]:
+def _summary(report: dict[str, Any]) -> dict[str, Any]:
     """What the summary keeps of a report."""
     asset = report.get("asset", {})
     return {

@@ -113,8 +113,8 @@ class Bar(Display):
         room = self._console.width - 1
         spinner = _SPINNER[self._plain]
         sign = spinner[int(now * 8) % len(spinner)]
-        told = self._tracker.told()
-        room -= len(sign) + 1 + sum(2 + len(part) for part in told)
+        progress = self._tracker.progress()
+        room -= len(sign) + 1 + sum(2 + len(part) for part in progress)
         label = self._label if cell_len(self._label) <= room else self._short
         if cell_len(label) > room:
             label = set_cell_size(label, max(room - 1, 0)) + (">" if self._plain else "…")
@@ -129,7 +129,7 @@ class Bar(Display):
             line.append("  ").append(_FULL[self._plain] * full, "green")
             line.append(_EMPTY[self._plain] * (width - full), "dim")
             room -= width + 2
-        for part in told:
+        for part in progress:
             line.append(f"  {part}")
         elapsed = f"  {clock(now - self._begun)} so far"
         if len(elapsed) <= room:

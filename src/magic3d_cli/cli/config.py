@@ -20,8 +20,8 @@ def config(as_json: options.Json = False) -> None:
     """
     found, path = defaults.settings(), defaults.config_file()
     if as_json:
-        told = {name: {"value": one.value, "from": one.origin} for name, one in found.items()}
-        put(json.dumps({"file": str(path) if path else None, "settings": told}))
+        listed = {name: {"value": one.value, "from": one.origin} for name, one in found.items()}
+        put(json.dumps({"file": str(path) if path else None, "settings": listed}))
         return
     rows = [(name.replace("_", "-"), _shown(one.value), one.origin, defaults.variable(name)) for name, one in
             found.items()]  # fmt: skip

@@ -52,7 +52,7 @@ def doctor(as_json: options.Json = False) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Everything that is told; `faults` keep magic3d from working, `advice` would make it better."""
+    """Everything that is found; `faults` keep magic3d from working, `advice` would make it better."""
     faults: list[str] = []
     versions: dict[str, str] = {"magic3d": __version__, "python": platform.python_version()}
     for package in PACKAGES:
@@ -81,35 +81,35 @@ def _machine(advice: list[str]) -> dict[str, Any]:
     from magic3d_cli.kernels.dispatch import NVDIFFRAST, TRIANGLES, backends
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    told: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "memory_gigabytes": _memory()}
+    found: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "memory_gigabytes": _memory()}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
-        told["gpu"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
-        told["gpus"] = torch.cuda.device_count()
+        found["gpu"] = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
+        found["gpus"] = torch.cuda.device_count()
     elif torch.version.cuda is None:
-        told["gpu"] = "none that PyTorch can use: this is its CPU build"
+        found["gpu"] = "none that PyTorch can use: this is its CPU build"
         if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
             advice.append("There is an NVIDIA driver; install a CUDA build of PyTorch: https://pytorch.org/get-started")
     else:
-        told["gpu"] = "none that PyTorch can use"
+        found["gpu"] = "none that PyTorch can use"
     choices = backends(torch.device(device))
-    told["kernels"] = {operation: str(choice) for operation, choice in choices.items()}
+    found["kernels"] = {operation: str(choice) for operation, choice in choices.items()}
     if choices[TRIANGLES].backend == NVDIFFRAST:
-        told["nvdiffrast_licence"] = f"{LICENCE}; MAGIC3D_KERNELS=nvrtc does without it"
+        found["nvdiffrast_licence"] = f"{LICENCE}; MAGIC3D_KERNELS=nvrtc does without it"
     if not numba_cache.CACHE:
-        told["kernel_cache"] = "none: no folder can be written"
+        found["kernel_cache"] = "none: no folder can be written"
         advice.append("Kernels are compiled at every start (half a minute); name a folder for them: NUMBA_CACHE_DIR")
     elif numba_cache.TEMPORARY is not None:
-        told["kernel_cache"] = str(numba_cache.TEMPORARY)
+        found["kernel_cache"] = str(numba_cache.TEMPORARY)
         advice.append(
             "Compiled kernels are kept in a temporary folder, because neither the package nor the home folder can be "
             "written; name a folder that stays: NUMBA_CACHE_DIR"
         )
-    told["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
+    found["prior_precision"] = str(default_dtype(torch.device(device))).removeprefix("torch.")
     for package, line in OPTIONAL.items() if device == "cuda" else ():
         if importlib.util.find_spec(package) is None:
             advice.append(line)
-    return told
+    return found
 
 
 def _memory() -> float | None:
@@ -125,17 +125,17 @@ def _priors(faults: list[str]) -> dict[str, Any]:
     from magic3d_cli.guidance.diffusers.files import weight_shapes, weights_sha256
     from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 
-    told = {}
+    found = {}
     try:
         for stage in ("coarse", "fine"):
             folder = locate("builtin", stage)
             weight_shapes(folder / "unet")
-            told[f"builtin, {stage}"] = weights_sha256(folder)[:12]
+            found[f"builtin, {stage}"] = weights_sha256(folder)[:12]
     except Magic3DError as error:
         faults.append(f"{error.what} next: {error.next_step}")
-    told |= {name: INSTALLED for name, source in HUB.items() if state_of(source) == INSTALLED}
+    found |= {name: INSTALLED for name, source in HUB.items() if state_of(source) == INSTALLED}
     settings = {name: os.environ[name] for name in ("HF_HOME", "HF_HUB_OFFLINE") if name in os.environ}
-    return {"priors": told, "hub": settings}
+    return {"priors": found, "hub": settings}
 
 
 def _told(found: dict[str, Any]) -> str:

@@ -11,10 +11,9 @@ from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli import picture_options as pictures
 from magic3d_cli.cli.failures import reported, say
-from magic3d_cli.cli.plan import ask, goes_on, told
+from magic3d_cli.cli.plan import ask, described, goes_on
 from magic3d_cli.cli.session import answer, put, session
-from magic3d_cli.cli.variations import check_variations, choose
-from magic3d_cli.cli.variations import told as chosen_from
+from magic3d_cli.cli.variations import check_variations, choose, summaries
 from magic3d_cli.errors import Collapsed, UsageError
 
 if TYPE_CHECKING:
@@ -106,14 +105,14 @@ def generate(
             if dry_run or not (yes or goes_on(out)):
                 foreseen = plan(request, seed, work.observer)
                 if dry_run:
-                    put(told(out, prompt, foreseen, as_json))
+                    put(described(out, prompt, foreseen, as_json))
                     return
                 ask(foreseen.seconds, work.observer)
             best, records = seed, None
             if variations is not None:
                 best, records = choose(prompt, seed, variations, out, preset, choices, work)
             _, result = job.generate(prompt, best, request, work.observer, work.interrupts)
-        answer(result | ({"variations": chosen_from(records)} if records else {}), as_json)
+        answer(result | ({"variations": summaries(records)} if records else {}), as_json)
 
     if images is None:
         make(output, shown)

@@ -28,7 +28,7 @@ def goes_on(output: Path) -> bool:
     return RunDirectory.for_output(output).furthest is not None
 
 
-def told(output: Path, prompt: str, plan: Plan, as_json: bool) -> str:
+def described(output: Path, prompt: str, plan: Plan, as_json: bool) -> str:
     """The answer to --dry-run."""
     coarse, fine, asset = plan.settings.coarse, plan.settings.fine, plan.settings.asset
     run = RunDirectory.for_output(output)

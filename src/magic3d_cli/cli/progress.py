@@ -68,7 +68,7 @@ class Tracker:
         """Of the job's work, 0 to 1."""
         return None if self._forecast is None else self._forecast.fraction()
 
-    def told(self) -> list[str]:
+    def progress(self) -> list[str]:
         """Percent and time left, for instance ["45%", "1:23 left"]."""
         if self._forecast is None:
             return []
@@ -100,9 +100,9 @@ class Lines(Display):
         if now - self._last < INTERVAL and report.step < report.total:
             return
         self._last = now
-        told = [part.strip() for part in self._tracker.told()]
-        told += [summary(report.metrics)] if self._verbose else []
-        self.note("  ".join([f"{report.stage}: step {report.step} of {report.total}", *told]))
+        parts = [part.strip() for part in self._tracker.progress()]
+        parts += [summary(report.metrics)] if self._verbose else []
+        self.note("  ".join([f"{report.stage}: step {report.step} of {report.total}", *parts]))
 
     def phase(self, name: str) -> None:
         self._tracker.begin(name, 0)

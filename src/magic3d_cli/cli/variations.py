@@ -61,8 +61,8 @@ def choose(
         failure = Magic3DError(what, following)
         failure.exit_code = code
         raise failure
-    told = ", ".join(f"seed {r['seed']} {r['agreement']:g} dB" for r in records if "agreement" in r)
-    work.observer.note(f"How far the prior agrees with them: {told}. All are on {sheet}, to turn on {page}.")
+    agreements = ", ".join(f"seed {r['seed']} {r['agreement']:g} dB" for r in records if "agreement" in r)
+    work.observer.note(f"How far the prior agrees with them: {agreements}. All are on {sheet}, to turn on {page}.")
     if preset == SHORT:
         _take_over(Path(best["output"]), output)
     return best["seed"], records
@@ -75,6 +75,6 @@ def _take_over(made: Path, output: Path) -> None:
         shutil.copytree(RunDirectory.for_output(made).path, run.path, dirs_exist_ok=True)
 
 
-def told(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summaries(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What --json says of them."""
     return [{key: record.get(key) for key in ("seed", "agreement", "output", "status")} for record in records]

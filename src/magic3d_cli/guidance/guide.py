@@ -367,9 +367,9 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def full_name(name: str, device: str) -> str:
-    """A name that means the same later and elsewhere: directories in full, and for "auto" the built-in prior, or
+    """A name that means the same later and elsewhere: directories in full, and what "auto" stands for.
 
-    with a GPU a Stable Diffusion that is in the cache already: nothing is downloaded unasked.
+    That is the built-in prior, or with a GPU a Stable Diffusion that is in the cache: nothing is downloaded unasked.
     """
     if name == "auto":
         cached = (key for key in OPEN_VOCABULARY if device == "cuda" and state_of(HUB[key]) == INSTALLED)
@@ -379,8 +379,10 @@ def full_name(name: str, device: str) -> str:
 
 
 def takes_words(name: str, device: str) -> bool:
-    """Whether the prior of this name is told what to make in words; of one that is not on this machine, as far as its
-    name says. Raises EnvironmentFault for a directory that holds no prior."""
+    """Whether the prior of this name is given a prompt; for one that is not on this machine the name alone decides.
+
+    Raises EnvironmentFault for a directory that holds no prior.
+    """
     full = full_name(name, device)
     folder = None if full in FROM_PICTURE else local(full)
     return full not in FROM_PICTURE and (folder is None or not describe(of_stage(folder, "coarse"), full).from_picture)

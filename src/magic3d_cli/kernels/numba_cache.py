@@ -73,8 +73,8 @@ def _places() -> list[str]:
 
 class _Compiling(event.Listener):
     def on_start(self, event: event.Event) -> None:
-        for told in ON_COMPILE:
-            told()
+        for callback in ON_COMPILE:
+            callback()
 
     def on_end(self, event: event.Event) -> None:
         pass

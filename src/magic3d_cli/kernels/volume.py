@@ -231,8 +231,9 @@ def _forward(boxes, occupied, volume, origins, directions, start, jitter, out, s
 
 @numba.njit(parallel=True, cache=CACHE, boundscheck=False, fastmath=True)
 def _backward(boxes, occupied, volume, origins, directions, start, jitter, grad_out, grad, samples, extent):
-    """With w_i the weight of sample i and q_i the loss's derivative by it,
+    """Adds the gradient of the volume to `grad`.
 
+    With w_i the weight of sample i, q_i the loss's derivative by it and T_{i+1} the light left behind it:
     d loss / d thickness_i = T_{i+1} q_i - sum_{j > i} w_j q_j.
     """
     views, rays = grad_out.shape[:2]

@@ -98,9 +98,8 @@ class RunDirectory:
     def set_aside(self, keep: Iterable[Path] = (), only: Iterable[Path] | None = None) -> Path | None:
         """Move an earlier run's files to `dragon.run.1` (or 2, ...), and return that folder.
 
-        `keep` stays where it is; with `only`, nothing but those is moved. None when there was nothing to
-        keep. Nothing is deleted.
-        The lock is held throughout, which renaming the folder itself would not allow on every system.
+        `keep` stays where it is; with `only`, nothing but those is moved. None when there was nothing to keep. Nothing
+        is deleted. The lock is held throughout, which renaming the folder itself would not allow on every system.
         """
         kept = {path.resolve() for path in (self._lock.path, *keep)}
         files = [p for p in (self.path.iterdir() if only is None else only) if p.exists() and p.resolve() not in kept]

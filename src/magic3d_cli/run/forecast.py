@@ -44,10 +44,8 @@ ASSET = {"clean": 0.06, "simplify": 0.05, "unwrap": 0.53, "bake": 0.32, "write":
 
 WINDOW = 20  # the last steps make the pace: as many, or half of all so far; a busy machine's pace comes and goes
 _FEW = 3, 20.0  # steps, and seconds that they took: enough to tell a pace where steps are slow
-_MANY = (
-    8,
-    0.03,
-)  # steps, and share of the whole job: enough where they are fast; the first ones march through a full grid
+_MANY = 8, 0.03
+"""Steps, and share of the whole job: enough where they are fast; the first ones march through a full grid."""
 _OUTLIER = 3.0  # a step counts as this many times the median at most: it wrote a preview, or the machine was busy
 
 

@@ -14,7 +14,7 @@ _POINTS = 1 << 18
 
 
 class VolumeShape:
-    """`coarse.initial.InitialShape` of one caption's volume."""
+    """`scene.shape.InitialShape` of one caption's volume."""
 
     @torch.no_grad()
     def __init__(self, volume: CaptionVolume, text: Float[Tensor, "1 L D"]) -> None:

@@ -77,10 +77,10 @@ class Understood:
     @property
     def notes(self) -> tuple[str, ...]:
         """For a person: one line, and a second one when something was left out."""
-        told = [f"{quoted(r.typed)} is read as {quoted(r.read)}" for r in self.corrected[:3]]
-        told += [f"{quoted(r.typed)} is drawn as {quoted(r.read)}" for r in self.substituted[:3]]
+        swaps = [f"{quoted(r.typed)} is read as {quoted(r.read)}" for r in self.corrected[:3]]
+        swaps += [f"{quoted(r.typed)} is drawn as {quoted(r.read)}" for r in self.substituted[:3]]
         mixed = " (a mixture of two that are known)" if " " in (self.caption.style or "") else ""
-        first = f"Drawing {self.drawn}{mixed}" + (f": {', '.join(told)}." if told else ".")
+        first = f"Drawing {self.drawn}{mixed}" + (f": {', '.join(swaps)}." if swaps else ".")
         return (first, f"Left out: {_listed(self.left_out)}.") if self.left_out else (first,)
 
     def to_json(self) -> dict[str, Any]:

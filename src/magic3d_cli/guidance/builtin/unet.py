@@ -1,7 +1,7 @@
 """The built-in prior's network: a denoiser that is shown what the caption's volume looks like from the asked camera.
 
 A convolutional UNet told the camera by numbers alone has to learn from images how every object turns; on two CPU
-cores it did not. Here the caption becomes a volume (caption_volume.py) and the UNet denoises beside its picture.
+cores it did not. Here the caption becomes a volume (volume.py) and the UNet denoises beside its picture.
 Denoisers with a 3D latent inside: RenderDiffusion (Anciukevicius et al. 2023), Viewset Diffusion (Szymanowicz et al.
 2023).
 """

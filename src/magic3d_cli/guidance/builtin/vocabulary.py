@@ -47,7 +47,7 @@ class Caption:
 class Placed:
     """A further thing, and how all things before it stand to it: they are "on" it, "next to" it, ..."""
 
-    relation: str  # one of arrangement.RELATIONS
+    relation: str  # as `arrangement.place` takes it
     caption: Caption
 
 
@@ -112,10 +112,10 @@ class Vocabulary:
         words = [_singular(word, self._words) for word in split(check(prompt))]
         matches, unknown = self._match(words)
         if unknown:
-            told = ", ".join(quoted(word) for word in unknown[:3])
+            first = ", ".join(quoted(word) for word in unknown[:3])
             more = f" and {len(unknown) - 3} more words" if len(unknown) > 3 else ""
             raise UsageError(
-                f"The built-in prior does not know {told}{more}.",
+                f"The built-in prior does not know {first}{more}.",
                 "Its words: magic3d priors --words. An open-vocabulary prior (--prior sd15) takes any prompt.",
             )
         head = self._head(prompt, matches)

@@ -1,4 +1,4 @@
-"""What the built-in prior knows of the things that captions name: their shapes and colours, as volumes.
+"""Text-to-volume decoder of the built-in prior: the shape and the colours of what a caption names.
 
 A caption is decoded to a volume of density, normal and own colour, the asked camera's rays are composited through it,
 and each point is painted as the caption asks. All views of a caption share its volume, so they agree with
@@ -178,7 +178,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         Of each voxel the raw density (before its softplus), world normal and own colour. A caption that names nothing
         has an empty volume; one that names two models by their own words has a mixture of them (mixture.py).
         """
-        return torch.stack([self._volume_told(caption[None]) for caption in text])
+        return torch.stack([self._caption_volume(caption[None]) for caption in text])
 
     def find(self, text: Float[Tensor, "C L D"]) -> Int[Tensor, "C"]:
         """The model that each caption names, -1 for none. Words of earlier keys go first: a model's own, then nouns.
@@ -211,16 +211,18 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         """From now on a caption that names this model is shown as another volume, for instance a picture's."""
         self._instead[model], self._imagined = volume, None
 
-    def _volume_told(self, text: Float[Tensor, "1 L D"]) -> Float[Tensor, "J I K 7"]:
+    def _caption_volume(self, text: Float[Tensor, "1 L D"]) -> Float[Tensor, "J I K 7"]:
+        """The volume of one caption, in its own colours."""
         model = int(self.find(text))
         own = self._own_words(text[0]) if model >= 0 and model not in self._instead else []
         if len(own) < 2:
-            return self._volume_named(model)
+            return self._model_volume(model)
         painted = any(int(part) >= 0 for part in self._paints(text))  # by the first's tones, so it keeps its colours
         tones = None if painted else (self.tones[own[0]], self.tones[own[1]])
-        return mixture(self._volume_named(own[0]), self._volume_named(own[1]), tones)
+        return mixture(self._model_volume(own[0]), self._model_volume(own[1]), tones)
 
-    def _volume_named(self, model: int) -> Float[Tensor, "J I K 7"]:
+    def _model_volume(self, model: int) -> Float[Tensor, "J I K 7"]:
+        """What stands in a model's place, or the model itself; empty for -1."""
         if model in self._instead:
             return self._instead[model]
         if model >= 0:

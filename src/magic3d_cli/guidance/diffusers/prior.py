@@ -37,7 +37,7 @@ _LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120, "Volume
 
 
 class DiffusersPrior:
-    """A `Prior` loaded as its description says; see `load_prior`."""
+    """A `Prior` loaded as its `PriorSpec` says."""
 
     def __init__(self, spec: PriorSpec, device: torch.device, dtype: torch.dtype) -> None:
         self.spec, self.id, self.device, self.dtype = spec, spec.name, device, dtype
@@ -179,11 +179,11 @@ def load_prior(
     """Load a prior, frozen and in evaluation mode.
 
     Args:
-        name: "auto" (the built-in one), "builtin", a name from `sources.HUB`, a local directory or a hub id.
+        name: "auto" (the built-in one), "builtin", a name from `catalogue.HUB`, a local directory or a hub id.
         device: where it runs.
         dtype: of its weights; by default fp16 on CUDA, bf16 on CPUs with AVX512-BF16, else fp32.
         stage: "coarse" or "fine"; matters for priors that keep one model per stage, as the built-in one does.
-        small: encode with `sources.SMALL_ENCODER`; only where `PriorSpec.fits_small_encoder`.
+        small: encode with `catalogue.SMALL_ENCODER`; only where `PriorSpec.fits_small_encoder`.
 
     Raises:
         EnvironmentFault: no such prior, not cached while offline, pickled or damaged weights, an unsupported model.
@@ -195,11 +195,16 @@ def load_prior(
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """fp16 on CUDA: strong guidance amplifies rounding, and bf16 rounds eight times more coarsely."""
+    """fp16 on CUDA: strong guidance amplifies rounding, and bf16 rounds eight times more coarsely.
+
+    bf16 on a CPU that has instructions for it, unless oneDNN may not use them (ONEDNN_MAX_CPU_ISA): it would emulate
+    them, far slower than fp32.
+    """
     if device.type == "cuda":
         return torch.float16
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if device.type == "cpu" and supported() else torch.float32
+    processor = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    library = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return torch.bfloat16 if device.type == "cpu" and processor() and library() else torch.float32
 
 
 def resize(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C S S"]:
