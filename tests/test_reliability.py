@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,9 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "reliability"))
 
 from fleet import Fleet, simulate
 
+from magic3d_cli.asset.check import read_mesh
+from magic3d_cli.batch.tasks import read_tasks
+from magic3d_cli.batch.worker import finished
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.errors import Collapsed
+from magic3d_cli.errors import Collapsed, EnvironmentFault, UsageError
 from magic3d_cli.fine.surface import field_to_surface
+from magic3d_cli.guidance.diffusers.files import read_json
+from magic3d_cli.run import checkpoint
+from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.scene.views import turntable
 
 FOLDER = Path(__file__).parents[1] / "examples" / "reliability"
@@ -61,6 +68,54 @@ def test_a_volume_of_no_numbers_has_no_surface() -> None:
         field_to_surface(lambda points: torch.full((len(points),), torch.nan), views, images, images, 8)
     with pytest.raises(Collapsed, match="not finite"):
         field_to_surface(lambda points: points[:, 0], views, images * torch.nan, images, 8)
+
+
+DEEP = "[" * 100_000
+"""Valid as far as it goes, and deeper than Python's parser can follow."""
+
+
+def test_lists_too_deep_are_refused_like_any_other_damage(tmp_path: Path) -> None:
+    header = f'{{"a":{DEEP}'.encode()
+    (tmp_path / "a.ckpt").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(UsageError, match="damaged"):
+        checkpoint.load(tmp_path / "a.ckpt")
+    (tmp_path / "config.json").write_text(DEEP)
+    with pytest.raises(EnvironmentFault):
+        read_json(tmp_path / "config.json")
+    run = RunDirectory(tmp_path / "a.run")
+    run.path.mkdir()
+    run.settings.write_text(DEEP)
+    assert not run.is_of("a ball", 0, "draft")
+    text = DEEP.encode()
+    glb = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text
+    (tmp_path / "a.glb").write_bytes(glb)
+    with pytest.raises(UsageError, match="cannot be read as a mesh"):
+        read_mesh(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize("text", [DEEP, "[]", '{"seconds": 3}', ""])
+def test_a_damaged_result_means_that_a_batch_makes_it_again(tmp_path: Path, text: str) -> None:
+    run = RunDirectory(tmp_path / "a.run")
+    run.path.mkdir()
+    task = {"prompt": "a ball", "seed": 0, "preset": "draft"}
+    run.settings.write_text(json.dumps(task))
+    run.result.write_text(text)
+    (tmp_path / "a.glb").write_bytes(b"glTF")
+    assert finished(tmp_path / "a.glb", task, None) is None
+
+
+@pytest.mark.parametrize("name", ["../a.glb", "/tmp/a.glb", "b/../../a.glb"])
+def test_a_list_cannot_write_outside_the_batchs_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "list.jsonl").write_text(json.dumps({"prompt": "a dog", "output": name}))
+    with pytest.raises(UsageError, match="is outside"):
+        read_tasks(str(tmp_path / "list.jsonl"), tmp_path / "out", 1, "draft", "glb")
+
+
+def test_an_endless_field_of_a_csv_is_told(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('prompt\n"' + "a dog " * 40_000 + '"\n')
+    with pytest.raises(UsageError, match="line"):
+        read_tasks(str(tmp_path / "list.csv"), tmp_path, 1, "draft", "glb")
 
 
 FLEET = Fleet(jobs=400, gpus=10, start=0.0, dispatch=0.0, megabytes=0.0, spread=0.0, hours_between_failures=1e9)
