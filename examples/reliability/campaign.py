@@ -132,6 +132,14 @@ def torn_writes(campaign: Campaign, tries: int) -> Iterator[Try]:
         yield campaign.judged(f"files of at most {limit} bytes", place, [end])
 
 
+def little_memory(campaign: Campaign, tries: int) -> Iterator[Try]:
+    """Between nothing and 1 GB of memory beside what a process has after its imports: allocations fail anywhere."""
+    for _ in range(tries):
+        more, place = int(2 ** campaign.random.uniform(20, 30)), campaign.place()
+        end = trial.trial(place, campaign.expected, before=partial(faults.little_memory, more))
+        yield campaign.judged(f"{more / 1e6:.0f} MB more", place, [end])
+
+
 DAMAGES: dict[str, Callable[[Path, random.Random], object]] = {
     "cut": lambda path, chance: path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size or 1)]),
     "emptied": lambda path, chance: path.write_bytes(b""),
@@ -246,6 +254,7 @@ SCENARIOS: dict[str, tuple[Callable[[Campaign, int], Iterator[Try]], int, int]] 
     "kills": (kills, 200, 3),
     "operations": (operations, 200, 4),
     "torn-writes": (torn_writes, 40, 1),
+    "little-memory": (little_memory, 100, 0),
     "damaged-files": (damaged_files, 64, 3),
     "numbers": (numbers, 200, 1),
     "prior-files": (prior_files, 1000, 1),

@@ -23,7 +23,7 @@ import torch
 from magic3d_cli import job, settings
 from magic3d_cli.cli.failures import explain
 from magic3d_cli.coarse import initial
-from magic3d_cli.errors import Magic3DError
+from magic3d_cli.errors import Magic3DError, out_of_memory
 from magic3d_cli.run import context
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
@@ -42,7 +42,7 @@ SAME, OTHER, REFUSED, STOPPED, KILLED, CRASHED, HUNG = (
     "hung",
 )
 """Ends of a trial: the undisturbed run's bytes; other bytes; a message with a next step; a message of the system's
-(a full disk, for instance); killed from outside; an error that nobody expected; no end within HANG seconds."""
+(a full disk or memory); killed from outside; an error that nobody expected; no end within HANG seconds."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ def start(work: Callable[[], None], report: Path) -> int:
             end, code = {"kind": "done"}, 0
         except Magic3DError as error:
             end = {"kind": REFUSED if error.what and error.next_step else CRASHED, "detail": error.what}
+        except (MemoryError, RuntimeError) as error:
+            end = {
+                "kind": STOPPED if out_of_memory(error) else CRASHED,
+                "detail": f"{error!r}\n{traceback.format_exc()}",
+            }
         except OSError as error:
             known = error.errno is not None and explain(error) in (1, 2)
             end = {"kind": STOPPED if known else CRASHED, "detail": repr(error)}
