@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -22,7 +23,7 @@ from magic3d_cli.asset.check import read_mesh
 from magic3d_cli.batch.tasks import read_tasks
 from magic3d_cli.batch.worker import finished
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.errors import Collapsed, EnvironmentFault, UsageError
+from magic3d_cli.errors import Collapsed, EnvironmentFault, UsageError, out_of_memory
 from magic3d_cli.fine.surface import field_to_surface
 from magic3d_cli.guidance.diffusers.files import read_json
 from magic3d_cli.run import checkpoint
@@ -102,6 +103,18 @@ def test_a_damaged_result_means_that_a_batch_makes_it_again(tmp_path: Path, text
     run.result.write_text(text)
     (tmp_path / "a.glb").write_bytes(b"glTF")
     assert finished(tmp_path / "a.glb", task, None) is None
+
+
+def test_too_little_memory_is_told_from_whatever_it_was_raised_as() -> None:
+    try:
+        try:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        except OSError as error:
+            raise RuntimeError("Failed to import a scheduler") from error
+    except RuntimeError as error:
+        assert out_of_memory(error)
+    assert out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's
+    assert not out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
 
 
 @pytest.mark.parametrize("name", ["../a.glb", "/tmp/a.glb", "b/../../a.glb"])
