@@ -92,14 +92,14 @@ def kills(campaign: Campaign, tries: int) -> Iterator[Try]:
         place, ends = campaign.place(), list[End]()
         while done + len(ends) < tries and (not ends or ends[-1].kind == KILLED):
             ends.append(
-                trial.trial(place, campaign.expected, kill_after=0.8 * campaign.random.uniform(0.0, campaign.seconds))
+                trial.trial(place, campaign.expected, kill_after=campaign.random.uniform(0.0, 0.8 * campaign.seconds))
             )
         killed = [end for end in ends if end.kind == KILLED]
         result = campaign.judged(f"{len(killed)} kills", place, ends)
         if killed or result.fault:
             for number in range(max(len(killed), 1)):
                 yield result if number == 0 else Try(result.name, [], result.fault)
-        done += len(killed)
+        done += max(len(killed), bool(result.fault))
 
 
 def operations(campaign: Campaign, tries: int) -> Iterator[Try]:
