@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -25,7 +26,10 @@ from magic3d_cli.batch.worker import finished
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed, EnvironmentFault, UsageError, out_of_memory
 from magic3d_cli.fine.surface import field_to_surface
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.guidance.diffusers.files import read_json
+from magic3d_cli.guidance.guide import WeightedPrior, choose_priors
+from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.scene.views import turntable
@@ -103,6 +107,43 @@ def test_a_damaged_result_means_that_a_batch_makes_it_again(tmp_path: Path, text
     run.result.write_text(text)
     (tmp_path / "a.glb").write_bytes(b"glTF")
     assert finished(tmp_path / "a.glb", task, None) is None
+
+
+def write_glb(path: Path, document: dict) -> None:
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    path.write_bytes(struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text)
+
+
+@pytest.mark.parametrize(("count", "uri"), [(1 << 40, None), (1, "../../../etc/passwd"), (1, "/etc/passwd")])
+def test_a_mesh_neither_takes_endless_memory_nor_reads_other_files(tmp_path: Path, count: int, uri: str | None) -> None:
+    document = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "buffers": [{"byteLength": 16, **({"uri": uri} if uri else {"uri": "data:;base64,AAAAAAAAAAAAAAAAAAAAAA=="})}],
+        "bufferViews": [{"buffer": 0, "byteLength": 16}],
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": count, "type": "VEC3"}],
+    }
+    write_glb(tmp_path / "a.glb", document)
+    with pytest.raises(UsageError, match="cannot be read as a mesh"):
+        named_shape(str(tmp_path / "a.glb"), "y", 0, "cpu", lambda text: None)
+    with pytest.raises(UsageError, match="cannot be read as a mesh"):
+        read_mesh(tmp_path / "a.glb")
+
+
+def test_a_prior_that_names_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(BUILTIN, tmp_path / "p", copy_function=os.symlink)
+    (tmp_path / "p" / "coarse" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    index = tmp_path / "p" / "coarse" / "model_index.json"
+    document = json.loads(index.read_text()) | {"unet": ["evil", "Evil"], "_class_name": ["evil", "Pipeline"]}
+    index.unlink()
+    index.write_text(json.dumps(document))
+    names = {"coarse": [WeightedPrior(str(tmp_path / "p"))], "fine": [WeightedPrior("builtin")]}
+    with pytest.raises(EnvironmentFault, match="Evil"):
+        choose_priors(names, "a red car", 0, "cpu", lambda text: None)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_too_little_memory_is_told_from_whatever_it_was_raised_as() -> None:
