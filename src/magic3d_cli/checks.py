@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from magic3d_cli.errors import UsageError
 
@@ -121,3 +123,11 @@ def default_output(prompt: str) -> Path:
     while len(words) > 1 and words[0] in ("a", "an", "the"):
         words = words[1:]
     return Path(("-".join(words)[:60].strip("-") or "object") + ".glb")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`; whatever cannot be read is a ValueError, lists of a hundred thousand levels too."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its lists are too deep") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
-_FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-"""What PyTorch's CPU allocator, the CUDA driver, cuBLAS and cuDNN say; only CUDA's allocator has a class of its own."""
+_FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "could not create a primitive")
+"""What PyTorch's CPU allocator, the CUDA driver, cuBLAS and cuDNN, and oneDNN say; only CUDA's allocator has a class of
+its own."""
 
 
 class Magic3DError(Exception):
@@ -49,8 +51,12 @@ class Collapsed(Magic3DError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the host ran out of memory."""
+    """Whether an error, or what it was raised from, says that the device or the host ran out of memory."""
+    if error.__cause__ is not None and out_of_memory(error.__cause__):
+        return True
     torch = sys.modules.get("torch")
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)

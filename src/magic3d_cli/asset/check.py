@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from magic3d_cli.asset.clean import merge_vertices
 from magic3d_cli.asset.mesh import face_areas, half_edges, is_manifold, is_watertight
 from magic3d_cli.asset.uv_raster import Ownership, own_texels
-from magic3d_cli.errors import UsageError
+from magic3d_cli.errors import UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ def read_mesh(path: Path | str) -> FileMesh:
     """Load a GLB or OBJ through trimesh. Raises UsageError when it holds no single textured mesh."""
     if not Path(path).is_file():
         raise UsageError(f"There is no file {path}.", "Give the path of a .glb or .obj file.")
-    mesh: Any = trimesh.load(path, force="mesh", process=False)
+    try:
+        mesh: Any = trimesh.load(path, force="mesh", process=False)
+    except Exception as error:  # trimesh has no error of its own
+        raise UsageError(f"{path} cannot be read as a mesh: {first_line(error)}", "Give another file.") from error
     uvs = getattr(mesh.visual, "uv", None)
     material = getattr(mesh.visual, "material", None)
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)

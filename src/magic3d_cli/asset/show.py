@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from magic3d_cli.asset.check import FileMesh, read_mesh
 from magic3d_cli.asset.formats.glb import glb_bytes
 from magic3d_cli.asset.mesh import vertex_normals
 from magic3d_cli.asset.preview import render_mesh
+from magic3d_cli.checks import parse_json
 from magic3d_cli.scene.views import DIFFUSE, Views, turntable
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
@@ -92,7 +92,7 @@ def as_glb(path: Path, mesh: FileMesh) -> tuple[bytes, str]:
 def _title(glb: bytes) -> str:
     """The prompt, where magic3d wrote the file."""
     try:
-        document = json.loads(glb[20 : 20 + int.from_bytes(glb[12:16], "little")])
+        document = parse_json(glb[20 : 20 + int.from_bytes(glb[12:16], "little")])
         return str(document["asset"]["extras"]["prompt"])
     except (ValueError, KeyError, TypeError):
         return ""

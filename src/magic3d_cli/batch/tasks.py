@@ -83,8 +83,11 @@ def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 f"{source}: its first line names {shown(', '.join(map(str, unknown))) or 'nothing'}.",
                 f"Name columns there: {', '.join(COLUMNS)}.",
             )
-        for row in reader:
-            yield reader.line_num, {key: value for key, value in row.items() if value not in (None, "")}
+        try:
+            for row in reader:
+                yield reader.line_num, {key: value for key, value in row.items() if value not in (None, "")}
+        except csv.Error as error:
+            raise UsageError(f"{source}, line {reader.line_num}: {error}.", "Save it as CSV anew.") from error
         return
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -116,6 +119,8 @@ def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, preset: str, suffi
     given = row.get("output")
     if given is not None:
         path = folder / str(given)
+        if not path.resolve().is_relative_to(folder.resolve()):  # a list may be somebody else's
+            raise UsageError(f"The output {shown(str(given))!r} is outside {folder}.", "Name a file inside it.")
         check_output(path)
     many = range(seeds) if row.get("seed") is None else [_seed(row["seed"])]
     stem = default_output(prompt or Path(str(image)).stem).stem

@@ -94,10 +94,10 @@ def finished(output: Path, task: dict[str, Any], digest: str | None) -> dict[str
     if not output.is_file() or not run.is_of(task["prompt"], task["seed"], task["preset"], digest):
         return None
     try:
-        report = json.loads(run.result.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        report = checks.parse_json(run.result.read_text(encoding="utf-8"))
+        return {"seconds": 0.0, "notes": [], **_summary(report)}
+    except (OSError, ValueError, AttributeError, TypeError):  # damaged: its files are written again
         return None
-    return {"seconds": 0.0, "notes": [], **_summary(report)}
 
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from magic3d_cli import checks
+from magic3d_cli.checks import parse_json
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import put
@@ -102,7 +103,7 @@ def _found(path: Path) -> Found:
             prompt, seed, preset = header["prompt"], header["seed"], header["settings"]["preset"]
             state = f"{header['stage']} {header['step']}/{header['total']}"
         elif run.settings.is_file():
-            asked = json.loads(run.settings.read_text(encoding="utf-8"))
+            asked = parse_json(run.settings.read_text(encoding="utf-8"))
             prompt, seed, preset = asked["prompt"], asked["seed"], asked["preset"]
         if run.result.is_file():
             state = "finished"

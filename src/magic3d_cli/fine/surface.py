@@ -89,6 +89,8 @@ def field_to_surface(
     logit = _sample(density_logit, resolution, device)
     opacity, depth, views = opacity.cpu(), depth.cpu(), views.to("cpu")
     share = float(opacity.mean())
+    if not math.isfinite(share) or bool(torch.isnan(logit).any()):
+        raise Collapsed("The coarse volume holds numbers that are not finite.", _REMEDY)
     if share < 0.002:
         raise Collapsed(f"The coarse volume is empty: its renderings are {share:.2%} opaque.", _REMEDY)
     if share > 0.98:

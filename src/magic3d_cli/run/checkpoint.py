@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magic3d_cli.atomic import write_atomically
+from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import UsageError
 
 if TYPE_CHECKING:  # torch is imported where there are tensors: a header is read before
@@ -88,10 +89,10 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
     if 8 + length > len(data):
         raise _truncated(path)
     try:
-        shell = json.loads(data[8 : 8 + length])
+        shell = parse_json(data[8 : 8 + length])
         end = max((entry["data_offsets"][1] for key, entry in shell.items() if key != "__metadata__"), default=0)
         text = shell.get("__metadata__", {}).get(_KEY)
-        header = None if text is None else json.loads(text)
+        header = None if text is None else parse_json(text)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _changed(path) from error
     if header is None:

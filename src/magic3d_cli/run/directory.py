@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from magic3d_cli.atomic import SUFFIX, write_atomically
+from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import Magic3DError, UsageError
 from magic3d_cli.run.lock import Lock
 
@@ -57,7 +58,7 @@ class RunDirectory:
         `pictures` is the digest of what was asked with pictures, `prompt` as it was typed.
         """
         try:
-            asked = json.loads(self.settings.read_text(encoding="utf-8"))
+            asked = parse_json(self.settings.read_text(encoding="utf-8"))
             typed, kept = asked.get("typed", asked["prompt"]), asked.get("pictures")
             return (typed, asked["seed"], asked["preset"], kept) == (prompt, seed, preset, pictures)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -100,8 +100,8 @@ class Stage(ABC):
     ) -> None:
         """Train to step `until` (default: all). `on_step` may raise to stop: its step is complete.
 
-        Raises Collapsed when the scene has become empty or solid, or when no gradient is finite any more; ValueError
-        for loss terms that share a name.
+        Raises Collapsed when the scene has become empty or solid, when no gradient is finite any more, or when what was
+        learned is not; ValueError for loss terms that share a name.
         """
         check_names(groups)
         while self.step < min(until if until is not None else self.total, self.total):
@@ -109,6 +109,7 @@ class Stage(ABC):
             if on_step is not None:
                 on_step(report)
             self._check()
+        self._check_numbers()
 
     def _step(self, groups: Sequence[ViewGroup]) -> StepReport:
         timer = PhaseTimer(self.device)
@@ -166,6 +167,14 @@ class Stage(ABC):
             return
         if (collapsed := self._collapse(opacity)) is not None:
             raise collapsed
+
+    def _check_numbers(self) -> None:
+        """Too late for the count of skipped steps: a scene that is spoilt in its last steps must not be handed on."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.optimiser.parameters()):
+            raise Collapsed(
+                f"The {self.name} scene holds numbers that are not finite, by step {self.step}.",
+                "Start over with --fresh; if it happens again, try another --seed or --prior.",
+            )
 
     # What a checkpoint keeps.
 

@@ -5,12 +5,12 @@ The file `words.json` beside a prior's vocabulary is made from WordNet by `examp
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import EnvironmentFault
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -62,7 +62,7 @@ class Lexicon:
 @lru_cache(maxsize=4)
 def _load(path: Path) -> Lexicon:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         same, kinds, near, looks = (_inverted(data[key]) for key in ("same", "kinds", "near", "looks"))
         things, nouns, verbs, others = (
             frozenset(_inverted(data[key])) for key in ("things", "nouns", "verbs", "others")

@@ -5,12 +5,12 @@ Here a prompt is understood completely or refused; `understanding` also reads pr
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.builtin.lexicon import Lexicon
 
@@ -83,7 +83,7 @@ class Vocabulary:
     def load(path: Path) -> Vocabulary:
         """Read `vocabulary.json`, and `words.json` beside it. Raises EnvironmentFault when missing or malformed."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(path.read_text(encoding="utf-8"))
             return Vocabulary(
                 nouns={name: (name, *entry["words"]) for name, entry in data["nouns"].items()},
                 colours={name: (name, *words) for name, words in data["colours"].items()},

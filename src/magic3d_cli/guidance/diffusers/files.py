@@ -6,12 +6,12 @@ No weight is read into memory here. Pickled weights are refused: loading one run
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import EnvironmentFault
 
 PROJECTIONS = ("clip_camera_projection", "cc_projection")
@@ -41,7 +41,7 @@ def vocabulary_of(folder: Path) -> Path | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the prior. Raises EnvironmentFault when missing or malformed."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EnvironmentFault(
             f"{path} cannot be read: {error.strerror}.", "The prior is incomplete; fetch it again."

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from magic3d_cli.errors import EnvironmentFault, first_line
+from magic3d_cli.errors import EnvironmentFault, first_line, out_of_memory
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.guidance.diffusers.files import PROJECTIONS, has, part_of, read_json, weight_shapes
@@ -278,6 +278,8 @@ def _schedule(folder: Path, name: str) -> tuple[Float[Tensor, "T"], str]:
     try:
         scheduler = DDPMScheduler.from_config({key: value for key, value in config.items() if key in known})
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         raise EnvironmentFault(
             f"{file} is no noise schedule: {first_line(error)}.", "Use another prior, for example --prior sd15."
         ) from error
