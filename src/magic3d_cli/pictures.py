@@ -15,6 +15,7 @@ from torch import Tensor
 
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.builtin.encoder import likely_models
 from magic3d_cli.guidance.builtin.fitting import Fit, fit_model, likeliest, placement, seen_from
 from magic3d_cli.guidance.builtin.looks import Looks
 from magic3d_cli.guidance.builtin.paint import COLOURS
@@ -149,7 +150,8 @@ def _fit(prior: DiffusersPrior, request: PictureRequest, noun: str | None, fov: 
     assert prior.vocabulary is not None and prior.volume is not None
     picture, azimuth = request.cutouts[0].rgba, request.azimuths[0]
     looks = Looks.load(BUILTIN, prior.vocabulary)
-    sightings = looks.like(picture, CANDIDATES, azimuth=azimuth, elevation=request.elevation, noun=noun)
+    likely = likely_models(BUILTIN, picture) if noun is None else None
+    sightings = looks.like(picture, CANDIDATES, azimuth=azimuth, elevation=request.elevation, noun=noun, likely=likely)
     models = [int(prior.volume.find(_states(prior, sighting.caption))[0]) for sighting in sightings]
     chosen = likeliest(prior.volume, models, sightings, picture, fov, Camera.half_height, azimuth, request.elevation)
     fits = [fit_model(prior.volume, *one, picture, fov, Camera.half_height) for one in chosen[:BENT]]

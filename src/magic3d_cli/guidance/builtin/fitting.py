@@ -111,6 +111,7 @@ def likeliest(
         with torch.no_grad():
             volume = network.volume_of(network.latent(model))
         score, turned, tilt = _camera(network, volume, sighting, picture, fov, half_height, azimuth, elevation)
+        score += sighting.chance
         found.append((score, model, replace(sighting, azimuth=turned, elevation=tilt, score=score)))
     found.sort(key=lambda one: -one[0])
     return [(model, sighting) for _, model, sighting in found]

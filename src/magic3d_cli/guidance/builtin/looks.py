@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from magic3d_cli.errors import EnvironmentFault
@@ -25,6 +27,8 @@ VIEWS = AZIMUTHS * len(ELEVATIONS)
 PER_LINE = 5
 """Models side by side in the sheet: WebP's sides end at 16,383 pixels."""
 FOV = 35.0  # degrees
+_LIKELY, _GLANCE = 120, 0.07
+"""Models that are compared where it is known which are likely, and the weight of their log-probabilities [m]."""
 _AT_ONCE = 40  # models compared at a time: bounds the memory
 _SHARP = 128  # opacity above which a pixel is the thing
 _COLOUR, _PATTERN, _FRONT = 0.5, 0.5, 0.08
@@ -41,6 +45,7 @@ class Sighting:
     elevation: float  # degrees
     score: float
     overlap: float  # of the silhouettes, intersection over union
+    chance: float = 0.0  # of the score, for being a likely model; the likeliest has 0, others less
 
 
 def looks_views() -> Views:
@@ -95,43 +100,59 @@ class Looks:
         azimuth: float | None = None,
         elevation: float | None = None,
         noun: str | None = None,
+        likely: Mapping[str, float] | None = None,
     ) -> list[Sighting]:
         """The `count` models most like a cut-out picture, the best first, each from the side that is most like it.
 
         Args:
             azimuth, elevation: degrees, where they are known: views more than 20 degrees from them do not count.
             noun: only models of this one.
+            likely: log-probabilities of models by their styles: the least likely are not even compared.
         """
         small = thumbnail(picture).astype(np.float32) / 255
-        parts = [
-            self._compared(slice(start, start + _AT_ONCE), small) for start in range(0, len(self.captions), _AT_ONCE)
-        ]
+        compared, chance = self._worth_comparing(noun, likely)
+        starts = range(0, len(compared), _AT_ONCE)
+        parts = [self._compared(compared[start : start + _AT_ONCE], small) for start in starts]
         score, overlap = (np.concatenate(part) for part in zip(*parts, strict=True))
+        score = score + chance[:, None]
         score = score + np.tile(front_bonus(np.arange(AZIMUTHS) * 360.0 / AZIMUTHS), len(ELEVATIONS))
         if elevation is not None:
             known = np.clip(elevation, ELEVATIONS[0], ELEVATIONS[-1])
-            score = np.where(np.abs(np.repeat(ELEVATIONS, AZIMUTHS) - known) <= 20.0, score, -1.0)
+            score = np.where(np.abs(np.repeat(ELEVATIONS, AZIMUTHS) - known) <= 20.0, score, -np.inf)
         if azimuth is not None:
             away = np.tile(np.arange(AZIMUTHS) * 360.0 / AZIMUTHS, len(ELEVATIONS)) - azimuth
-            score = np.where(np.abs((away + 180) % 360 - 180) <= 20.0, score, -1.0)
-        if noun is not None:
-            score = np.where(np.array([c.noun == noun for c in self.captions])[:, None], score, -1.0)
+            score = np.where(np.abs((away + 180) % 360 - 180) <= 20.0, score, -np.inf)
         best = score.argmax(1)
         order = np.argsort(-score.max(1), kind="stable")[:count]
         return [
             Sighting(
-                self.captions[n],
+                self.captions[compared[n]],
                 float(best[n] % AZIMUTHS) * 360.0 / AZIMUTHS,
                 ELEVATIONS[best[n] // AZIMUTHS],
                 float(score[n, best[n]]),
                 float(overlap[n, best[n]]),
+                float(chance[n]),
             )
             for n in order
-            if score[n, best[n]] >= 0
+            if score[n, best[n]] > -np.inf
         ]
 
+    def _worth_comparing(
+        self, noun: str | None, likely: Mapping[str, float] | None
+    ) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+        """The models whose thumbnails are compared, and what each has ahead for being likely."""
+        if noun is not None or likely is None:
+            known = np.array([noun in (None, caption.noun) for caption in self.captions])
+            return np.flatnonzero(known), np.zeros(known.sum())
+        even = -math.log(len(self.captions))  # of models that nothing is known of: all of them are compared
+        chance = np.array([likely.get(caption.style or "", even) for caption in self.captions])
+        known = np.array([(caption.style or "") in likely for caption in self.captions])
+        rank = np.argsort(np.argsort(np.where(known, -chance, np.inf), kind="stable"))
+        most = np.flatnonzero(~known | (rank < _LIKELY))
+        return most, _GLANCE * (chance[most] - chance.max())
+
     def _compared(
-        self, rows: slice, small: Float[np.ndarray, "SIDE SIDE 4"]
+        self, rows: Int[np.ndarray, "n"], small: Float[np.ndarray, "SIDE SIDE 4"]
     ) -> tuple[Float[np.ndarray, "n V"], Float[np.ndarray, "n V"]]:
         """Scores of some models' views against a thumbnail, and the overlap of the silhouettes."""
         rgba = self.thumbnails[rows].astype(np.float32) / 255

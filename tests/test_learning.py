@@ -1,0 +1,95 @@
+"""What networks are taught with by examples/learning: pictures, what is said of them, and the files they become."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from magic3d_cli.guidance.diffusers.prior import load_prior
+from magic3d_cli.scene.views import turntable
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "learning"
+
+
+@pytest.fixture(scope="module")
+def learning() -> Any:
+    """The modules, and two chairs and a car from four sides each."""
+    sys.path.insert(0, str(FOLDER))
+    import encoder
+    import practice
+    import renders
+
+    sys.path.remove(str(FOLDER))
+    some = [model for model in renders.all_models() if model.caption.noun in ("chair", "car")]
+    shown = [*[m for m in some if m.caption.noun == "chair"][:2], next(m for m in some if m.caption.noun == "car")]
+    pictures = renders.draw(renders.load_volume("cpu"), shown, 1, 128)
+    captioned = practice.Captioned(pictures, shown, torch.Generator().manual_seed(1), torch.device("cpu"))
+    return argparse.Namespace(encoder=encoder, practice=practice, pictures=pictures, captioned=captioned)
+
+
+def test_pictures_come_with_what_they_show_said_as_a_web_page_would(learning: Any) -> None:
+    images, said = learning.captioned.batch(64, 32)
+    assert images.shape == (64, 3, 32, 32) and images.abs().max() <= 1
+    told = [text for text in said if text]
+    assert all("chair" in text or "car" in text for text in told) and 0 < len(said) - len(told) < 20
+    words = [text.rpartition(", ")[2] for text in told if "view" in text]
+    assert 0.3 < len(words) / len(told) < 0.85
+    red = [image for image, text in zip(images, said, strict=True) if "red c" in text]
+    for image in red:
+        assert (image[0] - image[1:].amax(0)).max() > 0.3
+
+
+def test_a_set_is_one_thing_from_four_sides_a_quarter_apart(learning: Any) -> None:
+    images, said, cameras = learning.captioned.sets(3, 32)
+    assert images.shape == (12, 3, 32, 32) and said[0] == said[3] and cameras.shape == (12, 16)
+    forward = cameras.view(3, 4, 4, 4)[..., :3, 2]
+    turn = torch.atan2(forward[..., 1], forward[..., 0]).diff(dim=1) % (2 * math.pi)
+    torch.testing.assert_close(turn, torch.full((3, 3), math.pi / 2), atol=1e-4, rtol=0)
+
+
+def test_cameras_are_told_as_mvdream_tells_them(learning: Any) -> None:
+    """Its get_camera: a look-at matrix in a world with y up, turned to Blender's, at a distance of 1."""
+    views = turntable(4, 25.0, 10.0)
+    for row, azimuth in zip(learning.practice.cameras(views).view(4, 4, 4), views.azimuth, strict=True):
+        elevation = math.radians(25)
+        place = np.array([math.cos(elevation) * math.sin(azimuth), math.sin(elevation),
+                          math.cos(elevation) * math.cos(azimuth)])  # fmt: skip
+        right = np.cross(-place, [0, 1, 0])
+        right /= np.linalg.norm(right)
+        matrix = np.eye(4)
+        matrix[:3] = np.stack([right, np.cross(right, -place), place, place], 1)
+        blender = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+        np.testing.assert_allclose(row.numpy(), blender @ matrix, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["latent", "pixel"])
+def test_a_practice_prior_is_loaded_as_its_big_brothers_are(learning: Any, kind: str, tmp_path: Path) -> None:
+    options = argparse.Namespace(kind=kind, folder=tmp_path, minutes=0.01, batch=4, rate=1e-3, start=None)
+    learning.practice.train(options, learning.captioned, torch.device("cpu"))
+    prior = load_prior(str(tmp_path), dtype=torch.float32)
+    assert prior.kind == kind and prior.image_size == (64 if kind == "pixel" else 128) and not prior.camera_conditioned
+    text = prior.encode_prompt(["a red car, front view", ""])
+    assert not torch.equal(text[0], text[1])
+    clean = prior.encode_image(torch.rand(2, 3, 64, 64))
+    denoised, _ = prior.denoise(clean, torch.tensor([100, 500]), text)
+    assert denoised.shape == clean.shape and denoised.isfinite().all()
+
+
+def test_the_encoder_is_taught_what_it_is_shown(learning: Any) -> None:
+    seen, model, colour, azimuth, elevation = learning.encoder.batch(
+        learning.pictures, 32, torch.Generator().manual_seed(3)
+    )
+    assert seen.shape == (32, 4, 64, 64) and set(model.tolist()) == {0, 1, 2}
+    assert colour.max() <= 16 and azimuth.min() >= 0 and azimuth.max() < learning.encoder.BINS
+    assert elevation.abs().max() < math.pi / 2
+    target = learning.encoder.neighbours(["chair", "chair", "car"], torch.device("cpu"))
+    torch.testing.assert_close(target.sum(1), torch.ones(3))
+    assert target[0, 1] > 0 and target[0, 2] == 0
