@@ -12,14 +12,15 @@ import torch
 from magic3d_cli.asset.material import of_prompt, of_things
 from magic3d_cli.asset.size import size_of_things
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.builtin.arrangement import EXTENT, ON_TOP, UNLIKE, arranged, place, show_together
+from magic3d_cli.guidance.builtin.arrangement import ON_TOP, UNLIKE, arranged, place, show_together
 from magic3d_cli.guidance.builtin.arrangement import Group as Things
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Placed, Vocabulary
-from magic3d_cli.guidance.builtin.volume import FULL
+from magic3d_cli.guidance.builtin.voxels import FULL
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.guidance.guide import Loaded, PriorGuide, WeightedPrior, choose_priors, drawn_things
+from magic3d_cli.scene.shape import EXTENT
 
 SIDE, CUBE = 32, 0.95
 

@@ -14,12 +14,13 @@ from PIL import Image
 from tiny_run import play_tiny
 
 from magic3d_cli import initial_shapes
-from magic3d_cli.asset.read import EXTENT, RADIUS, read_coloured
+from magic3d_cli.asset.read import read_coloured
 from magic3d_cli.coarse import initial
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.scene import mesh_shape
 from magic3d_cli.scene.mesh_shape import MeshShape
+from magic3d_cli.scene.shape import EXTENT, RADIUS
 
 RING, TUBE = 0.5, 0.2
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magic3d_cli.guidance.builtin.mixture import FULL, mixture
+from magic3d_cli.guidance.builtin.mixture import mixture
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.builtin.voxels import FULL
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
 SIDE = 32

@@ -8,7 +8,8 @@ import torch
 from magic3d_cli.guidance.builtin.latents import STEP, Latent, decode, encode
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
-from magic3d_cli.guidance.builtin.volume import FULL, NEAR, CaptionVolume
+from magic3d_cli.guidance.builtin.volume import NEAR, CaptionVolume
+from magic3d_cli.guidance.builtin.voxels import FULL
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import composite_volume_reference
 from magic3d_cli.scene.views import CAMERA_EMBEDDING, ViewSampling, sample_views, turntable

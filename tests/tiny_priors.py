@@ -57,11 +57,7 @@ def save_sd(
 ) -> Path:
     """Stable Diffusion: a UNet over 4-channel latents, a KL autoencoder (factor and shift: `scaling`), CLIP."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=4,
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=16, attention_head_dim=4,
-    )  # fmt: skip
+    unet = tiny_unet(4)
     vae = AutoencoderKL(
         block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, sample_size=16,
@@ -154,6 +150,15 @@ def tiny_volume() -> CaptionVolume:
     return volume
 
 
+def tiny_unet(channels: int) -> UNet2DConditionModel:
+    """Over latents, 4 channels out of these."""
+    return UNet2DConditionModel(
+        sample_size=8, in_channels=channels, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=4,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=16, attention_head_dim=4,
+    )  # fmt: skip
+
+
 def tiny_clip(vocabulary: int, width: int) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
@@ -206,11 +211,7 @@ def save_zero123(folder: Path, projection: str = "clip_camera_projection", key: 
         projection, key: how authors name that layer and its weights.
     """
     torch.manual_seed(7)
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=8, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=4,
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=16, attention_head_dim=4,
-    )  # fmt: skip
+    unet = tiny_unet(8)
     vae = AutoencoderKL(
         block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, sample_size=16, scaling_factor=0.18215,

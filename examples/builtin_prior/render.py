@@ -24,8 +24,8 @@ from manifest import file_stem, read_manifest
 from shapes import make_shape
 from sources import Model, catalogue, read_actor, read_g3d, read_sh3f, read_stk
 
-from magic3d_cli.asset.read import EXTENT, RADIUS
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.scene.shape import scale_into_scene
 from magic3d_cli.scene.views import ViewSampling, sample_views
 
 SIZE = 128
@@ -68,7 +68,7 @@ def normalise(model: Model, yaw: float) -> Model:
     points = model.positions @ turn.T
     low, high = points.reshape(-1, 3).min(0), points.reshape(-1, 3).max(0)
     half = (high - low) / 2
-    scale = min(EXTENT / half.max(), RADIUS / np.linalg.norm(half))
+    scale = scale_into_scene(half)
     model.positions = ((points - (low + high) / 2) * scale).astype(np.float32)
     return model
 

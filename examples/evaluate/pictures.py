@@ -18,7 +18,7 @@ from batches import indexed
 from gbuffer import draw, pack
 from manifest import NOUNS
 from paint import Tones, dress, tones_seen
-from render import EXTENT, RADIUS, brighten, dimness, load, normalise
+from render import brighten, dimness, load, normalise
 from sample import ddim
 
 from magic3d_cli.asset.check import read_mesh
@@ -26,6 +26,7 @@ from magic3d_cli.asset.preview import render_glb
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, resize
+from magic3d_cli.scene.shape import EXTENT, RADIUS
 from magic3d_cli.scene.views import ALBEDO, TEXTURELESS, Views, turntable
 
 SIDE, COUNT = 96, 8

@@ -6,10 +6,9 @@ The job checks the same again where it matters; here a typing mistake is answere
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from magic3d_cli.batch.tasks import Task
 from magic3d_cli.checks import BUILTIN_SHAPE, INITS, check_output, check_prompt, default_output, is_checkpoint
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
@@ -30,42 +29,25 @@ def check_generate(
     strict: bool = False,
     words: bool = True,
 ) -> None:
-    """Raises UsageError for a prompt in which a prior on this machine can draw nothing, for a prior that is shown a
-    picture where there is none, and for a run in use; EnvironmentFault for a prior that does not exist.
+    """Raises UsageError as `check_words` and for a run in use, EnvironmentFault for a prior that does not exist.
 
     `words` is false where a picture says what is to be made.
-    Where a GPU may change which prior "auto" is, the words are left for later.
     """
     RunDirectory.for_output(output).check_free()
     for name in dict.fromkeys(priors):
         check_name(name)
-        if words and name in FROM_PICTURE:
-            raise needs_picture(name)
-        folder = None if name == "auto" and _may_have_gpu(device) else local(name)
         if words:
-            _understand(folder, prompt, seed, strict)
+            check_words(name, prompt, seed, device, strict=strict)
 
 
-def check_batch(tasks: Sequence[Task], priors: Iterable[str], device: str, strict: bool) -> None:
-    """Raises UsageError where none of the tasks can be drawn, EnvironmentFault for a prior that does not exist.
+def check_words(name: str, prompt: str, seed: int, device: str, *, strict: bool = False) -> None:
+    """Raises UsageError for a prompt in which the prior of this name can draw nothing, and where it is shown a picture.
 
-    One that cannot be drawn among others is a failure of its own, later.
+    Where a GPU may change which prior "auto" is, the words are left for later.
     """
-    names = list(dict.fromkeys(priors))
-    for name in names:
-        check_name(name)
-    faults = []
-    for task in tasks:
-        try:
-            for name in names if task.image is None else ():
-                folder = None if name == "auto" and _may_have_gpu(device) else local(name)
-                if name in FROM_PICTURE:
-                    raise needs_picture(name)
-                _understand(folder, task.prompt, task.seed, strict)
-        except UsageError as error:
-            faults.append(error)
-    if len(faults) == len(tasks):
-        raise faults[0]
+    if name in FROM_PICTURE:
+        raise needs_picture(name)
+    _understand(None if name == "auto" and _may_have_gpu(device) else local(name), prompt, seed, strict)
 
 
 def check_init(init: str, seed: int) -> str:

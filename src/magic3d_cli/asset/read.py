@@ -13,10 +13,8 @@ from jaxtyping import Float, Int, UInt8
 from magic3d_cli.asset.check import sample
 from magic3d_cli.asset.mesh import surface_samples
 from magic3d_cli.errors import UsageError
+from magic3d_cli.scene.shape import scale_into_scene
 
-EXTENT, RADIUS = 0.75, 0.92
-"""A mesh is scaled until its longest half-side is EXTENT or its half-diagonal RADIUS, whichever comes first: world
-units, as the models of the built-in prior are."""
 _GREY = 0.7  # of a mesh without colours
 _TURN = {  # by which axis of the file points upwards; "y" is glTF's. Rows: the axes that become the world's x, y, z
     "y": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
@@ -77,7 +75,7 @@ def read_coloured(path: Path, up: str = "y") -> ColouredMesh:
         half = (used.max(0) - used.min(0)) / 2
     if not len(faces) or not half.max() > 0:
         raise UsageError(f"{path} holds no surface.", "Give a mesh that has triangles of some size.")
-    scale = min(EXTENT / half.max(), RADIUS / np.linalg.norm(half))
+    scale = scale_into_scene(half)
     centred = np.where(np.isfinite(vertices), (vertices - used.min(0) - half) * scale, 0.0)
     return ColouredMesh(centred @ np.array(_TURN[up], float).T, faces, uvs, texture, colours)
 

@@ -18,6 +18,7 @@ from magic3d_cli.asset.check import read_mesh
 from magic3d_cli.asset.preview import render_mesh
 from magic3d_cli.asset.show import as_glb, lit, page
 from magic3d_cli.atomic import write_atomically
+from magic3d_cli.batch.tasks import FAILED
 from magic3d_cli.errors import Magic3DError
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.scene.views import turntable
@@ -35,7 +36,7 @@ def write_gallery(folder: Path, records: Sequence[dict[str, Any]]) -> list[Path]
     """
     cards, pictures = [], []
     for record in records:
-        picture, turned = _shown(Path(record["output"])) if record["status"] != "failed" else (None, None)
+        picture, turned = _shown(Path(record["output"])) if record["status"] != FAILED else (None, None)
         if picture is not None:
             pictures.append(picture)
         cards.append(_card(folder, record, picture, turned))

@@ -55,6 +55,18 @@ def size(tasks: int, cores: int, gpus: int, memory: float | None) -> int:
     return max(min(tasks, cores, room), 1)
 
 
+def team_here(tasks: int, device: str, workers: int | None = None) -> tuple[int, int]:
+    """How many workers this machine takes for so many tasks, and the GPUs that they share; `workers` overrides."""
+    import torch
+
+    from magic3d_cli.guidance.guide import free_memory
+
+    gpus = torch.cuda.device_count() if device != "cpu" else 0
+    if workers is not None:
+        return min(workers, tasks), gpus
+    return size(tasks, os.cpu_count() or 1, gpus, free_memory(torch.device("cpu"))), gpus
+
+
 def run_tasks(
     tasks: Sequence[Task],
     options: dict[str, Any],
@@ -165,8 +177,8 @@ def _buried(
         waiting.appendleft(worker.task)
         return
     what = f"Its process ended {TRIES} times ({_end(worker.process.returncode)})."
-    error = {"what": what, "next": "Use fewer --workers if memory is short, or make it alone.", "exit_code": 1}
-    progress.records.append({**worker.task.to_json(), "status": "failed", "seconds": 0.0, "notes": [], "error": error})
+    following = "Use fewer --workers if memory is short, or make it alone."
+    progress.records.append(worker.task.failure(what, following))
 
 
 def _end(code: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.batch.pool import MEMORY, TRIES, Progress
 from magic3d_cli.batch.tasks import Task
-from magic3d_cli.batch.worker import FAILED, run_task
+from magic3d_cli.batch.worker import run_task
 from magic3d_cli.errors import EnvironmentFault, first_line
 from magic3d_cli.run.interrupts import Interrupts
 
@@ -97,8 +97,7 @@ def _taken(ray: Any, ref: Any, task: Task) -> dict[str, Any]:
         record, files = ray.get(ref)
     except ray.exceptions.RayError as error:
         what = f"Its process or machine was lost {TRIES + 1} times, or Ray failed: {first_line(error)}"
-        fault = {"what": what, "next": "The same command begins it again.", "exit_code": 1}
-        return {**task.to_json(), "status": FAILED, "seconds": 0.0, "notes": [], "error": fault}
+        return task.failure(what, "The same command begins it again.")
     for path, data in files.items():
         if not Path(path).is_file():
             write_atomically(Path(path), data)

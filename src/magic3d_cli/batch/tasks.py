@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,11 @@ from magic3d_cli.checks import (
     shown,
 )
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.diffusers.catalogue import check_name
+from magic3d_cli.precheck import check_words
 
+MADE, KEPT, FAILED = "made", "kept", "failed"
+"""What became of a task; kept: it was made before."""
 COLUMNS = ("prompt", "seed", "image", "preset", "output")
 """What a row may say; everything but the prompt (or an image) may be left out."""
 
@@ -35,13 +39,13 @@ class Task:
     image: str | None = None
     preset: str = "draft"
 
-    @property
-    def title(self) -> str:
-        """What it is, for people."""
-        return f"{shown(self.prompt or Path(self.image or '').name)}, seed {self.seed}"
-
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def failure(self, what: str, next_step: str) -> dict[str, Any]:
+        """The record of a task that failed before it could tell of itself."""
+        error = {"what": what, "next": next_step, "exit_code": 1}
+        return {**self.to_json(), "status": FAILED, "seconds": 0.0, "notes": [], "error": error}
 
 
 def read_tasks(source: str, folder: Path, seeds: int, preset: str, suffix: str) -> list[Task]:
@@ -62,6 +66,25 @@ def read_tasks(source: str, folder: Path, seeds: int, preset: str, suffix: str) 
     if not tasks:
         raise UsageError(f"{source} asks for nothing.", "Write one prompt a line.")
     return _named_apart(tasks)
+
+
+def check_drawable(tasks: Sequence[Task], priors: Iterable[str], device: str, strict: bool) -> None:
+    """Raises UsageError where none of the tasks can be drawn, EnvironmentFault for a prior that does not exist.
+
+    One that cannot be drawn among others is a failure of its own, later.
+    """
+    names = list(dict.fromkeys(priors))
+    for name in names:
+        check_name(name)
+    faults = []
+    for task in tasks:
+        try:
+            for name in names if task.image is None else ():
+                check_words(name, task.prompt, task.seed, device, strict=strict)
+        except UsageError as error:
+            faults.append(error)
+    if len(faults) == len(tasks):
+        raise faults[0]
 
 
 def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from magic3d_cli.batch.tasks import Task
-from magic3d_cli.batch.worker import FAILED
+from magic3d_cli.batch.tasks import FAILED, Task
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.guide import Loaded, PriorGuide, WeightedPrior, choose_priors

@@ -14,26 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from magic3d_cli import checks, precheck
+from magic3d_cli.batch.tasks import FAILED, KEPT, MADE
 from magic3d_cli.errors import Magic3DError, OutOfMemory, first_line, out_of_memory
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 from magic3d_cli.run.observer import Observer
 
 Emit = Callable[[dict[str, Any]], None]
-MADE, KEPT, FAILED = "made", "kept", "failed"
-"""What became of a task; kept: it was made before."""
 
 
 class Telling(Observer):
     """Sends how far a task is, at most twice a second, and what is worth knowing."""
 
     def __init__(self, emit: Emit) -> None:
-        self._emit, self._notes = emit, list[str]()
+        self._emit, self.notes = emit, list[str]()
         self._total, self._stage, self._told = {"coarse": 1, "fine": 1}, "coarse", 0.0
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
 
     def expect(self, settings: Any, priors: dict[str, str]) -> None:
         self._total = {"coarse": max(settings.coarse.steps, 1), "fine": max(settings.fine.steps, 1)}
@@ -49,7 +44,7 @@ class Telling(Observer):
         self._emit({"event": "progress", "share": 0.9 * (before + report.step) / sum(self._total.values())})
 
     def note(self, text: str) -> None:
-        self._notes.append(text)
+        self.notes.append(text)
 
 
 def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrupts: Interrupts, loaded: Any) -> Any:
@@ -77,14 +72,14 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         wanted = options | {"more_priors": priors}
         request = job.Request(output, preset=task["preset"], pictures=pictures, **wanted)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
-        record |= {"status": MADE, "seconds": time.monotonic() - begun, **_summary(report)}
+        record |= {"status": MADE, **_summary(report)}
     except Magic3DError as error:
-        record |= {"error": {"what": error.what, "next": error.next_step, "exit_code": error.exit_code}}
+        record["error"] = {"what": error.what, "next": error.next_step, "exit_code": error.exit_code}
     except Exception as error:
         code = OutOfMemory.exit_code if out_of_memory(error) else 1
         what = "Out of memory." if code == OutOfMemory.exit_code else f"{type(error).__name__}: {first_line(error)}"
-        record |= {"error": {"what": what, "next": f"See {RunDirectory.for_output(Path(task['output'])).log_path}"}}
-        record["error"]["exit_code"] = code
+        log = RunDirectory.for_output(Path(task["output"])).log_path
+        record["error"] = {"what": what, "next": f"See {log}", "exit_code": code}
     return record | {"seconds": round(time.monotonic() - begun, 1), "notes": observer.notes}
 
 

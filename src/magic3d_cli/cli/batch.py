@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magic3d_cli import checks, precheck
-from magic3d_cli.batch.tasks import COLUMNS, read_tasks
+from magic3d_cli import checks
+from magic3d_cli.batch.tasks import COLUMNS, FAILED, KEPT, MADE, check_drawable, read_tasks
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.progress import Display, clock
@@ -89,7 +88,7 @@ def batch(
     added = checks.check_added(also_prior or [])
     _make_folder(output)
     tasks = read_tasks(source, output, seeds, preset, file_format)
-    precheck.check_batch(tasks, (prior, *(name for name, _ in added)), device, strict)
+    check_drawable(tasks, (prior, *(name for name, _ in added)), device, strict)
     choices: dict[str, Any] = {
         "coarse_prior": prior,
         "fine_prior": prior,
@@ -100,17 +99,12 @@ def batch(
         "strict": strict,
     }
     with session(quiet, verbose) as work:
-        import torch
-
         from magic3d_cli.batch import gallery, pool, ray_pool
-        from magic3d_cli.guidance.guide import free_memory
 
         begun = time.monotonic()
         lines = _Lines(work.observer)
-        gpus = torch.cuda.device_count() if device != "cpu" else 0
-        memory = free_memory(torch.device("cpu"))
-        team = workers or pool.size(len(tasks), os.cpu_count() or 1, gpus, memory)
-        at_once = "on Ray" if ray else f"{min(team, len(tasks))} at a time"
+        team, gpus = pool.team_here(len(tasks), device, workers)
+        at_once = "on Ray" if ray else f"{team} at a time"
         work.observer.note(f"{len(tasks)} to make, {at_once}.")
         try:
             if ray is None:
@@ -131,13 +125,13 @@ def batch(
     summary = {
         "folder": str(output),
         "gallery": str(files[0]),
-        **{status: counts[status] for status in ("made", "kept", "failed")},
+        **{status: counts[status] for status in (MADE, KEPT, FAILED)},
         "seconds": round(time.monotonic() - begun, 1),
-        "workers": None if ray else min(team, len(tasks)),
+        "workers": None if ray else team,
         "tasks": records,
     }
     put(json.dumps(summary) if as_json else str(files[0]))
-    if failed := [record for record in records if record["status"] == "failed"]:
+    if failed := [record for record in records if record["status"] == FAILED]:
         first = failed[0]["error"]
         name = checks.shown(failed[0]["prompt"] or failed[0]["image"])
         say(f"{len(failed)} of {len(records)} failed; the first, {name!r}: {first['what']}", first["next"])
@@ -168,11 +162,11 @@ class _Lines:
 
 def _line(record: dict[str, Any], number: int, progress: Progress, elapsed: float) -> str:
     name = f"{checks.shown(record['prompt'] or record['image'], 40)}, seed {record['seed']}"
-    if record["status"] == "failed":
+    if record["status"] == FAILED:
         end = f"failed: {record['error']['what']}"
     else:
-        end = f"{record['output']}" + ("" if record["status"] == "made" else ", made before")
-        end += f", {record['seconds']:.0f} s" if record["status"] == "made" else ""
+        end = f"{record['output']}" + ("" if record["status"] == MADE else ", made before")
+        end += f", {record['seconds']:.0f} s" if record["status"] == MADE else ""
     left = elapsed * (1 - progress.share) / max(progress.share, 1e-3)
     rest = f"; {clock(left)} left" if number < progress.total else ""
     return f"[{number}/{progress.total}] {name}: {end}{rest}"

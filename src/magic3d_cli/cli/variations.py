@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,8 @@ def choose(
     All stay in OUTPUT's .variations folder, with a page and a sheet. Where the preset asks for no more than the short
     run, the best one's run becomes the output's. Raises the failure of all, where all failed.
     """
-    import torch
-
     from magic3d_cli.batch import gallery, pool
     from magic3d_cli.batch.variations import SHORT, ranked, tasks_of
-    from magic3d_cli.guidance.guide import free_memory
     from magic3d_cli.job import choose_device
 
     folder = output.with_suffix(".variations")
@@ -45,8 +41,7 @@ def choose(
     except OSError as error:
         raise UsageError(f"The folder {folder} cannot be made: {error.strerror}.", "Choose another -o.") from error
     tasks = tasks_of(prompt, seed, count, folder)
-    gpus = torch.cuda.device_count() if options["device"] != "cpu" else 0
-    team = pool.size(count, os.cpu_count() or 1, gpus, free_memory(torch.device("cpu")))
+    team, gpus = pool.team_here(count, options["device"])
     work.observer.note(f"{count} short runs, {team} at a time, then the best.")
 
     def changed(progress: pool.Progress) -> None:

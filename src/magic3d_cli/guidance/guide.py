@@ -198,9 +198,10 @@ class PriorGuide:
         """
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
         self._encoder, self._tell, self._pictured = encoder, tell, pictured
-        self._shared = loaded is not None and pictured is None
+        shared = None if pictured is not None else loaded
+        self._shared = shared is not None
+        self._loaded: Loaded = {} if shared is None else shared
         self._prepared: Loaded = {}
-        self._loaded: Loaded = {} if loaded is None or pictured is not None else loaded
         self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
 
     def name(self, stage: str) -> str:
@@ -384,8 +385,10 @@ def takes_words(name: str, device: str) -> bool:
     Raises EnvironmentFault for a directory that holds no prior.
     """
     full = full_name(name, device)
-    folder = None if full in FROM_PICTURE else local(full)
-    return full not in FROM_PICTURE and (folder is None or not describe(of_stage(folder, "coarse"), full).from_picture)
+    if full in FROM_PICTURE:
+        return False
+    folder = local(full)
+    return folder is None or not describe(of_stage(folder, "coarse"), full).from_picture
 
 
 def _key(spec: PriorSpec) -> tuple[Path, Path | None]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+EXTENT, RADIUS = 0.75, 0.92
+"""A thing is scaled until its longest half-side is EXTENT or its half-diagonal RADIUS, whichever comes first: world
+units, as the models of the built-in prior are."""
 DENSITY = 60.0
 """Inside a solid shape, per world unit of length: opaque within a voxel."""
 
@@ -24,6 +28,11 @@ class InitialShape(Protocol):
 
     def surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
         """Points on the surface, drawn evenly enough."""
+
+
+def scale_into_scene(half: Float[np.ndarray, "3"]) -> float:
+    """What a thing with a bounding box of these half-sides is scaled by; see EXTENT."""
+    return min(EXTENT / half.max(), RADIUS / np.linalg.norm(half))
 
 
 def voxels_at(grid: Float[Tensor, "1 C Z Y X"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:

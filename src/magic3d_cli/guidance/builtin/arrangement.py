@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from magic3d_cli.guidance.builtin.vocabulary import Caption
-from magic3d_cli.guidance.builtin.volume import FULL, CaptionVolume
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
+from magic3d_cli.guidance.builtin.voxels import FULL, sampled, weighted
+from magic3d_cli.scene.shape import scale_into_scene
 
 UNLIKE = 4.0
 """The longest side of a thing is at most so many times another's: beyond that the smaller one has no voxels left."""
-EXTENT, RADIUS = 0.75, 0.92
-"""The scene is scaled like the models that the prior learned: see `magic3d_cli.asset.read`."""
 ON_TOP = 1.25
 """What is on another thing is at most so many times as long: a car on a table is a toy."""
 GAP = 0.06
@@ -111,7 +111,7 @@ def arranged(
     for relation, group in zip(relations, groups[1:], strict=True):
         whole = place(whole, relation, group)
     half, middle = (whole.high - whole.low) / 2, (whole.high + whole.low) / 2
-    whole = whole.moved(-middle).scaled(float(min(EXTENT / half.max(), RADIUS / np.linalg.norm(half))))
+    whole = whole.moved(-middle).scaled(float(scale_into_scene(half)))
     scene = torch.zeros_like(volumes[0])
     scene[..., 0] = -FULL
     for number, scale, where in whole.parts:
@@ -240,9 +240,7 @@ def _resampled(
 ) -> Float[Tensor, "J I K 7"]:
     """A thing in the scene's voxels; the densest of its own that fall into one counts, so that thin parts stay."""
     side = volume.shape[0]
-    raw = volume[None, ..., 0:1].movedim(-1, 1)
-    weight = F.softplus(raw).clamp(1e-4, 1)
-    parts = torch.cat([raw, weight, weight * volume[None, ..., 1:].movedim(-1, 1)], 1)
+    parts = weighted(volume)
     block = 1 if scale > 0.7 else math.ceil(1 / scale + 0.25)  # a little more than a voxel: none falls between
     if block > 1:
         parts = torch.cat([F.max_pool3d(parts[:, :1], block, 1, 0), F.avg_pool3d(parts[:, 1:], block, 1, 0)], 1)
@@ -251,8 +249,8 @@ def _resampled(
     line = ((torch.arange(side, device=volume.device) + 0.5) / side * 2 - 1) * extent
     axes = [(line - float(middle)) / scale / extent * side / count for middle in (where[1], where[0], where[2])]
     y, x, z = torch.meshgrid(*axes, indexing="ij")
-    grid = torch.stack([z, x, y], -1)[None].to(parts)
-    found = F.grid_sample(parts, grid, padding_mode="border", align_corners=False)[0].movedim(0, -1)
-    inside = (grid[0].abs() < 1).all(-1)
-    raw = torch.where(inside, found[..., 0], -FULL)
-    return torch.cat([raw[..., None], found[..., 2:] / found[..., 1:2].clamp(min=1e-6)], -1)
+    grid = torch.stack([z, x, y], -1).to(parts)
+    found = sampled(parts, grid)
+    outside = (grid.abs() >= 1).any(-1)
+    found[..., 0][outside] = -FULL
+    return found

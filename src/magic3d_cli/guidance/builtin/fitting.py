@@ -23,7 +23,8 @@ from torch import Tensor
 
 from magic3d_cli.guidance.builtin.looks import Sighting, front_bonus, thumbnail
 from magic3d_cli.guidance.builtin.vocabulary import Caption
-from magic3d_cli.guidance.builtin.volume import FULL, CaptionVolume
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
+from magic3d_cli.guidance.builtin.voxels import FULL
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.reference import Cutout
 from magic3d_cli.scene.reference import Camera

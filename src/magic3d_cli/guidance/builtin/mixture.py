@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
 from magic3d_cli.guidance.builtin.paint import LUMA, Tones
+from magic3d_cli.guidance.builtin.voxels import FULL, sampled, weighted
 
 ALIKE = 0.65
 """Overlap (IoU) of two volumes in one box above which their surfaces are mixed [looked at: pairs of twenty nouns]."""
 MOST = 1.5
 """A side is at most so much longer or shorter than the first thing's."""
-SLOPE, FULL = 6.0, 10.0
-"""Raw density a voxel of depth, as at the surfaces of learned volumes; and the most, as in volumes."""
+SLOPE = 6.0
+"""Raw density a voxel of depth, as at the surfaces of learned volumes."""
 
 
 def mixture(
@@ -86,12 +86,7 @@ def _moved(
         share = (line - new[0][axis]) / (new[1][axis] - new[0][axis])
         axes.append((old[0][axis] + share * (old[1][axis] - old[0][axis])) / side * 2 - 1)
     y, x, z = torch.meshgrid(*axes, indexing="ij")
-    grid = torch.stack([z, x, y], -1)[None].to(volume)
-    raw = volume[None, ..., :1].movedim(-1, 1)
-    weight = F.softplus(raw).clamp(1e-4, 1)
-    parts = torch.cat([raw, weight, weight * volume[None, ..., 1:].movedim(-1, 1)], 1)
-    found = F.grid_sample(parts, grid, padding_mode="border", align_corners=False)[0].movedim(0, -1)
-    return torch.cat([found[..., :1], found[..., 2:] / found[..., 1:2].clamp(min=1e-6)], -1)
+    return sampled(weighted(volume), torch.stack([z, x, y], -1).to(volume))
 
 
 def _depth(filled: Bool[Tensor, "J I K"]) -> tuple[Float[Tensor, "J I K"], tuple[Tensor, ...]]:

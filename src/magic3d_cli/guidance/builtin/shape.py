@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
+from magic3d_cli.guidance.builtin.voxels import weighted
 from magic3d_cli.kernels.volume import EMPTY, SHARPNESS
 
 _POINTS = 1 << 18
@@ -22,9 +23,7 @@ class VolumeShape:
         text = text.to(next(volume.parameters()))
         self._network, self._text, self._extent = volume, text, volume.extent
         self._volume = volume.imagine(text)[0].movedim(-1, 0)[None]  # 1 7 J I K: indexed y, x, z
-        # Between a voxel that is there and one that is not, colour and normal are those of the one that is.
-        weight = F.softplus(self._volume[:, :1]).clamp(1e-4, 1)
-        self._weighted = torch.cat([weight, weight * self._volume[:, 1:]], 1)
+        self._weighted = weighted(self._volume[0].movedim(0, -1))[:, 1:]
 
     @torch.no_grad()
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:

@@ -20,6 +20,7 @@ from magic3d_cli.guidance.builtin.latents import AXES, Box, Latent, decode, enco
 from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
 from magic3d_cli.guidance.builtin.mixture import mixture
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS, Tones, paint
+from magic3d_cli.guidance.builtin.voxels import FULL
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
 from magic3d_cli.scene.shading import shade
@@ -29,8 +30,6 @@ SURFACE, PLACE = 6, 3
 """Features of a voxel: world normal and own colour; and the numbers of a position."""
 CHILDREN = 2
 """Voxels along the side of a cell."""
-FULL = 10.0
-"""Raw density of voxels inside things, far from their surface; minus this outside."""
 NEAR = -2.0
 """Logit above which a cell's voxels are read: a surface left out is a black spot, and costs more than it saves."""
 REMEMBERED = ("known", "means", "paints", "tones", "stored_ends", "stored_bytes")
@@ -187,10 +186,11 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         """
         if not len(self.known):
             return torch.full((len(text),), -1)
-        hit, first = (_likeness(text, self.known) > LIKE).max(1)
+        named = _likeness(text, self.known) > LIKE
+        hit, first = named.max(1)
         found = torch.where(hit, self.means[first], -1)
-        for caption, model in enumerate(found.tolist()):
-            own = self._own_words(text[caption]) if model >= 0 else []
+        for caption in (named[:, : len(self.tones)].sum(1) > 1).nonzero()[:, 0].tolist():  # rarely any
+            own = self._own_words(text[caption])
             if len(own) > 1:
                 found[caption] = own[0]
         return found
