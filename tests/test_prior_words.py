@@ -23,7 +23,9 @@ SENSES = [  # offset, lexicographer file, names, parent
     (5, ANIMAL, "bird", 1), (6, ANIMAL, "crow", 5), (7, ANIMAL, "penguin", 5), (8, ANIMAL, "king_penguin", 7),
     (9, ANIMAL, "seal", 1), (10, ARTIFACT, "seal", 0), (11, PERSON, "dog", 0), (12, PLANT, "plum", 0),
     (13, FOOD, "plum", 0), (14, ACT, "hunt", 0), (15, ANIMAL, "Canis_lupus", 2), (16, ARTIFACT, "crow", 10),
+    (17, PERSON, "baker", 0), (18, PERSON, "oaf", 0),
 ]  # fmt: skip
+GLOSSES = {18: "(ethnic slur) offensive term for a person"}
 NOUNS = [Noun("dog", ("canine",), (("a", 0.0),)), Noun("crow", (), (("b", 0.0),))]
 
 
@@ -35,7 +37,7 @@ def wordnet(tmp_path: Path) -> WordNet:
         words = names.split()
         pointers = f"001 @ {parent:08d} n 0000" if parent else "000"
         spelt = " ".join(f"{word} 0" for word in words)
-        lines.append(f"{offset:08d} {lexfile:02d} n {len(words):02x} {spelt} {pointers} | a gloss")
+        lines.append(f"{offset:08d} {lexfile:02d} n {len(words):02x} {spelt} {pointers} | {GLOSSES.get(offset, 'a gloss')}")
         for word in words:
             index.setdefault(word.lower(), []).append(offset)
     (tmp_path / "data.noun").write_text("\n".join(lines) + "\n")
@@ -63,6 +65,13 @@ def test_a_word_is_drawn_as_the_nearest_noun_above_it(wordnet, monkeypatch, tmp_
     assert lexicon.same == {"domestic dog": "dog"}
     assert "canis lupus" not in lexicon.things and "penguin" not in lexicon.kinds
     assert lexicon.verbs == {"run", "ran"} and lexicon.others == {"cute"} and "hunt" in lexicon.nouns
+
+
+def test_a_person_is_offered_for_kinds_of_people_but_not_for_an_insult(wordnet, monkeypatch, tmp_path):
+    monkeypatch.setattr(building, "NOUNS", [*NOUNS, Noun("man", (), (("c", 0.0),))])
+    (tmp_path / "rules.tsv").write_text("rule\twhat\tmeans\n")
+    words = building.Words(wordnet, building.Rules.read(tmp_path / "rules.tsv"))
+    assert words.near("baker") == "man" and words.near("oaf") is None
 
 
 def test_a_class_is_drawn_as_the_first_noun_of_its_rule_and_stops_at_one_without(wordnet, monkeypatch, tmp_path):

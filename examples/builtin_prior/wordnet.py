@@ -6,6 +6,7 @@ Princeton University; its licence permits use and distribution with its notice.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ KINDS = {5: "animal", 6: "artifact", 8: "body", 13: "food", 17: "object", 18: "p
          27: "substance"}  # fmt: skip
 """Lexicographer files of nouns that have a shape, or that things are made of (lexnames(5WN))."""
 
+_INSULT = re.compile(r"ethnic slur|\b(offensive|disparaging\)?|derogatory|insulting) (term|name|word|slang)")
+"""What a definition says of a name that hurts."""
+
 
 @dataclass(frozen=True)
 class Sense:
@@ -29,6 +33,7 @@ class Sense:
     spelt: tuple[str, ...]  # its names, words apart; the first is the most usual
     parents: tuple[int, ...]  # hypernyms, also of an instance
     named: bool  # a particular one: "Eiffel Tower"
+    insult: bool  # a name that hurts, by its definition
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -91,14 +96,16 @@ def _senses(path: Path) -> Iterator[tuple[int, Sense]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("  "):  # the licence
             continue
-        fields = line.split("|")[0].split()
+        data, _, gloss = line.partition("|")
+        fields = data.split()
         count = int(fields[3], 16)
         spelt = tuple(field.replace("_", " ") for field in fields[4 : 4 + 2 * count : 2])
         at = 4 + 2 * count
         pointers = [fields[i : i + 4] for i in range(at + 1, at + 1 + 4 * int(fields[at]), 4)]
         parents = tuple(int(offset) for symbol, offset, part, _ in pointers if symbol in ("@", "@i") and part == "n")
         named = any(symbol == "@i" for symbol, *_ in pointers)
-        yield int(fields[0]), Sense(int(fields[0]), int(fields[1]), spelt, parents, named)
+        insult = _INSULT.search(gloss) is not None
+        yield int(fields[0]), Sense(int(fields[0]), int(fields[1]), spelt, parents, named, insult)
 
 
 def _index(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:

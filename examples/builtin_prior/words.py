@@ -14,7 +14,7 @@ dog). Where that is no fair drawing, `words.tsv` says so, by rules that hold for
     look    WORDS   NAME    a colour or material by another name
     plain   -       WORDS   words that WordNet lacks and that name no object
 
-Kinds of people are only those of the rules: WordNet's hold many slurs.
+Kinds of people are only those of the rules: WordNet's hold many slurs, for which nothing is offered either.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ class Words:
         if sense is None:
             return None
         if sense.lexfile == PERSON:
-            return "man" if " " not in word and "man" in self.names and not sense.named else None
+            offered = "man" in self.names and " " not in word and not sense.named
+            return "man" if offered and not any(s.insult for s in self.wordnet.meanings(word)) else None
         found = [
             (up + down, -self.wordnet.count(name), name)
             for up, above in self.wordnet.above(sense)
