@@ -37,7 +37,8 @@ def wordnet(tmp_path: Path) -> WordNet:
         words = names.split()
         pointers = f"001 @ {parent:08d} n 0000" if parent else "000"
         spelt = " ".join(f"{word} 0" for word in words)
-        lines.append(f"{offset:08d} {lexfile:02d} n {len(words):02x} {spelt} {pointers} | {GLOSSES.get(offset, 'a gloss')}")
+        gloss = GLOSSES.get(offset, "a gloss")
+        lines.append(f"{offset:08d} {lexfile:02d} n {len(words):02x} {spelt} {pointers} | {gloss}")
         for word in words:
             index.setdefault(word.lower(), []).append(offset)
     (tmp_path / "data.noun").write_text("\n".join(lines) + "\n")

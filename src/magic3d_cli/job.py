@@ -37,7 +37,7 @@ from magic3d_cli.guidance.guide import (
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
-from magic3d_cli.pictures import NoPrior, PictureAlone, look_at, write_sheet
+from magic3d_cli.pictures import NO_PRIOR, PictureAlone, look_at, write_sheet
 from magic3d_cli.reference import PictureRequest
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job, OwnSurface
@@ -53,7 +53,7 @@ from magic3d_cli.training.terms import ViewGroup
 
 TEXTURE, RESHAPE = "texture", "reshape"
 """What a mesh of a person's own gets: new colours on the shape as it is, or a new shape too."""
-NOTHING = {stage: [NoPrior()] for stage in STAGES}
+NOTHING = {stage: [NO_PRIOR] for stage in STAGES}
 """What settings are resolved for where no prior knows what pictures show."""
 
 
@@ -161,7 +161,7 @@ def refine(
         added = tuple(WeightedPrior(a.prior, a.weight) for a in saved.settings.fine.added_guidance)
         request = replace(request, more_priors=added)
     pictured, prompt = saved.pictured, header["prompt"]
-    name = "builtin" if pictured is not None and name == NoPrior.name else name
+    name = "builtin" if pictured is not None and name == NO_PRIOR.name else name
     priors = _choose(dict.fromkeys(STAGES, name), request, prompt, header["seed"], device, observer, pictured)
     chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, pictured=pictured)
     guide = _guide(priors, chosen, request, prompt, device, observer, pictured)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.reference import Cutout, PictureRequest
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import CoarseSettings, FineSettings
+from magic3d_cli.settings import CoarseSettings, FineSettings, StagePrior
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -46,25 +45,18 @@ FITS = 0.8
 _NAMED = 0.5  # of the thing's pixels, from which a colour names it
 
 
-@dataclass(frozen=True)
-class NoPrior:
-    """What settings ask of a prior, where there is none: pictures alone."""
-
-    name: str = "picture"
-    weight: float = 1.0
-    open_vocabulary: bool = False
-    from_picture: bool = False
-    has_volume: bool = True  # `HullShape`
+NO_PRIOR = StagePrior("picture", open_vocabulary=False, has_volume=True)
+"""What settings depend on where there is no prior, pictures alone; the volume is their `HullShape`."""
 
 
 class PictureAlone:
     """In place of a guide: nothing but the pictures' losses."""
 
     def name(self, stage: str) -> str:
-        return NoPrior.name
+        return NO_PRIOR.name
 
     def sha256(self, stage: str) -> str:
-        return NoPrior.name
+        return NO_PRIOR.name
 
     def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
         return []

@@ -12,7 +12,7 @@ from magic3d_cli.guidance.guide import full_name
 from magic3d_cli.job import Request, choose_device, prior_names, resolved
 from magic3d_cli.run import estimate
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.settings import Settings
+from magic3d_cli.settings import Settings, StagePrior
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     """Looked up and estimated; nothing is downloaded, loaded or made. Raises EnvironmentFault, UsageError."""
     device = choose_device(request.device, observer)
     full = {stage: full_name(name, device) for stage, name in prior_names(request).items()}
-    more = [_Foreseen(prior.name, prior.weight) for prior in request.more_priors]
-    some = {stage: [_Foreseen(name), *more] for stage, name in full.items()}
+    more = [_foreseen(prior.name, prior.weight) for prior in request.more_priors]
+    some = {stage: [_foreseen(name), *more] for stage, name in full.items()}
     chosen = resolved(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
     alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
@@ -41,22 +41,8 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
 
 
-@dataclass(frozen=True)
-class _Foreseen:
+def _foreseen(name: str, weight: float = 1.0) -> StagePrior:
     """A prior as far as settings depend on it, by its name alone."""
-
-    name: str
-    weight: float = 1.0
-
-    @property
-    def open_vocabulary(self) -> bool:
-        folder = local(self.name)
-        return folder is None or vocabulary_of(of_stage(folder, "coarse")) is None
-
-    @property
-    def from_picture(self) -> bool:
-        return self.name in FROM_PICTURE
-
-    @property
-    def has_volume(self) -> bool:
-        return not self.open_vocabulary
+    folder = local(name)
+    known = folder is not None and vocabulary_of(of_stage(folder, "coarse")) is not None
+    return StagePrior(name, weight, not known, name in FROM_PICTURE, known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.scene.views import ViewSampling
@@ -378,26 +378,15 @@ def of_a_mesh(base: Settings, keep_geometry: bool) -> Settings:
     )
 
 
-class StagePrior(Protocol):
-    """What settings depend on of a prior."""
+@dataclass(frozen=True)
+class StagePrior:
+    """What settings depend on of a prior; unless said, of one that takes any prompt."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def weight(self) -> float: ...
-
-    @property
-    def open_vocabulary(self) -> bool:
-        """Whether it takes any prompt."""
-
-    @property
-    def from_picture(self) -> bool:
-        """Whether it is shown a picture of the thing (Zero-1-to-3)."""
-
-    @property
-    def has_volume(self) -> bool:
-        """Whether it has a volume of what it is asked for, to begin with."""
+    name: str
+    weight: float = 1.0
+    open_vocabulary: bool = True  # it takes any prompt
+    from_picture: bool = False  # it is shown a picture of the thing (Zero-1-to-3)
+    has_volume: bool = False  # it has a volume of what it is asked for, to begin with
 
 
 def resolve(

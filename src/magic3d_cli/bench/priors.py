@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
@@ -15,17 +14,6 @@ from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.guide import PriorGuide, WeightedPrior, choose_priors, fetch_small_encoder
 from magic3d_cli.settings import GuidanceSettings, Settings, StagePrior, resolve
-
-
-@dataclass(frozen=True)
-class _Imagined:
-    """A prior that is not here, as far as settings depend on it."""
-
-    name: str
-    weight: float = 1.0
-    open_vocabulary: bool = True
-    from_picture: bool = False
-    has_volume: bool = False
 
 
 class SpeedGuide:
@@ -41,7 +29,7 @@ class SpeedGuide:
         encoder = fetch_small_encoder(chosen, tell) if small and chosen else None
         self._known = PriorGuide(chosen, prompt, 0, device, encoder, tell)
         self._priors: dict[str, Sequence[StagePrior]] = {
-            stage: chosen.get(stage, [_Imagined(name)]) for stage, name in names.items()
+            stage: chosen.get(stage, [StagePrior(name)]) for stage, name in names.items()
         }
         self._random: tuple[str, RandomPrior] | None = None
 

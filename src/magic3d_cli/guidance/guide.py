@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +38,7 @@ from magic3d_cli.guidance.diffusers.zero123 import PicturePrior
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings
+from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings, StagePrior
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -56,29 +56,23 @@ class WeightedPrior:
 
 
 @dataclass(frozen=True, eq=False)
-class ChosenPrior:
-    """One of a stage's priors: found on this machine and checked, not loaded."""
+class ChosenPrior(StagePrior):
+    """One of a stage's priors: found on this machine and checked, not loaded.
 
-    name: str  # means the same later and elsewhere, see `full_name`
-    spec: PriorSpec
-    weight: float = 1.0
+    Its name means the same later and elsewhere, see `full_name`.
+    """
+
+    spec: PriorSpec = field(kw_only=True)
+
+    @staticmethod
+    def of(prior: WeightedPrior, spec: PriorSpec) -> ChosenPrior:
+        known = vocabulary_of(spec.folder) is not None
+        return ChosenPrior(prior.name, prior.weight, not known, spec.from_picture, spec.volume is not None, spec=spec)
 
     @property
     def vocabulary(self) -> Path | None:
         """The words that it knows; None where it takes any prompt."""
         return vocabulary_of(self.spec.folder)
-
-    @property
-    def open_vocabulary(self) -> bool:
-        return self.vocabulary is None
-
-    @property
-    def has_volume(self) -> bool:
-        return self.spec.volume is not None
-
-    @property
-    def from_picture(self) -> bool:
-        return self.spec.from_picture
 
     @property
     def sha256(self) -> str:
@@ -132,7 +126,7 @@ def choose_priors(
         if spec.from_picture and not pictured:
             raise needs_picture(spec.name)
         check(spec)
-    return {stage: [ChosenPrior(p.name, specs[stage, p.name], p.weight) for p in some] for stage, some in full.items()}
+    return {stage: [ChosenPrior.of(p, specs[stage, p.name]) for p in some] for stage, some in full.items()}
 
 
 def understood(priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int) -> Understood | None:
