@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+import trimesh
 
 
 def colours(points: torch.Tensor) -> torch.Tensor:
     """A smooth colour [N, 3] in [0, 1] at world positions [N, 3], different on every side."""
     return 0.5 + 0.4 * torch.sin(3 * points + torch.tensor([0.0, 1.0, 2.0]))
+
+
+def joined(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:
+    """Several meshes as one."""
+    mesh = trimesh.util.concatenate(list(parts))
+    assert isinstance(mesh, trimesh.Trimesh)
+    return mesh
 
 
 def tetrahedral_isosurface(distance, cells: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trimesh
@@ -43,7 +44,7 @@ def test_an_asset_is_returned_with_its_mesh_texture_and_report_and_saved_anywher
     ]
     assert list(tmp_path.iterdir()) == []  # without an output nothing is left
     (file,) = asset.save(tmp_path / "ball.glb")
-    read = trimesh.load(file, force="mesh")
+    read: Any = trimesh.load(file, force="mesh")
     assert len(read.faces) == len(asset.faces)
     with pytest.raises(UsageError, match="suffix"):
         asset.save("ball.step")
@@ -89,7 +90,7 @@ def test_a_loss_of_ones_own_pulls_the_asset_and_makes_another_run(tmp_path: Path
     """The example of the README: a picture of the front, here all blue where the guide says red."""
     Image.new("RGBA", (8, 8), (0, 0, 255, 255)).save(tmp_path / "front.png")
 
-    def blue(more_views: list) -> float:
+    def blue(more_views: list[Any]) -> float:
         out = tmp_path / f"{len(more_views)}.glb"
         asset = magic3d_cli.generate("a red ball", output=out, more_views=more_views)
         saved = Saved.load(tmp_path / f"{len(more_views)}.run" / "coarse.ckpt")

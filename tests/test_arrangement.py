@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ class OneVolume:
 def test_the_scene_is_shown_where_the_first_thing_is_named_without_its_paint():
     caption = Caption("box", "red", metres=0.3, others=(Placed("on", Caption("chair", metres=0.9)),))
     assert caption.text == "box"
-    volume = OneVolume()
+    volume: Any = OneVolume()
     show_together(volume, lambda texts: torch.tensor([float(ord(text[0])) for text in texts]).view(-1, 1, 1), caption)
     (model,) = volume.shown
     assert model == ord("b")
@@ -215,7 +216,8 @@ def test_the_report_names_each_thing_with_its_paint_and_place():
     assert [(thing["relation"], thing["noun"]) for thing in report["things"]] == [("", "teddy bear"), ("on", "chair")]
     assert (report["things"][0]["material"], report["things"][1]["colour"]) == ("gold", "red")
     assert understood.notes == ("Drawing a golden teddy bear on a red chair.",)
-    assert understood.caption.others[0].caption.metres > understood.caption.metres
+    bear, chair = understood.caption.metres, understood.caption.others[0].caption.metres
+    assert bear is not None and chair is not None and chair > bear
 
 
 def test_more_than_three_are_refused_with_the_reason_and_a_prompt_that_works():
@@ -242,9 +244,12 @@ def test_one_material_for_an_asset_only_where_all_things_agree():
 def test_the_usual_size_of_a_scene_follows_its_places():
     things = drawn_things("builtin", "a teddy bear on a chair", 0)
     assert things == [("", "a teddy bear"), ("on", "a chair")]
-    (name, metres), (_, chair) = size_of_things(things), size_of_things([("", "a chair")])
-    assert metres == chair and name == "teddy bear on chair"
-    assert size_of_things([("", "a dog"), ("and", "a dog")])[1] == pytest.approx(2 * size_of_things([("", "a dog")])[1])
+    both, chair, dog, dogs = (
+        size_of_things(asked)
+        for asked in (things, [("", "a chair")], [("", "a dog")], [("", "a dog"), ("and", "a dog")])
+    )
+    assert both and chair and both == ("teddy bear on chair", chair[1])
+    assert dog and dogs and dogs[1] == pytest.approx(2 * dog[1])
     assert drawn_things("sd15", "a teddy bear on a chair", 0) == [("", "a teddy bear on a chair")]
 
 

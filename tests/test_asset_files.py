@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pygltflib
@@ -45,7 +46,7 @@ def files(asset, tmp_path_factory):
     return {suffix: write(asset, folder / f"thing.{suffix}", NAME) for suffix in ("glb", "obj")}
 
 
-def khronos(*paths: Path) -> list[dict]:
+def khronos(*paths: Path) -> list[dict[str, Any]]:
     node = shutil.which("node")
     assert node, "Node.js is needed to run the Khronos glTF validator"
     assert (TESTS / "node_modules" / "gltf-validator").is_dir(), "run `npm ci` in tests/ first"

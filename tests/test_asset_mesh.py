@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
-from asset_shapes import bumpy_torus
+from asset_shapes import bumpy_torus, joined
 
 from magic3d_cli.asset.clean import clean
 from magic3d_cli.asset.mesh import face_vectors, is_manifold, is_watertight, signed_volume, vertex_normals
@@ -19,7 +19,7 @@ def sound(vertices: np.ndarray, faces: np.ndarray) -> bool:
 
 
 def boxes(*offsets: tuple[float, float, float]) -> trimesh.Trimesh:
-    return trimesh.util.concatenate([trimesh.creation.box((1, 1, 1)).apply_translation(o) for o in offsets])
+    return joined([trimesh.creation.box((1, 1, 1)).apply_translation(o) for o in offsets])
 
 
 def test_a_sound_mesh_is_left_alone():
@@ -80,7 +80,7 @@ def test_floaters_and_hidden_cavities_are_dropped_and_separate_parts_kept():
     floater = trimesh.creation.icosphere(1, radius=0.05).apply_translation((0, 2, 0))
     cavity = trimesh.creation.icosphere(2, radius=0.5)
     cavity.invert()
-    mesh = trimesh.util.concatenate([body, part, floater, cavity])
+    mesh = joined([body, part, floater, cavity])
     vertices, faces, counts = clean(mesh.vertices, mesh.faces)
     assert counts["components_dropped"] == 2
     assert signed_volume(vertices, faces) == pytest.approx(body.volume + part.volume)
@@ -90,7 +90,7 @@ def test_the_pieces_of_a_broken_arm_stay_and_dust_beside_it_goes():
     body = trimesh.creation.icosphere(3)
     arm = [trimesh.creation.icosphere(1, radius=0.06).apply_translation((1.09 + 0.15 * k, 0, 0)) for k in range(3)]
     dust = trimesh.creation.icosphere(0, radius=0.01).apply_translation((0, 1.02, 0))
-    mesh = trimesh.util.concatenate([body, *arm, dust])
+    mesh = joined([body, *arm, dust])
     vertices, faces, counts = clean(mesh.vertices, mesh.faces)
     assert counts["components_dropped"] == 1
     assert vertices[:, 0].max() == pytest.approx(1.09 + 0.3 + 0.06, abs=0.01) and sound(vertices, faces)

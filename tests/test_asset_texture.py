@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from asset_shapes import bumpy_torus, colours
+from asset_shapes import bumpy_torus, colours, joined
 
 from magic3d_cli.asset import unwrap as unwrap_module
 from magic3d_cli.asset.atlas import box_atlas
@@ -23,7 +23,7 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.clean import clean
 from magic3d_cli.asset.mesh import vertex_normals
 from magic3d_cli.asset.simplify import simplify
-from magic3d_cli.asset.unwrap import unwrap
+from magic3d_cli.asset.unwrap import WORKER, Unwrapping, unwrap
 from magic3d_cli.asset.uv_raster import own_texels
 from magic3d_cli.settings import AssetSettings
 
@@ -65,16 +65,22 @@ def test_the_fallback_atlas_shows_it_too(shape, monkeypatch):
     assert report["texel_coverage"] > 0.99
 
 
+def unwrapped(mesh: tuple[np.ndarray, np.ndarray, np.ndarray], seconds: float, script: str = "") -> Unwrapping:
+    """By xatlas, or by a script that runs in its place."""
+    worker = (sys.executable, "-c", script) if script else WORKER
+    return unwrap(*mesh, 256, 4, seconds, worker)
+
+
 def test_xatlas_that_hangs_is_killed_and_replaced(noisy):
     began = time.monotonic()
-    layout = unwrap(*noisy, 256, 4, 0.5, worker=(sys.executable, "-c", "import time; time.sleep(60)"))
+    layout = unwrapped(noisy, 0.5, "import time; time.sleep(60)")
     assert time.monotonic() - began < 10
     assert layout.method == "box" and "longer than 0.5 s" in layout.reason
 
 
 def test_xatlas_that_crashes_is_replaced(noisy):
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    layout = unwrap(*noisy, 256, 4, 30, worker=(sys.executable, "-c", crash))
+    layout = unwrapped(noisy, 30, crash)
     assert layout.method == "box" and "failed" in layout.reason
 
 
@@ -92,7 +98,7 @@ def test_an_interrupt_of_the_parent_kills_the_child(noisy, tmp_path, request):
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        unwrap(*noisy, 256, 4, 30, worker=(sys.executable, "-c", script))
+        unwrapped(noisy, 30, script)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
 
@@ -103,7 +109,7 @@ def test_the_child_starts_without_torch():
 
 
 def test_unwrapping_the_same_mesh_twice_gives_the_same_coordinates(noisy):
-    one, other = (unwrap(*noisy, 256, 4, 60) for _ in range(2))
+    one, other = (unwrapped(noisy, 60) for _ in range(2))
     assert one.method == other.method == "xatlas"
     assert np.array_equal(one.uvs, other.uvs) and np.array_equal(one.faces, other.faces)
 
@@ -137,7 +143,7 @@ def test_a_tiny_texture_grows_until_every_chart_has_room():
         trimesh.creation.icosphere(0, radius=0.02).apply_translation(p)
         for p in np.mgrid[0:6, 0:6, 0:6].reshape(3, -1).T
     ]
-    mesh = trimesh.util.concatenate(tetrahedra)
+    mesh = joined(tetrahedra)
     _, split, uvs, size = box_atlas(mesh.vertices, mesh.faces, 32, 4)
     assert size > 32 and uvs.min() >= 0 and uvs.max() <= 1
     assert own_texels(uvs, split, size).overlap == 0

@@ -49,7 +49,7 @@ def test_shapes_are_those_of_the_real_networks(name: str) -> None:
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        unet = UNet2DConditionModel(**SHAPES[name]["unet"])
+        unet: Any = UNet2DConditionModel(**SHAPES[name]["unet"])
         width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
         image = torch.empty(1, unet.config.in_channels, 64, 64)
         unet(image, torch.empty(1, dtype=torch.int64), torch.empty(1, 77, width))
@@ -96,6 +96,7 @@ class TinyPriors:
 
     def __init__(self, folder: Path) -> None:
         self.prior = load_prior(str(tiny_priors.save_builtin(folder)), dtype=torch.float32)
+        assert self.prior.vocabulary is not None
         self.told = condition(self.prior, self.prior.vocabulary.parse("a car"))
         self.asked: list[str] = []
 
@@ -191,12 +192,13 @@ def test_timing_a_prior_changes_no_bit(tmp_path: Path, monkeypatch, backend: str
         prior.compile(notes.append)
     told = condition(prior, "a car")
     tables = []
-    for guiding in (prior, bench.TimedPrior(prior)):
+    timed = bench.TimedPrior(prior)
+    for guiding in (prior, timed):
         scene = CoarseStage(tiny_settings(), 0)
         loss = ScoreDistillation(guiding, told, tiny_settings().coarse.guidance)
         scene.run([scene.random_views(LossTerm("distillation", loss))], until=2)
         tables.append(scene.field.table.detach().clone())
-    assert torch.equal(*tables) and guiding.seconds["encoder backward"] > 0
+    assert torch.equal(*tables) and timed.seconds["encoder backward"] > 0
     assert len(notes) == (2 if backend else 0) and not any("uncompiled" in note for note in notes)
 
 
@@ -205,7 +207,12 @@ def test_a_step_pays_its_share_of_the_occupancy_updates_whichever_steps_are_time
     chosen = tiny_settings()
     chosen = replace(chosen, coarse=replace(chosen.coarse, warmup=0.5, occupancy_every=4))  # step 4 is timed, 8 is too
     update = OccupancyGrid.update
-    monkeypatch.setattr(OccupancyGrid, "update", lambda *arguments: (time.sleep(0.8), update(*arguments))[1])
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.8)
+        update(*arguments)
+
+    monkeypatch.setattr(OccupancyGrid, "update", slowly)
     found = bench.run([chosen], priors, "cpu", 2, 2, Observer())
     parts = found["presets"]["tiny"]["parts"]
     for name in ("coarse, small", "coarse"):
@@ -243,9 +250,12 @@ def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> 
     chosen = replace(chosen, coarse=replace(chosen.coarse, warmup=0.4))
     done: list[int] = []
     work = bench._work
-    monkeypatch.setattr(
-        bench, "_work", lambda stage, reports, views: done.append(len(reports)) or work(stage, reports, views)
-    )
+
+    def noted(stage: Any, reports: Any, views: Any) -> Any:
+        done.append(len(reports))
+        return work(stage, reports, views)
+
+    monkeypatch.setattr(bench, "_work", noted)
     bench.run([chosen], priors, "cpu", 50, 2, Observer())
     assert done == [4 - bench.WARM_UP, 6 - bench.WARM_UP, 6 - bench.WARM_UP]
 
@@ -253,7 +263,7 @@ def test_no_more_steps_are_timed_than_a_run_has(tmp_path: Path, monkeypatch) -> 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as stop:
         main(list(arguments))
-    return stop.value.code or 0, *capsys.readouterr()
+    return int(stop.value.code or 0), *capsys.readouterr()
 
 
 def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: Path, monkeypatch) -> None:
@@ -280,7 +290,7 @@ def measured(capsys, tmp_path: Path, monkeypatch) -> Callable[..., list[tuple[st
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(compiled, "pays", lambda guidance, device: guidance.compile)
     seen: list[tuple[str, str, bool]] = []
-    held: list[weakref.ref] = []
+    held: list[weakref.ref[Any]] = []
     steps, release = bench._steps, SpeedGuide.release
 
     def released(guide: SpeedGuide) -> None:

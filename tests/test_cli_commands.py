@@ -111,7 +111,7 @@ def test_a_failure_in_a_stage_keeps_the_run_and_its_story(
     said: str,
 ) -> None:
     class Failing(BallGuide):
-        def terms(self, stage, settings):  # type: ignore[no-untyped-def]
+        def terms(self, stage, settings):
             raise error
 
     monkeypatch.setattr(job, "PriorGuide", lambda *arguments: Failing())

@@ -176,7 +176,7 @@ def test_each_kind_of_failure_has_its_exit_code(capsys: pytest.CaptureFixture[st
     import errno
 
     full = OSError(errno.ENOSPC, "No space left on device", "dragon.run/coarse.ckpt.tmp")
-    cases = {
+    cases: dict[int, list[BaseException]] = {
         1: [full, PermissionError(errno.EACCES, "Permission denied", "x.glb"), ValueError("surprise")],
         4: [
             MemoryError(),

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -221,7 +222,8 @@ def test_empty_space_still_feels_a_pull() -> None:
     density, _ = field.density_and_albedo(corner, field.features(corner))
     density.sum().backward()
     assert density.item() < 1e-3
-    assert field.surface.bias_out.grad[0] > 0.9 * LEAST_SLOPE * field.settings.density_gain
+    slope = field.surface.bias_out.grad
+    assert slope is not None and slope[0] > 0.9 * LEAST_SLOPE * field.settings.density_gain
 
 
 def _keep_every_sample(monkeypatch) -> None:
@@ -250,7 +252,10 @@ def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:
     with torch.no_grad():  # away from the nearly constant initial table
         stage.field.table.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(5))
         stage.field.normal.bias_out.copy_(views.light[1])  # away from the shadow's edge, where shading has a kink
-    modules = {"field": copy.deepcopy(stage.field).double(), "background": copy.deepcopy(stage.background).double()}
+    modules: dict[str, Any] = {
+        "field": copy.deepcopy(stage.field).double(),
+        "background": copy.deepcopy(stage.background).double(),
+    }
 
     def loss(field: HashField, background: Background, views: Views) -> Tensor:
         image = render_volume(field, stage.occupancy, background, views, 8, 24)
@@ -339,7 +344,7 @@ def test_predicted_normals_lead_the_density_by_their_share_alone(monkeypatch) ->
     stage = CoarseStage(_settings(), seed=0)
     image = render_volume(stage.field, stage.occupancy, stage.background, turntable(2), 24, 64)
 
-    def gradients(share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradients(share: float) -> tuple[torch.Tensor, ...]:
         monkeypatch.setattr(regularisers, "SHAPING", share)
         agreement, _ = normal_losses(stage.field, image, 512, torch.Generator().manual_seed(0))
         return torch.autograd.grad(agreement, (stage.field.table, stage.field.normal.weight_out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,8 @@ class Truth:
     def __init__(self, prediction: str = "epsilon") -> None:
         generator = torch.Generator().manual_seed(5)
         self.target, self.plain = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
-        self.prediction, self.calls = prediction, []
+        self.prediction = prediction
+        self.calls: list[tuple[Any, ...]] = []
 
     def encode_image(self, images):
         return images * 2 - 1
@@ -44,9 +46,10 @@ class Truth:
         return as_clean_and_noise(self.prediction, output[self.prediction], noisy, alpha, sigma)
 
 
-def distillation(prior=None, **changes) -> ScoreDistillation:
+def distillation(prior: Any = None, **changes: Any) -> ScoreDistillation:
     told = Conditioning(torch.ones(1, 2, 3), torch.zeros(1, 2, 3))
-    return ScoreDistillation(prior or Truth(), told, replace(SETTINGS, **changes))
+    known: Any = prior or Truth()
+    return ScoreDistillation(known, told, replace(SETTINGS, **changes))
 
 
 def shown(images, views, progress, generator):
@@ -65,6 +68,7 @@ def image_gradient(loss_of, batch=3):
     images = torch.rand(batch, 8, 8, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
     loss, metrics = loss_of(*shown(images, turntable(batch), 0.5, torch.Generator().manual_seed(0)))
     loss.backward()
+    assert images.grad is not None
     return images.detach().permute(0, 3, 1, 2), images.grad.permute(0, 3, 1, 2), loss.detach(), metrics
 
 
@@ -127,6 +131,7 @@ def test_descending_reaches_what_the_prior_expects():
     for _ in range(60):
         images.grad = None
         loss_of(*shown(images, turntable(1), 0.0, generator))[0].backward()
+        assert images.grad is not None
         images = (images - 0.1 * images.grad).detach().requires_grad_()
     torch.testing.assert_close(images.permute(0, 3, 1, 2)[0] * 2 - 1, prior.target, atol=1e-3, rtol=1e-3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -154,7 +155,7 @@ def test_normal_consistency_is_zero_for_a_plane_and_falls_when_a_bumpy_ball_is_s
     assert normal_consistency(better, faces, edges) < normal_consistency(bumpy, faces, edges)
 
 
-def tiny_settings(**fine: object) -> Settings:
+def tiny_settings(**fine: Any) -> Settings:
     base = preset("draft")
     field = replace(base.coarse.field, levels=4, log2_size=12, finest_resolution=32, hidden=16)
     coarse = replace(base.coarse, steps=10, samples_per_ray=48, occupancy_size=24, field=field)
@@ -243,10 +244,15 @@ def test_gradients_that_are_not_finite_are_skipped_then_reported(start: FineStag
     assert torch.equal(before, stage.geometry.sdf) and stage.step == 19  # the twentieth was not taken
 
 
+def as_trimesh(stage: FineStage) -> trimesh.Trimesh:
+    vertices, faces = (x.numpy() for x in stage.mesh())
+    return trimesh.Trimesh(vertices, faces, process=False)
+
+
 def test_the_outline_follows_a_silhouette_objective(start: FineStage) -> None:
     """White on black: more light means a larger silhouette, so the ball must swell."""
     stage = again(start, steps=12, geometry_lr=0.05, normal_consistency=0.0035)
-    volume = trimesh.Trimesh(*(x.numpy() for x in stage.mesh()), process=False).volume
+    volume = as_trimesh(stage).volume
 
     def dark_sky(images: torch.Tensor, views: Views, progress: float, generator: torch.Generator):
         # Undo the random backdrop: pixels are compared with the colour of their own background.
@@ -254,7 +260,7 @@ def test_the_outline_follows_a_silhouette_objective(start: FineStage) -> None:
         return -((images - behind) ** 2).sum() / len(images), {}
 
     train(stage, dark_sky)
-    swollen = trimesh.Trimesh(*(x.numpy() for x in stage.mesh()), process=False)
+    swollen = as_trimesh(stage)
     assert swollen.is_watertight and swollen.volume > 1.1 * volume
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pygltflib
@@ -74,14 +75,14 @@ def test_an_obj_is_closed_and_textured_though_its_texture_has_seams(asset, folde
 
 
 def test_an_stl_is_closed_upright_and_in_millimetres(asset, folder):
-    mesh = trimesh.load(folder / "thing.stl")
+    mesh = trimesh.load_mesh(folder / "thing.stl")
     assert mesh.is_watertight and mesh.volume > 0 and len(mesh.faces) == len(asset.faces)
     assert same_points(upright(np.asarray(mesh.vertices)) / 1000, asset)
     assert not (folder / "thing.stl").read_bytes().startswith(b"solid")
 
 
 def test_a_ply_is_closed_upright_and_has_the_colours_of_the_texture(asset, folder):
-    mesh = trimesh.load(folder / "thing.ply", process=False)
+    mesh: Any = trimesh.load_mesh(folder / "thing.ply", process=False)
     assert mesh.is_watertight and len(mesh.faces) == len(asset.faces)
     assert same_points(upright(np.asarray(mesh.vertices)), asset)
     first, _ = asset.shared()
@@ -169,7 +170,7 @@ def test_no_name_breaks_a_file(asset, suffix, name, tmp_path):
     files = write(replace(asset, about={"prompt": name}), tmp_path / f"x.{suffix}", name)
     if suffix == "usdz":
         return  # above; the library is not a reader of trimesh's
-    mesh = trimesh.load(files[0], force="mesh") if suffix != "3mf" else None
+    mesh: Any = trimesh.load(files[0], force="mesh") if suffix != "3mf" else None
     assert mesh is None or len(mesh.faces) == len(asset.faces)
 
 

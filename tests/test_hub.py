@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -25,7 +26,7 @@ from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance.diffusers import catalogue, hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REFUSAL = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."}
+REFUSAL: dict[str, Any] = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."}
 
 
 class Hub(http.server.ThreadingHTTPServer):

@@ -16,15 +16,10 @@ from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.scene.views import turntable
-from magic3d_cli.settings import BALL, PRESETS, VOLUME, Settings, resolve
+from magic3d_cli.settings import BALL, PRESETS, VOLUME, Settings, StagePrior, resolve
 
-
-class Prior:
-    """A prior as far as settings depend on it."""
-
-    def __init__(self, open_vocabulary: bool, has_volume: bool) -> None:
-        self.name, self.weight, self.open_vocabulary, self.has_volume = "prior", 1.0, open_vocabulary, has_volume
-        self.from_picture = False
+CLOSED = [StagePrior("prior", open_vocabulary=False, has_volume=True)]
+OPENED = [StagePrior("prior")]
 
 
 class Torus:
@@ -49,8 +44,7 @@ class Torus:
 
 
 def shaped(base: str = "draft") -> Settings:
-    closed = [Prior(False, True)]
-    return resolve(PRESETS[base], {"coarse": closed, "fine": closed})
+    return resolve(PRESETS[base], {"coarse": CLOSED, "fine": CLOSED})
 
 
 @pytest.fixture(scope="module")
@@ -103,18 +97,18 @@ def test_a_fit_is_the_same_each_time() -> None:
 
 
 def test_auto_takes_the_volume_of_a_prior_that_has_one_and_the_ball_of_the_paper_otherwise() -> None:
-    closed, opened = [Prior(False, True)], [Prior(True, False)]
+    closed, opened = ({"coarse": prior, "fine": prior} for prior in (CLOSED, OPENED))
     for preset in ("draft", "standard"):
-        volume = resolve(PRESETS[preset], {"coarse": closed, "fine": closed})
+        volume = resolve(PRESETS[preset], closed)
         assert volume.coarse.init == VOLUME and volume.coarse.steps < PRESETS[preset].coarse.steps / 3
-        for priors, init in (({"coarse": closed, "fine": closed}, BALL), ({"coarse": opened, "fine": opened}, None)):
+        for priors, init in ((closed, BALL), (opened, None)):
             ball = resolve(PRESETS[preset], priors, init=init)
             whole = PRESETS[preset].coarse
             assert ball.coarse == replace(whole, init=BALL, guidance=ball.coarse.guidance)  # the way from a ball stays
             assert ball.fine.steps == PRESETS[preset].fine.steps
-    assert resolve(PRESETS["paper"], {"coarse": closed, "fine": closed}).coarse.init == BALL
+    assert resolve(PRESETS["paper"], closed).coarse.init == BALL
     # A checkpoint's settings say what they began with.
-    assert resolve(volume, {"coarse": opened, "fine": opened}).coarse.init == VOLUME
+    assert resolve(volume, opened).coarse.init == VOLUME
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import turntable
+from magic3d_cli.training.report import StepReport
 from magic3d_cli.training.terms import LossTerm, Step, fixed_views
 
 
@@ -29,7 +31,7 @@ def gradient(stage: CoarseStage | FineStage, groups) -> dict[str, Tensor]:
 
 def bare() -> CoarseStage:
     settings = tiny_settings()
-    weightless = {"sparsity": 0.0, "opaqueness": 0.0, "predicted_normal": 0.0, "orientation": 0.0}
+    weightless: dict[str, Any] = {"sparsity": 0.0, "opaqueness": 0.0, "predicted_normal": 0.0, "orientation": 0.0}
     return CoarseStage(replace(settings, coarse=replace(settings.coarse, **weightless)), 0)
 
 
@@ -49,7 +51,7 @@ def test_a_step_descends_the_weighted_sum_of_its_terms() -> None:
 
 
 def test_terms_are_logged_by_name_with_their_value_and_weight() -> None:
-    reports = []
+    reports: list[StepReport] = []
     stage = bare()
     falling = LossTerm("bright", lambda render, step: (brightness(render, step), {"pixels": 9.0}), lambda p: 4 - 4 * p)
     group = stage.random_views(falling, LossTerm("covered", lambda render, step: render.opacity.mean(), 0.5))

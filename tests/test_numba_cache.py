@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ print(json.dumps([int((ids == 0).sum()), numba_cache.CACHE, numba_cache.TEMPORAR
 
 
 @pytest.fixture(scope="module")
-def read_only_package(tmp_path_factory) -> Path:
+def read_only_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The package as root would have installed it: no file or folder of it can be written."""
     folder = tmp_path_factory.mktemp("installed")
     shutil.copytree(PACKAGE, folder / "magic3d_cli", ignore=shutil.ignore_patterns("__pycache__", "prior"))

@@ -6,6 +6,7 @@ import gc
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -20,6 +21,7 @@ from magic3d_cli import settings
 from magic3d_cli.bench import measure as bench
 from magic3d_cli.guidance import guide as guide_module
 from magic3d_cli.guidance.diffusers import compile as compiled
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.run import checkpoint
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import turntable
@@ -51,7 +53,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return asked
 
 
-def guidance(run: str, stage: str = "fine") -> dict:
+def guidance(run: str, stage: str = "fine") -> dict[str, Any]:
     return checkpoint.read_header(Path(f"{run}.run") / "fine.ckpt")["settings"][stage]["guidance"]
 
 
@@ -120,6 +122,7 @@ def distil(loss, seed: int = 0, views: int = 2) -> torch.Tensor:
     images = torch.rand(views, 16, 16, 3, generator=torch.Generator().manual_seed(9)).requires_grad_()
     step = Step(turntable(views), 0.5, torch.Generator().manual_seed(seed), Processes())
     loss(Render(images, *[torch.zeros(0)] * 4), step)[0].backward()
+    assert images.grad is not None
     return images.grad
 
 
@@ -128,11 +131,17 @@ def test_a_compiled_prior_is_freed_before_the_next_is_loaded(folder, told, monke
     guide, chosen = guided(folder / "open", folder / "other", base=settings.PRESETS["paper"], tell=told.append)
     first = guide.distillation("coarse", chosen.coarse.guidance)
     distil(first)
+    assert isinstance(first.prior, DiffusersPrior)
     network = weakref.ref(first.prior.network)
     del first
     load = guide_module.DiffusersPrior
     held: list[bool] = []
-    monkeypatch.setattr(guide_module, "DiffusersPrior", lambda *a: (held.append(network() is not None), load(*a))[1])
+
+    def noted(*arguments: Any) -> DiffusersPrior:
+        held.append(network() is not None)
+        return load(*arguments)
+
+    monkeypatch.setattr(guide_module, "DiffusersPrior", noted)
     gc.disable()
     try:
         guide.distillation("fine", chosen.fine.guidance)

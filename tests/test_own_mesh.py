@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from asset_shapes import joined
 from command import magic3d
 from tiny_run import play_tiny
 
@@ -53,7 +54,7 @@ def _open() -> trimesh.Trimesh:
 
 def _knotted() -> trimesh.Trimesh:
     """An edge of four faces, a repeated face and a degenerate one."""
-    boxes = trimesh.util.concatenate([trimesh.creation.box(), trimesh.creation.box().apply_translation((1, 1, 0))])
+    boxes = joined([trimesh.creation.box(), trimesh.creation.box().apply_translation((1, 1, 0))])
     faces = np.concatenate([boxes.faces, boxes.faces[:1], [[0, 0, 1]]])
     return trimesh.Trimesh(boxes.vertices, faces, process=False)
 

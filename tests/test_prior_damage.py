@@ -14,6 +14,7 @@ from tiny_priors import save_builtin, save_if, save_pixart, save_sd
 
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance import guide as guide_module
+from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusers import prior as prior_module
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.diffusers.spec import describe
@@ -191,4 +192,6 @@ def test_a_prompt_is_encoded_once_by_each_text_encoder(good: Path, monkeypatch, 
     assert len(encoded) == times
     alone, _ = guided(good / fine, prompt="a red dragon")
     expected = alone.distillation("fine", PRESETS["draft"].coarse.guidance)
-    assert torch.equal(found[1].conditioning.states, expected.conditioning.states)
+    told, meant = found[1].conditioning, expected.conditioning
+    assert isinstance(told, Conditioning) and isinstance(meant, Conditioning)
+    assert torch.equal(told.states, meant.states)

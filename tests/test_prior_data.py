@@ -6,6 +6,7 @@ import csv
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,15 +92,17 @@ def test_paint_of_the_prior_is_the_paint_of_its_training_pictures() -> None:
         for material in range(-1, len(MATERIALS)):
             tint = list(COLOURS.values())[colour][1] if colour >= 0 else (-1, -1, -1)
             paint_points(own, normal, place, tones, np.array(tint, np.float32), material, painted)
-            given = [torch.from_numpy(array) for array in (own, normal, place)]
-            index = [torch.full((300,), n) for n in (colour, material)]
-            found = paint(*given, torch.tensor(tones).repeat(300, 1), *index)
+            points, normals, places = (torch.from_numpy(array) for array in (own, normal, place))
+            tint_index, material_index = (torch.full((300,), n) for n in (colour, material))
+            tone = torch.tensor(tones).repeat(300, 1)
+            found = paint(points, normals, places, tone, tint_index, material_index)
             np.testing.assert_allclose(found, painted, atol=2e-4)
 
 
 def _drawn(shape: str, views: Views, size: int = 64) -> np.ndarray:
     arrays = pack(normalise(make_shape(shape), 0.0))
-    return np.stack([draw(*arrays, matrix, size, 2) for matrix in views.world_to_clip().numpy()])
+    compiled: Any = draw  # by numba, which mypy does not see through
+    return np.stack([compiled(*arrays, matrix, size, 2) for matrix in views.world_to_clip().numpy()])
 
 
 @pytest.mark.parametrize("shape", SHAPES)

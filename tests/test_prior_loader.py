@@ -7,6 +7,7 @@ import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_each_shape_of_prior_encodes_and_denoises(folder, name, kind, size, shap
     clean = prior.encode_image(images)
     assert clean.shape == (2, *shape)
     clean.square().sum().backward()
-    assert images.grad.abs().sum() > 0
+    assert images.grad is not None and images.grad.abs().sum() > 0
     text = prior.encode_prompt(["dragon", ""])
     features = turntable(2).camera_embedding() if camera_conditioned else None
     timestep = torch.tensor([20, 777])
@@ -97,9 +98,9 @@ def test_a_small_encoder_takes_the_place_of_the_vae_and_its_latents_are_scaled_a
     latents = prior.encode_image(images)
     torch.testing.assert_close(latents, prior.vae.encoder(images * 2 - 1))  # neither factor nor shift of its VAE
     latents.square().sum().backward()
-    assert latents.shape == (2, 4, 8, 8) and images.grad.abs().sum() > 0
+    assert latents.shape == (2, 4, 8, 8) and images.grad is not None and images.grad.abs().sum() > 0
     half = load_prior(str(folder / "sd"), dtype=torch.bfloat16, small=True)
-    assert half.vae.dtype == torch.bfloat16  # the one it replaces wants float32
+    assert half.vae is not None and half.vae.dtype == torch.bfloat16  # the one it replaces wants float32
 
 
 def test_a_small_encoder_fits_the_latents_of_stable_diffusion_1_and_2_alone(folder, tmp_path):
@@ -121,13 +122,15 @@ def test_weights_are_laid_out_for_convolutions_in_the_asked_precision(folder, na
 
 
 def test_a_vae_that_overflows_stays_in_float32_and_others_follow_the_prior(folder):
-    assert load_prior(str(folder / "sd"), dtype=torch.bfloat16).vae.dtype == torch.float32
+    vae = load_prior(str(folder / "sd"), dtype=torch.bfloat16).vae
+    assert vae is not None and vae.dtype == torch.float32
     plain = folder / "sd-plain"
     shutil.copytree(folder / "sd", plain)
     config = json.loads((plain / "vae/config.json").read_text())
     del config["force_upcast"]  # as in Stable Diffusion 1.5, whose VAE is safe in fp16
     (plain / "vae/config.json").write_text(json.dumps(config))
-    assert load_prior(str(plain), dtype=torch.bfloat16).vae.dtype == torch.bfloat16
+    vae = load_prior(str(plain), dtype=torch.bfloat16).vae
+    assert vae is not None and vae.dtype == torch.bfloat16
 
 
 def test_pixel_priors_see_images_from_minus_one_to_one(folder):
@@ -291,7 +294,7 @@ def test_a_hub_prior_is_downloaded_pinned_and_without_pickles(monkeypatch, folde
     import huggingface_hub
     import huggingface_hub.constants
 
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def download(repository, revision, allow_patterns):
         asked.update(repository=repository, revision=revision, patterns=allow_patterns)

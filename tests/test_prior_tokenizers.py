@@ -49,7 +49,7 @@ def test_the_clip_of_stable_diffusion_is_read_from_vocabulary_and_merges_alone(t
         "model_max_length": 8,
         "tokenizer_class": "CLIPTokenizer",
     }
-    files = {
+    files: dict[str, object] = {
         "vocab.json": {word: i for i, word in enumerate(words)},
         "merges.txt": b"#version: 0.2\nr e\nre d</w>\na r</w>\nc ar</w>\n",
         "tokenizer_config.json": told,

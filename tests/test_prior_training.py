@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +32,7 @@ NOUNS = [Noun("cube", ("block",), (("shape:cube", 0.0),)), Noun("torus", (), (("
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two shapes, rendered, carved and learned for a few seconds by a narrow network."""
     pool, run = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("run")
     patch = pytest.MonkeyPatch()
@@ -102,7 +104,7 @@ def test_a_latent_is_found_for_a_model_that_the_decoder_never_saw(run: Path, tmp
     for _ in range(150):
         volume.update(3e-3)
     volume.save(0)
-    decoder = volume.volume.requires_grad_(False)
+    decoder: Any = volume.volume.requires_grad_(False)
     style = batches.find_styles(pool)[1]
     found = fit.Fit(decoder, style)
     assert all(high - low < 64 for low, high in found.latent.box)  # cut to the ring

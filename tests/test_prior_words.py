@@ -92,7 +92,8 @@ def test_rules_for_single_words_come_first(wordnet, monkeypatch, tmp_path):
 
 def test_the_fruit_is_meant_not_the_tree(wordnet):
     rules = building.Rules()
-    assert building.Words(wordnet, rules).sense_of_word("plum").lexfile == FOOD
+    plum = building.Words(wordnet, rules).sense_of_word("plum")
+    assert plum is not None and plum.lexfile == FOOD
 
 
 def test_the_shipped_words_are_sorted_so_that_changes_can_be_read():

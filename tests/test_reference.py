@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def disc(side: int = 96, radius: float = 0.3, at: tuple[float, float] = (0.5, 0.
     return np.where(inside[..., None], [200, 30, 30, 255], [0, 0, 255, 0]).astype(np.uint8)
 
 
-def saved(folder: Path, pixels: np.ndarray | Image.Image, name: str = "disc.png", **options: object) -> Path:
+def saved(folder: Path, pixels: np.ndarray | Image.Image, name: str = "disc.png", **options: Any) -> Path:
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(folder / name, **options)
     return folder / name

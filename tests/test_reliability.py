@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,7 +110,7 @@ def test_a_damaged_result_means_that_a_batch_makes_it_again(tmp_path: Path, text
     assert finished(tmp_path / "a.glb", task, None) is None
 
 
-def write_glb(path: Path, document: dict) -> None:
+def write_glb(path: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
     path.write_bytes(struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text)

@@ -12,7 +12,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_run import BallGuide, Recorder, run_tiny, tiny_settings, with_fine_steps
@@ -197,7 +199,7 @@ def test_a_preview_is_drawn_while_it_works(finished: Path) -> None:
 
     with Image.open(finished.parent / "ball.run" / "preview.png") as picture:
         assert picture.size == (32, 32)  # two by two views of the 16 pixels that tiny_run asks for
-        pixels = [picture.convert("RGB").getpixel((x, y)) for x in (8, 24) for y in (8, 24)]
+        pixels = np.asarray(picture.convert("RGB"))[8::16, 8::16].reshape(-1, 3)
     assert all(red != green for red, green, _ in pixels)  # the ball in each, not the white backdrop
 
 
@@ -208,7 +210,8 @@ def test_a_preview_is_large_enough_to_see_and_as_sharp_as_its_share_of_the_time_
     """`seconds` are what a megapixel takes; half a second every ten may be spent."""
     from PIL import Image
 
-    clock, sizes = [0.0], []
+    clock = [0.0]
+    sizes: list[int] = []
     monkeypatch.setattr("magic3d_cli.run.callbacks.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     class Stage:
@@ -219,7 +222,8 @@ def test_a_preview_is_large_enough_to_see_and_as_sharp_as_its_share_of_the_time_
 
     recorder = Recorder()
     with RunDirectory(tmp_path / "x.run") as run:
-        callbacks = Callbacks(run, Stage(), lambda: None, Timings(), recorder, Interrupts(), Intervals(), Processes())
+        stage: Any = Stage()
+        callbacks = Callbacks(run, stage, lambda: None, Timings(), recorder, Interrupts(), Intervals(), Processes())
         callbacks.draw()
         callbacks.draw()
         callbacks.draw(last=True)

@@ -70,7 +70,7 @@ def _table(levels: int, width: int, device: str) -> Tensor:
 
 def _both(
     points: Tensor, table: Tensor, resolutions: tuple[int, ...], cotangent: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Value and gradient: tinycudann's, the reference's."""
     results = []
     for encode in (tinycudann.hash_encode, hash_encode_reference):

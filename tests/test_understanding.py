@@ -41,7 +41,7 @@ def test_prompts_in_the_vocabulary_s_own_words_mean_what_they_always_did():
         prompt = " ".join(word for word in ("a", colour, material, noun) if word)
         understood = understand(known, prompt, seed)
         words = [word for word in (colour, material, noun.replace(" ", "_")) if word]
-        style = known.caption(noun, seed=seed).style
+        style = known.caption(noun, seed=seed).style or ""
         assert understood.caption.text == " ".join([*words, style]) == known.parse(prompt, seed).text
         assert not (understood.left_out or understood.substituted or understood.corrected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def _sampled(count: int = 2000, **kwargs):
 
 def test_azimuth_0_is_in_front_on_z_and_90_on_x_and_elevation_90_above() -> None:
     quarter, zero = torch.tensor(math.pi / 2), torch.tensor(0.0)
-    near = {"rtol": 0, "atol": 1e-6}
+    near: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
     torch.testing.assert_close(direction(zero, zero), torch.tensor([0.0, 0.0, 1.0]), **near)
     torch.testing.assert_close(direction(quarter, zero), torch.tensor([1.0, 0.0, 0.0]), **near)
     torch.testing.assert_close(direction(zero, quarter), torch.tensor([0.0, 1.0, 0.0]), **near)

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,7 +139,8 @@ class Recorder:
 
     def __init__(self, vocabulary: Vocabulary | None, camera_conditioned: bool) -> None:
         self.vocabulary, self.camera_conditioned = vocabulary, camera_conditioned
-        self.prompts, self.released = [], False
+        self.prompts: list[str] = []
+        self.released = False
 
     def encode_prompt(self, prompts):
         self.prompts = prompts
@@ -149,14 +151,14 @@ class Recorder:
 
 
 def test_a_prior_with_a_camera_is_told_the_caption_once(vocabulary):
-    prior = Recorder(vocabulary, camera_conditioned=True)
+    prior: Any = Recorder(vocabulary, camera_conditioned=True)
     told = condition(prior, read_prompt(prior, "a metal dragon", seed=1))
     assert prior.prompts == ["metal dragon <dragon-1>", ""] and prior.released
     assert told.text(turntable(3)).shape == (3, 2, 3) and (told.without(turntable(3)) == 1).all()
 
 
 def test_a_prior_without_a_camera_is_told_the_view_in_words():
-    prior = Recorder(None, camera_conditioned=False)
+    prior: Any = Recorder(None, camera_conditioned=False)
     condition(prior, read_prompt(prior, " a corgi on a skateboard "))
     assert prior.prompts[0] == "a corgi on a skateboard, front view" and prior.prompts[-1] == ""
     with pytest.raises(UsageError, match="empty"):

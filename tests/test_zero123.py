@@ -152,6 +152,7 @@ def test_the_pictures_latent_lies_beside_the_noisy_one_without_the_usual_factor(
     (sample,) = taken
     rgb, alpha, _ = reference.at(prior.image_size)
     white = (rgb * alpha[..., None] + 1 - alpha[..., None]).movedim(-1, 0)[None]
+    assert prior.vae is not None
     with torch.no_grad():
         mode = prior.vae.encode(white * 2 - 1).latent_dist.mode()  # not times 0.18215
     torch.testing.assert_close(sample[:, :4], noisy)

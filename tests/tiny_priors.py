@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -33,7 +34,7 @@ from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
-VOCABULARY = {
+VOCABULARY: dict[str, Any] = {
     "nouns": {
         "dragon": {"words": ["dragon"], "styles": ["<dragon-0>", "<dragon-1>"]},
         "car": {"words": ["car", "automobile"], "styles": ["<car-0>"]},
@@ -74,9 +75,10 @@ def save_sd(
 def save_small_encoder(folder: Path) -> Path:
     """TAESD for the latents of `save_sd`."""
     torch.manual_seed(6)
-    blocks = {"encoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 1)}
+    blocks: dict[str, Any] = {"encoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 1)}
     blocks |= {"decoder_block_out_channels": (8, 8), "num_decoder_blocks": (1, 1)}
-    AutoencoderTiny(**blocks).save_pretrained(folder)
+    network: Any = AutoencoderTiny(**blocks)
+    network.save_pretrained(folder)
     return folder
 
 
@@ -188,7 +190,7 @@ def tiny_tokenizer(words: list[str], length: int) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def _save(folder: Path, parts: dict, tokenizer: PreTrainedTokenizerFast, variant: str | None = None) -> Path:
+def _save(folder: Path, parts: dict[str, Any], tokenizer: PreTrainedTokenizerFast, variant: str | None = None) -> Path:
     index = {"_class_name": "DiffusionPipeline", "tokenizer": ["transformers", type(tokenizer).__name__]}
     for name, part in parts.items():
         extra = {"variant": variant} if variant and name != "scheduler" else {}
@@ -224,7 +226,8 @@ def save_zero123(folder: Path, projection: str = "clip_camera_projection", key: 
         )
     )  # fmt: skip
     index = {"_class_name": "Zero123Pipeline", projection: ["zero123", "CLIPCameraProjection"]}
-    for name, part in {"unet": unet, "vae": vae, "image_encoder": encoder, "scheduler": DDPMScheduler()}.items():
+    parts: dict[str, Any] = {"unet": unet, "vae": vae, "image_encoder": encoder, "scheduler": DDPMScheduler()}
+    for name, part in parts.items():
         part.save_pretrained(folder / name)
         index[name] = ["transformers" if name == "image_encoder" else "diffusers", type(part).__name__]
     layer = torch.nn.Linear(16 + 4, 16)

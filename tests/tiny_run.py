@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from magic3d_cli.settings import (
     FieldSettings,
     FineSettings,
     Settings,
+    StagePrior,
     resolve,
 )
 from magic3d_cli.training.report import StepReport
@@ -36,10 +38,7 @@ from magic3d_cli.training.terms import LossTerm, Step
 RADIUS = 0.5
 
 
-class _Ball:
-    """A prior as far as settings depend on it."""
-
-    name, weight, open_vocabulary, from_picture, has_volume = "ball", 1.0, False, False, False
+_BALL = StagePrior("ball", open_vocabulary=False)
 
 
 def tiny_settings(seed: int = 0) -> Settings:
@@ -54,7 +53,7 @@ def tiny_settings(seed: int = 0) -> Settings:
         asset=AssetSettings(faces=400, texture_size=64, padding=1),
         seed=seed,
     )
-    return resolve(settings, {stage: [_Ball()] for stage in STAGES})
+    return resolve(settings, {stage: [_BALL] for stage in STAGES})
 
 
 class BallGuide:
@@ -84,6 +83,9 @@ class BallGuide:
 
         return [LossTerm("ball", toward_ball)]
 
+    def volume(self) -> None:
+        return None
+
 
 def tiny_draft(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preset draft is tiny, from a ball and from a prior's volume."""
@@ -95,7 +97,7 @@ def tiny_draft(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def play_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever asks `job.py` for a draft gets tiny settings and a ball in place of a prior."""
-    monkeypatch.setattr(job, "choose_priors", lambda names, *rest, **more: {stage: [_Ball()] for stage in names})
+    monkeypatch.setattr(job, "choose_priors", lambda names, *rest, **more: {stage: [_BALL] for stage in names})
     monkeypatch.setattr(job, "understood", lambda *arguments: None)
     monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
     tiny_draft(monkeypatch)
@@ -139,7 +141,7 @@ def run_tiny(
     interrupts: Interrupts | None = None,
     intervals: Intervals | None = None,
     fresh: bool = False,
-) -> dict:
+) -> dict[str, Any]:
     """`pipeline.generate` on the tiny settings, as `magic3d generate` would call it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same in every process, or sums would round differently

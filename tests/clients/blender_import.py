@@ -15,7 +15,7 @@ IMPORTERS = {
     ".stl": lambda path: bpy.ops.import_mesh.stl(filepath=path),
     ".usdz": lambda path: bpy.ops.wm.usd_import(filepath=path, import_textures_mode="IMPORT_PACK"),
 }
-report = {}
+report: dict[str, dict[str, object]] = {}
 for file in files:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     try:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -84,7 +85,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def in_blender(files: list[Path], out: Path) -> dict[str, dict]:
+def in_blender(files: list[Path], out: Path) -> dict[str, dict[str, Any]]:
     command = ["blender", "-b", "-noaudio", "-P", str(HERE / "blender_import.py"), "--", str(out), *map(str, files)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     return json.loads((out / "blender.json").read_text())
