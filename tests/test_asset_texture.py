@@ -21,7 +21,8 @@ from magic3d_cli.asset.atlas import box_atlas
 from magic3d_cli.asset.bake import bake, to_bytes
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.clean import clean
-from magic3d_cli.asset.mesh import vertex_normals
+from magic3d_cli.asset.mesh import label_components, vertex_normals
+from magic3d_cli.asset.packing import repack
 from magic3d_cli.asset.simplify import simplify
 from magic3d_cli.asset.unwrap import WORKER, Unwrapping, unwrap
 from magic3d_cli.asset.uv_raster import own_texels
@@ -191,3 +192,49 @@ def test_large_textures_are_evaluated_in_chunks():
     mesh = SHAPES["cube"]()
     build_asset(mesh.vertices, mesh.faces, albedo, replace(SMALL, texture_size=512))
     assert len(sizes) > 1 and max(sizes) <= 1 << 16
+
+
+@pytest.fixture(scope="module")
+def rippled():
+    """A torus of many charts, some of them long, and its atlas."""
+    vertices, faces, _ = clean(*bumpy_torus(cells=32))
+    return faces, unwrap(vertices, faces, vertex_normals(vertices, faces), 512, 2, 60.0)
+
+
+def test_charts_use_sixty_per_cent_of_the_texture_without_overlap(rippled):
+    faces, layout = rippled
+    owned = own_texels(layout.uvs, layout.faces, 512)
+    assert layout.method == "xatlas"
+    assert (owned.distance == 0).mean() > 0.6 and owned.overlap < 1e-5
+    assert np.array_equal(layout.vertex[layout.faces], faces)  # also where charts were cut
+
+
+def test_packing_cuts_turns_and_moves_charts_and_nothing_else(rippled):
+    _, layout = rippled
+    copied, faces, uvs = repack(layout.uvs * 0.5, layout.faces, 512, 2)
+    assert np.array_equal(copied[faces], layout.faces)
+
+    def sides(corners):
+        return np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
+
+    def turning(corners):
+        one, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        return one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
+
+    before, after = layout.uvs[layout.faces], uvs[faces]
+    large = sides(before) > 2e-3
+    assert np.ptp((sides(after) / np.maximum(sides(before), 1e-12))[large]) < 1e-3  # one scale for all
+    area = np.abs(turning(before)) > 1e-6
+    assert (np.sign(turning(after)) == np.sign(turning(before)))[area].all()  # no mirror images
+    assert uvs.min() >= 0 and uvs.max() <= 1
+
+
+def test_charts_keep_the_padding_from_each_other(rippled):
+    _, layout = rippled
+    _, faces, uvs = repack(layout.uvs, layout.faces, 512, 6)
+    chart = label_components(len(uvs), np.concatenate([faces[:, :2], faces[:, 1:]]))[faces[:, 0]]
+    owned = own_texels(uvs, faces, 512, reach=2.0)  # half of the padding, less half a texel's diagonal
+    for number in np.unique(chart)[:20]:
+        mine = faces[chart == number]
+        near = own_texels(uvs, mine, 512, reach=2.0).distance < np.inf
+        assert set(chart[owned.owner[near]]) == {number}

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 
 from magic3d_cli.asset.atlas import box_atlas
 from magic3d_cli.asset.mesh import Faces, Vertices
+from magic3d_cli.asset.packing import repack
 from magic3d_cli.asset.uv_raster import own_texels
 
 WORKER = (sys.executable, "-m", "magic3d_cli.asset.unwrap_worker")
 OVERLAP_LIMIT = 0.002
 """An xatlas result in which more texels than this belong to two faces is replaced."""
+_CHANCE = 1e-5  # of the texels: one centre or two that fall on a sliver folded in its own chart
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,22 @@ def unwrap(
     if isinstance(result, Unwrapping):
         overlap = own_texels(result.uvs, result.faces, size).overlap
         if overlap <= OVERLAP_LIMIT:
-            return result
+            return _tighter(result, padding, overlap)
         result = f"xatlas laid {overlap:.1%} of the texels over each other"
     vertex, split, uvs, grown = box_atlas(vertices, faces, size, padding)
-    return Unwrapping(vertex, split, uvs, grown, "box", result)
+    return _tighter(Unwrapping(vertex, split, uvs, grown, "box", result), padding, 0.0)
+
+
+def _tighter(found: Unwrapping, padding: int, overlap: float) -> Unwrapping:
+    """The same charts on more of the texture, unless something would come to lie over another by it."""
+    packed = repack(found.uvs, found.faces, found.size, padding)
+    if packed is None:
+        return found
+    copied, faces, uvs = packed
+    before, after = (own_texels(*layout, found.size) for layout in ((found.uvs, found.faces), (uvs, faces)))
+    if after.overlap > overlap + _CHANCE or (after.distance == 0).sum() < (before.distance == 0).sum():
+        return found
+    return replace(found, vertex=found.vertex[copied], faces=faces, uvs=uvs)
 
 
 def _run_xatlas(
