@@ -1,6 +1,6 @@
-"""A texture atlas that always succeeds: charts by dominant axis, projected flat and packed on shelves.
+"""Texture atlases that always succeed: charts by dominant axis, projected flat and packed on shelves; a grid for noise.
 
-Not as tight as xatlas, but it takes a bounded time and cannot overlap: wherever two faces of a chart would
+Not as tight as xatlas, but they take a bounded time and cannot overlap: wherever two faces of a chart would
 share a texel, one of them leaves for a chart of its own.
 """
 
@@ -9,11 +9,21 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from magic3d_cli.asset.mesh import Faces, Vertices, face_neighbours, face_vectors, label_components, unit
+from magic3d_cli.asset.mesh import (
+    Faces,
+    Vertices,
+    edge_groups,
+    face_neighbours,
+    face_vectors,
+    half_edges,
+    label_components,
+    unit,
+)
 from magic3d_cli.asset.uv_raster import Ownership
 
 _SMOOTHING_ROUNDS = 4
 _STEEPEST = 0.3  # cosine below which a face may not be projected along an axis: it would be squashed
+_SMALLEST_SQUARE = 4  # texels along a side of a grid's square, its gap included
 
 
 def box_atlas(
@@ -31,8 +41,7 @@ def box_atlas(
         origin top left; and the texture size, doubled until every chart had room for one texel.
     """
     axis = _axes(vertices, faces)
-    neighbours = face_neighbours(faces)
-    chart, corners = _charts(vertices, faces, axis, neighbours, size)
+    chart, corners = _charts(vertices, faces, axis, _wound_alike(faces), size)
     while True:
         for gap in sorted({g for g in (padding, 2, 1) if g <= padding}, reverse=True):
             placed = _pack(corners, chart, size, gap)
@@ -42,6 +51,67 @@ def box_atlas(
                 uvs = (placed / size).reshape(-1, 2)[first]
                 return faces.reshape(-1)[first], index.reshape(-1, 3), uvs, size
         size *= 2
+
+
+def grid_atlas(
+    vertices: Vertices, faces: Faces, size: int, padding: int
+) -> tuple[Int[np.ndarray, "W"], Faces, Float[np.ndarray, "W 2"], int]:
+    """As `box_atlas`, with two neighbours, or one face, in each square of a grid: for noise, whose charts are crumbs.
+
+    Faces are stretched into half squares, each of the same size.
+    """
+    one, other = _couples(vertices, faces)
+    alone = np.setdiff1d(np.arange(len(faces)), np.concatenate([one, other]) // 3)
+    squares = len(one) + len(alone)
+    columns = int(np.ceil(np.sqrt(squares)))
+    while size // columns < _SMALLEST_SQUARE:
+        size *= 2
+    square = size // columns
+    gap = max(1, min(padding, square // 4))
+
+    # Slots of a square: 0 and 2 are the ends of the diagonal that two faces share, 3 and 1 their other corners.
+    slot = np.empty((len(faces), 3), np.int64)
+
+    def lay(half: Int[np.ndarray, "P"], square: Int[np.ndarray, "P"], ends: Int[np.ndarray, "2 P"], tip: int) -> None:
+        for ahead, place in enumerate((ends[0], ends[1], tip)):
+            slot[half // 3, (half % 3 + ahead) % 3] = square * 4 + place
+
+    against = faces.reshape(-1)[one] != faces.reshape(-1)[other]  # as it should be: both traverse the edge, in turn
+    lay(one, np.arange(len(one)), np.array([[0], [2]]), 3)
+    lay(other, np.arange(len(one)), np.where(against, [[2], [0]], [[0], [2]]), 1)
+    lay(alone * 3, np.arange(len(one), squares), np.array([[0], [2]]), 3)
+    used, first, split = np.unique(slot.reshape(-1), return_index=True, return_inverse=True)
+    at = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])[used % 4] * (square - gap) + gap / 2
+    row, column = np.divmod(used // 4, columns)
+    uvs = (np.stack([column, row], 1) * square + at) / size
+    return faces.reshape(-1)[first], split.reshape(-1, 3), uvs, size
+
+
+def _couples(vertices: Vertices, faces: Faces) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:
+    """Half-edges at which two faces are joined, each face once, long edges first: the other sides are then alike."""
+    directed, edge = half_edges(faces)
+    order, start, counts = edge_groups(edge)
+    start = start[counts == 2]
+    one, other = order[start], order[start + 1]
+    length = np.linalg.norm(vertices[directed[one, 0]] - vertices[directed[one, 1]], axis=1)
+    free = np.ones(len(faces), bool)
+    taken = []
+    for pair in np.argsort(-length, kind="stable"):
+        a, b = one[pair] // 3, other[pair] // 3
+        if free[a] and free[b] and a != b:
+            free[a] = free[b] = False
+            taken.append(pair)
+    return one[taken], other[taken]
+
+
+def _wound_alike(faces: Faces) -> Int[np.ndarray, "P 2"]:
+    """Neighbours that traverse their edge in opposite directions; others would lie over each other in one chart."""
+    directed, edge = half_edges(faces)
+    order, start, counts = edge_groups(edge)
+    start = start[counts == 2]
+    one, other = order[start], order[start + 1]
+    alike = directed[one, 0] == directed[other, 1]
+    return np.stack([one // 3, other // 3], axis=1)[alike]
 
 
 def _axes(vertices: Vertices, faces: Faces) -> Int[np.ndarray, "F"]:

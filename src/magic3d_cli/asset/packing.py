@@ -19,8 +19,8 @@ LONGEST = 0.45
 """A chart longer than this share of the texture's side is cut in two."""
 SPARSE, SMALL = 0.5, 0.005
 """A chart that fills less than SPARSE of its rectangle is cut too, unless its area is below SMALL of the texture."""
-MOST_CHARTS = 4000
-"""Above this, as in the fall-back atlas of pure noise, packing by outlines would take minutes."""
+MOST_CHARTS = 1000
+"""Above this, as in the fall-back atlas of pure noise, packing by outlines would take longer than xatlas."""
 _CELLS = 1024  # of the grid that charts are placed on, along one side, at most
 _TRIES = 6  # scales tried: coverage within 0.7 % of the best
 _COVERAGE = (0.40, 0.82)  # between which the best is looked for
@@ -127,6 +127,8 @@ def _place(
     margin = padding / 2 + 2 * cell
     # A cell whose centre is nearer than half the padding; on a coarse grid any part of it.
     reach = padding / 2 / cell + (0.25 if cell == 1 else 0.71)
+    if local.max() > size:
+        return None
     outlines = [_outline((local[part] + margin) / cell, reach) for part in parts]
     if sum(int(mask.sum()) for mask, _ in outlines) > 0.95 * side * side:
         return None

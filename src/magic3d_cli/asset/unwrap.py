@@ -1,4 +1,4 @@
-"""Texture coordinates: xatlas in a child process under a time limit, our own atlas when that fails."""
+"""Texture coordinates: xatlas in a child process under a time limit, our own atlases when that fails."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from magic3d_cli.asset.atlas import box_atlas
+from magic3d_cli.asset.atlas import box_atlas, grid_atlas
 from magic3d_cli.asset.mesh import Faces, Vertices
 from magic3d_cli.asset.packing import repack
-from magic3d_cli.asset.uv_raster import own_texels
+from magic3d_cli.asset.uv_raster import Ownership, own_texels
 
 WORKER = (sys.executable, "-m", "magic3d_cli.asset.unwrap_worker")
 OVERLAP_LIMIT = 0.002
 """An xatlas result in which more texels than this belong to two faces is replaced."""
+CRUMBS = 0.2
+"""Charts that use less of the texture are mostly single faces, as of noise: a grid of faces shows more detail."""
 _CHANCE = 1e-5  # of the texels: one centre or two that fall on a sliver folded in its own chart
 
 
@@ -32,8 +34,8 @@ class Unwrapping:
         faces: indices of new vertices; face f is still face f of the given mesh.
         uvs: texture coordinates in [0, 1], origin at the top left.
         size: texels per side of the texture they were laid out for.
-        method: "xatlas" or "box".
-        reason: why "box" was used; empty otherwise.
+        method: "xatlas", "box" or "grid".
+        reason: why not xatlas; empty otherwise.
     """
 
     vertex: Int[np.ndarray, "W"]
@@ -62,26 +64,40 @@ def unwrap(
         seconds: time allowed to xatlas; it is killed after that.
         worker: command line of the child process.
     """
-    result = _run_xatlas(vertices, faces, normals, size, padding, seconds, worker)
-    if isinstance(result, Unwrapping):
-        overlap = own_texels(result.uvs, result.faces, size).overlap
-        if overlap <= OVERLAP_LIMIT:
-            return _tighter(result, padding, overlap)
-        result = f"xatlas laid {overlap:.1%} of the texels over each other"
+    layout = _run_xatlas(vertices, faces, normals, size, padding, seconds, worker)
+    if isinstance(layout, Unwrapping):
+        layout, owned = _tighter(layout, padding)
+        if owned.overlap > OVERLAP_LIMIT:
+            layout = f"xatlas laid {owned.overlap:.1%} of the texels over each other"
+        elif _used(owned) < CRUMBS:
+            return _grid(vertices, faces, size, padding, f"xatlas used {_used(owned):.0%} of the texture")
+        else:
+            return layout
     vertex, split, uvs, grown = box_atlas(vertices, faces, size, padding)
-    return _tighter(Unwrapping(vertex, split, uvs, grown, "box", result), padding, 0.0)
+    boxes, owned = _tighter(Unwrapping(vertex, split, uvs, grown, "box", layout), padding)
+    return boxes if _used(owned) >= CRUMBS else _grid(vertices, faces, size, padding, boxes.reason)
 
 
-def _tighter(found: Unwrapping, padding: int, overlap: float) -> Unwrapping:
+def _grid(vertices: Vertices, faces: Faces, size: int, padding: int, reason: str) -> Unwrapping:
+    vertex, split, uvs, grown = grid_atlas(vertices, faces, size, padding)
+    return Unwrapping(vertex, split, uvs, grown, "grid", reason)
+
+
+def _used(owned: Ownership) -> float:
+    return float((owned.distance == 0).mean())
+
+
+def _tighter(found: Unwrapping, padding: int) -> tuple[Unwrapping, Ownership]:
     """The same charts on more of the texture, unless something would come to lie over another by it."""
+    owned = own_texels(found.uvs, found.faces, found.size)
     packed = repack(found.uvs, found.faces, found.size, padding)
     if packed is None:
-        return found
+        return found, owned
     copied, faces, uvs = packed
-    before, after = (own_texels(*layout, found.size) for layout in ((found.uvs, found.faces), (uvs, faces)))
-    if after.overlap > overlap + _CHANCE or (after.distance == 0).sum() < (before.distance == 0).sum():
-        return found
-    return replace(found, vertex=found.vertex[copied], faces=faces, uvs=uvs)
+    again = own_texels(uvs, faces, found.size)
+    if again.overlap > owned.overlap + _CHANCE or _used(again) < _used(owned):
+        return found, owned
+    return replace(found, vertex=found.vertex[copied], faces=faces, uvs=uvs), again
 
 
 def _run_xatlas(
