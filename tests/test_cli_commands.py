@@ -71,6 +71,15 @@ def test_export_turns_a_coarse_checkpoint_into_a_mesh(folder: Path, capsys: pyte
     assert (folder / "coarse.glb").stat().st_size > 1000
 
 
+def test_export_adds_levels_and_maps_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert magic3d("export", "red-ball.run", "-o", "ball.glb", "--lod", "1", "--ao", "--normal-map", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"] == ["ball.glb", "ball_LOD1.glb"] and len(report["asset"]["levels"]) == 1
+    plain = magic3d("export", "red-ball.run", "-o", "ball.stl", "--ao")
+    assert plain == 0 and ".stl has no room for the ambient occlusion" in capsys.readouterr().err
+    assert magic3d("export", "red-ball.run", "-o", "ball.glb", "--force", "--lod", "7") == 2
+
+
 def test_refine_refuses_a_fine_checkpoint_and_names_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert magic3d("refine", "red-ball.run/fine.ckpt") == 2
     assert "magic3d export red-ball.run/fine.ckpt" in capsys.readouterr().err

@@ -83,6 +83,9 @@ def generate(
     faces: int | None = None,
     texture_size: int | None = None,
     height: float | None = None,
+    lod: int | None = None,
+    ao: bool | None = None,
+    normal_map: bool | None = None,
     fresh: bool = False,
     force: bool = False,
     on_progress: Callable[[StepReport], None] | None = None,
@@ -116,7 +119,7 @@ def generate(
     if prompt or shown is None:
         prompt = check_prompt(prompt)
     check_seed(seed)
-    check_sizes(faces, texture_size, height)
+    check_sizes(faces, texture_size, height, lod)
     with ExitStack() as stack:
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
@@ -135,6 +138,9 @@ def generate(
             faces=faces,
             texture_size=texture_size,
             height=height,
+            lod=lod,
+            occlusion=ao,
+            normal_map=normal_map,
             fresh=fresh,
             pictures=shown,
         )

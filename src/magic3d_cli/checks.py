@@ -23,6 +23,7 @@ FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
 HEIGHT = (0.001, 10_000.0)  # metres
+LOD = (0, 6)
 
 
 def check_prompt(prompt: str) -> str:
@@ -65,9 +66,16 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def check_sizes(faces: int | None, texture_size: int | None, height: float | None = None) -> None:
+def check_sizes(
+    faces: int | None, texture_size: int | None, height: float | None = None, lod: int | None = None
+) -> None:
     """The asset's settings that were given are within bounds."""
-    given = ((faces, FACES, "--faces"), (texture_size, TEXTURE, "--texture-size"), (height, HEIGHT, "--height"))
+    given: tuple[tuple[float | None, tuple[float, float], str], ...] = (
+        (faces, FACES, "--faces"),
+        (texture_size, TEXTURE, "--texture-size"),
+        (height, HEIGHT, "--height"),
+        (lod, LOD, "--lod"),
+    )
     for value, (low, high), option in given:
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")

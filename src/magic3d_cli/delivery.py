@@ -56,6 +56,14 @@ def build_files(
     if asset.report["size"]["from"] == "usual":
         longest = max(asset.report["size"]["metres"])
         observer.note(f"Usual size: {asset.report['size']['of']}, {longest:g} m (--height METRES chooses another).")
+    for kind, asked, formats in (
+        ("ambient occlusion", settings.occlusion, ("glb", "usdz")),
+        ("normal map", settings.normal_map, ("glb", "obj", "usdz")),
+    ):
+        if asked and output.suffix.lower().lstrip(".") not in formats:
+            observer.note(f"{output.suffix} has no room for the {kind}; {' and '.join(formats)} have.")
+    if len(asset.levels) < settings.lod:
+        observer.note(f"{len(asset.levels)} simpler levels instead of {settings.lod}: nothing simpler is left.")
     if reason := asset.report.get("atlas_reason"):
         observer.note(f"Unwrapped by the simple atlas: {reason}.")
     observer.phase("write")

@@ -74,6 +74,9 @@ class Request:
     faces: int | None = None
     texture_size: int | None = None
     height: float | None = None  # metres
+    lod: int | None = None  # simpler levels beside the mesh
+    occlusion: bool | None = None  # bake ambient occlusion
+    normal_map: bool | None = None  # bake the normals of the mesh before it was simplified
     mesh: str | None = None  # TEXTURE or RESHAPE: what `init` names is a mesh of a person's own, and what it gets
     fresh: bool = False  # start over; an earlier run is moved aside
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
@@ -180,6 +183,7 @@ def export(checkpoint: Path, request: Request, observer: Observer) -> dict[str, 
         f'{checkpoint}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
     )
     sizes: dict[str, Any] = {"faces": request.faces, "texture_size": request.texture_size, "height": request.height}
+    sizes |= {"lod": request.lod, "occlusion": request.occlusion, "normal_map": request.normal_map}
     asset = replace(saved.settings.asset, **{key: value for key, value in sizes.items() if value is not None})
     return pipeline.export(saved, request.output, asset, choose_device(request.device, observer), observer)
 
@@ -264,6 +268,9 @@ def resolved(
         faces=request.faces,
         texture_size=request.texture_size,
         height=request.height,
+        lod=request.lod,
+        occlusion=request.occlusion,
+        normal_map=request.normal_map,
         fine_preset=fine_preset,
         init=request.init,
         imagine=pictured.imagine if pictured else None,

@@ -141,6 +141,9 @@ class AssetSettings:
     padding: int = 4  # texels between charts
     unwrap_seconds: float = 60.0  # xatlas is stopped after this and the fall-back atlas used
     height: float | None = None  # metres; None: the usual size of the thing
+    lod: int = 0  # simpler levels beside the mesh, each with half the triangles of the one before
+    occlusion: bool = False  # bake how much of the sky each point sees
+    normal_map: bool = False  # bake the normals of the mesh before it was simplified
 
 
 @dataclass(frozen=True)
@@ -399,6 +402,9 @@ def resolve(
     faces: int | None = None,
     texture_size: int | None = None,
     height: float | None = None,
+    lod: int | None = None,
+    occlusion: bool | None = None,
+    normal_map: bool | None = None,
     fine_preset: str | None = None,
     init: str | None = None,
     imagine: float | None = None,
@@ -422,6 +428,7 @@ def resolve(
         fine = replace(other.fine, guidance=base.fine.guidance)
         base = replace(base, preset=fine_preset, fine=fine, asset=other.asset)
     sizes: dict[str, Any] = {"faces": faces, "texture_size": texture_size, "height": height}
+    sizes |= {"lod": lod, "occlusion": occlusion, "normal_map": normal_map}
     asset = replace(base.asset, **{key: value for key, value in sizes.items() if value is not None})
 
     init = init or base.coarse.init

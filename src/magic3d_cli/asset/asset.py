@@ -26,6 +26,10 @@ class Asset:
         point: int [V], the point of the surface that each vertex is: the vertices on the two sides of a texture seam
             are one point. None: each vertex is a point of its own.
         about: where the asset comes from ("prompt", "seed", "prior", ...); written where a format has room for it.
+        occlusion: uint8 [S, S], how much of the sky each texel sees, 255 all; None where it was not asked for.
+        normal_map: uint8 [S, S, 3], glTF's encoding, of the surface before it was simplified; None likewise.
+        tangents: float32 [V, 4], of the frames that the normal map is in: unit, and the side of the bitangent, 1 or -1.
+        levels: the same thing with ever fewer triangles, for a renderer that is far away; complete assets.
     """
 
     positions: Float[np.ndarray, "V 3"]
@@ -37,6 +41,10 @@ class Asset:
     material: Material = DEFAULT
     point: Int[np.ndarray, "V"] | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    occlusion: UInt8[np.ndarray, "S S"] | None = None
+    normal_map: UInt8[np.ndarray, "S S 3"] | None = None
+    tangents: Float[np.ndarray, "V 4"] | None = None
+    levels: tuple[Asset, ...] = ()
 
     def shared(self) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "V"]]:
         """One vertex of each point, and the point of each vertex: for formats that index positions by themselves."""

@@ -16,34 +16,57 @@ Albedo = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
 """World positions to display-referred colours in [0, 1]."""
 
 CHUNK = 1 << 16
+AT_ONCE = 1 << 21
+"""Texels; a texture of 1024 pixels is painted at once, one of 8192 in memory for a thirtieth of it."""
+
+
+class Texels:
+    """The texels that show a surface, and where on it each lies.
+
+    Args:
+        faces: indices of vertices.
+        ownership: which face each texel shows.
+        uvs: texture coordinates in [0, 1], origin top left; used for faces too small to own a texel.
+    """
+
+    def __init__(self, faces: Int[np.ndarray, "F 3"], ownership: Ownership, uvs: Float[np.ndarray, "V 2"]) -> None:
+        owner, weights = ownership.owner.copy(), ownership.weights.copy()
+        _lend_texels(owner, weights, ownership, uvs[faces])
+        self._faces = faces
+        self._known = owner >= 0
+        self._owner: Int[np.ndarray, "N"] = owner[self._known]
+        self._weights: Float[np.ndarray, "N 3"] = weights[self._known]
+
+    def image(
+        self, paint: Callable[..., UInt8[np.ndarray, "M C"]], *values: Float[np.ndarray, "V K"]
+    ) -> UInt8[np.ndarray, "H W C"]:
+        """A texture, every texel filled.
+
+        Args:
+            paint: the values of some texels, at most AT_ONCE, from what they have.
+            values: what the vertices have, of which the texels get what lies between them.
+        """
+        parts = []
+        for first in range(0, max(len(self._owner), 1), AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            corners, weights = self._faces[self._owner[some]], self._weights[some].astype(np.float64)
+            parts.append(paint(*(np.einsum("nk,nkc->nc", weights, value[corners]) for value in values)))
+        image = np.zeros((*self._known.shape, parts[0].shape[1]), np.uint8)
+        image[self._known] = np.concatenate(parts)
+        return fill_gutters(image, self._known)
 
 
 def bake(
-    vertices: Float[np.ndarray, "V 3"],
-    faces: Int[np.ndarray, "F 3"],
-    ownership: Ownership,
-    uvs: Float[np.ndarray, "V 2"],
-    albedo: Albedo,
-    device: torch.device | str = "cpu",
+    vertices: Float[np.ndarray, "V 3"], texels: Texels, albedo: Albedo, device: torch.device | str = "cpu"
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The texture of a mesh, every texel filled.
 
     Args:
         vertices: positions at which `albedo` is evaluated, world units.
-        faces: indices into `vertices`.
-        ownership: which face each texel shows.
-        uvs: texture coordinates in [0, 1], origin top left; used for faces too small to own a texel.
         albedo: the colour field; called without gradients on at most 65,536 points at a time.
         device: where `albedo` wants its points.
     """
-    owner, weights = ownership.owner.copy(), ownership.weights.copy()
-    _lend_texels(owner, weights, ownership, uvs[faces])
-    rows, columns = np.nonzero(owner >= 0)
-    corners = vertices[faces[owner[rows, columns]]]
-    points = np.einsum("nk,nkc->nc", weights[rows, columns].astype(np.float64), corners)
-    texture = np.zeros((*owner.shape, 3), np.uint8)
-    texture[rows, columns] = to_bytes(evaluate(albedo, points, device))
-    return fill_gutters(texture, owner >= 0)
+    return texels.image(lambda points: to_bytes(evaluate(albedo, points, device)), vertices)
 
 
 def evaluate(
@@ -78,7 +101,7 @@ def _lend_texels(
     weights[row[free], column[free]] = 1 / 3
 
 
-def fill_gutters(texture: UInt8[np.ndarray, "H W 3"], known: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+def fill_gutters(texture: UInt8[np.ndarray, "H W C"], known: np.ndarray) -> UInt8[np.ndarray, "H W C"]:
     """Each unknown texel takes the nearest known one's colour; mipmaps then blend charts with themselves."""
     if not known.any():
         return texture

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from magic3d_cli.asset.asset import Asset
-from magic3d_cli.asset.bake import Albedo, bake, evaluate
+from magic3d_cli.asset.bake import Albedo, Texels, bake, evaluate, to_bytes
 from magic3d_cli.asset.check import FileMesh, measure, sample
 from magic3d_cli.asset.clean import clean
 from magic3d_cli.asset.material import DEFAULT, Material
-from magic3d_cli.asset.mesh import surface_samples, vertex_normals
+from magic3d_cli.asset.mesh import Faces, Vertices, surface_samples, unit, vertex_normals
 from magic3d_cli.asset.metal import reflecting
+from magic3d_cli.asset.normal_map import bake_normals, tangent_frames
+from magic3d_cli.asset.occlusion import visibility
 from magic3d_cli.asset.simplify import simplify
 from magic3d_cli.asset.unwrap import unwrap
 from magic3d_cli.asset.uv_raster import own_texels
 from magic3d_cli.settings import AssetSettings
+
+FEWEST = 50
+"""Triangles below which no simpler level is made."""
+SMALLEST_TEXTURE = 256
+"""Pixels along the side of a simpler level's texture, at least, unless the first level's is smaller."""
 
 
 def build_asset(
@@ -40,7 +47,7 @@ def build_asset(
     Args:
         vertices, faces: the surface in world space (+Y up, facing +Z, within [-1, 1]^3).
         albedo: colours in [0, 1] at world positions; called on `device`, without gradients.
-        settings: face count, texture size, padding, time limit of the unwrap.
+        settings: face count, texture size, padding, time limit of the unwrap, levels and further textures.
         on_stage: told "clean", "simplify", "unwrap" and "bake" as each begins.
         device: where `albedo` wants its points.
         material: of the whole surface, for instance `material.of_prompt`'s.
@@ -50,7 +57,7 @@ def build_asset(
     Returns:
         The asset, moved so that it stands on y = 0 above the origin and scaled to the height or the usual size; without
         either, the scale is kept. Its report holds counts, the measures of `check.measure`, `bake_psnr` (texture
-        against field, in dB) and seconds.
+        against field, in dB) and seconds. Simpler levels stand in the same place at the same scale.
 
     Raises:
         Collapsed: there is no surface.
@@ -65,47 +72,96 @@ def build_asset(
             on_stage(stage)
 
     def end(stage: str) -> None:
-        seconds[stage] = round(time.perf_counter() - clock, 3)
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - clock, 3)
 
     begin("clean")
-    points, triangles, repairs = clean(vertices, faces)
+    whole = clean(vertices, faces)
     end("clean")
     begin("simplify")
-    points, triangles = simplify(points, triangles, settings.faces)
+    points, triangles = simplify(*whole[:2], settings.faces)
     end("simplify")
+    if material.reflectance is not None:
+        face, weights = surface_samples(points, triangles, 20_000)
+        seen = (points[triangles[face]] * weights).sum(1)
+        albedo = reflecting(albedo, material.reflectance, seen, device)
+    scale, size = _scale(points, settings.height, usual)
+    origin = standing_point(points)
+    size |= {"scale": scale, "origin": [round(float(x), 6) for x in origin]}
+    stages = (begin, end)
+    given = {"input_faces": len(faces), "repairs": whole[2], "material": asdict(material), "size": size}
+
+    def finished(mesh: tuple[Vertices, Faces], side: int) -> Asset:
+        padding = max(min(2, settings.padding), settings.padding * side // settings.texture_size)
+        sized = replace(settings, texture_size=side, padding=padding)
+        return _dressed(mesh, whole[:2], sized, albedo, device, stages, origin, scale)
+
+    asset = finished((points, triangles), settings.texture_size)
+    levels = []
+    side = settings.texture_size
+    for _ in range(settings.lod):
+        target, side = len(triangles) // 2, max(side // 2, min(side, SMALLEST_TEXTURE))
+        if target < FEWEST:
+            break
+        points, triangles = simplify(points, triangles, target)
+        levels.append(replace(finished((points, triangles), side), material=material, about=about or {}))
+    report = given | asset.report | {"seconds": seconds}
+    if settings.lod:
+        report["levels"] = [{key: level.report[key] for key in _OF_A_LEVEL} for level in levels]
+    return replace(asset, report=report, material=material, about=about or {}, levels=tuple(levels))
+
+
+_OF_A_LEVEL = ("faces", "texture_size", "atlas", "texture_used", "uv_overlap", "seam_error", "bake_psnr", "watertight")
+
+
+def _dressed(
+    mesh: tuple[Vertices, Faces],
+    whole: tuple[Vertices, Faces],
+    settings: AssetSettings,
+    albedo: Albedo,
+    device: torch.device | str,
+    stages: tuple[Callable[[str], None], Callable[[str], None]],
+    origin: Float[np.ndarray, "3"],
+    scale: float,
+) -> Asset:
+    """A simplified mesh with its textures, moved and scaled; what is hidden or finer is seen on the `whole` mesh."""
+    begin, end = stages
+    points, triangles = mesh
     begin("unwrap")
     # Normals before the seams split the vertices, or every seam would show in the shading.
     normals = vertex_normals(points, triangles)
     layout = unwrap(points, triangles, normals, settings.texture_size, settings.padding, settings.unwrap_seconds)
     end("unwrap")
     begin("bake")
-    if material.reflectance is not None:
-        face, weights = surface_samples(points, triangles, 20_000)
-        seen = (points[triangles[face]] * weights).sum(1)
-        albedo = reflecting(albedo, material.reflectance, seen, device)
-    positions = points[layout.vertex]
+    positions, normals = points[layout.vertex], normals[layout.vertex]
     ownership = own_texels(layout.uvs, layout.faces, layout.size)
-    texture = bake(positions, layout.faces, ownership, layout.uvs, albedo, device)
+    texels = Texels(layout.faces, ownership, layout.uvs)
+    texture = bake(positions, texels, albedo, device)
+    occlusion = normal_map = tangents = None
+    if settings.occlusion:
+
+        def sky(places: Float[np.ndarray, "N 3"], facing: Float[np.ndarray, "N 3"]) -> UInt8[np.ndarray, "N 1"]:
+            return to_bytes(visibility(points, triangles, places, unit(facing)))[:, None]
+
+        occlusion = texels.image(sky, positions, normals)[..., 0]
+    if settings.normal_map:
+        tangents = tangent_frames(positions, normals, layout.uvs, layout.faces)
+        normal_map = bake_normals(positions, normals, tangents, texels, *whole)
     end("bake")
 
-    report: dict[str, Any] = {"input_faces": len(faces), "repairs": repairs, "atlas": layout.method}
-    report["material"] = asdict(material)
-    if layout.reason:
-        report["atlas_reason"] = layout.reason
-    mesh = FileMesh(positions, layout.uvs, layout.faces, texture)
-    report |= measure(mesh) | {"bake_psnr": bake_psnr(mesh, albedo, device), "seconds": seconds}
-    scale, report["size"] = _scale(positions, settings.height, usual)
-    report["size"] |= {"scale": scale, "origin": [round(float(x), 6) for x in standing_point(positions)]}
+    report: dict[str, Any] = {"atlas": layout.method} | ({"atlas_reason": layout.reason} if layout.reason else {})
+    mesh_in_file = FileMesh(positions, layout.uvs, layout.faces, texture)
+    report |= measure(mesh_in_file) | {"bake_psnr": bake_psnr(mesh_in_file, albedo, device)}
     return Asset(
-        positions=((positions - standing_point(positions)) * scale).astype(np.float32),
-        normals=normals[layout.vertex].astype(np.float32),
+        positions=((positions - origin) * scale).astype(np.float32),
+        normals=normals.astype(np.float32),
         uvs=layout.uvs.astype(np.float32),
         faces=layout.faces,
         texture=texture,
         report=report,
-        material=material,
         point=layout.vertex,
-        about=about or {},
+        occlusion=occlusion,
+        normal_map=normal_map,
+        tangents=None if tangents is None else tangents.astype(np.float32),
     )
 
 

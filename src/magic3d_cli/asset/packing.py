@@ -61,9 +61,14 @@ def repack(
     return None if best is None else (copied, faces, best / size)
 
 
-def _areas(corners: Float[np.ndarray, "F 3 2"]) -> Float[np.ndarray, "F"]:
+def _turning(corners: Float[np.ndarray, "F 3 2"]) -> Float[np.ndarray, "F"]:
+    """Twice the signed area."""
     one, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return np.abs(one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]) / 2
+    return one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
+
+
+def _areas(corners: Float[np.ndarray, "F 3 2"]) -> Float[np.ndarray, "F"]:
+    return np.abs(_turning(corners)) / 2
 
 
 def _chart_of(faces: Faces, vertices: int) -> Int[np.ndarray, "W"]:
@@ -88,18 +93,20 @@ def _upright(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
 
 
 def _cut(uvs: Float[np.ndarray, "W 2"], faces: Faces) -> tuple[Int[np.ndarray, "U"], Faces, Float[np.ndarray, "U 2"]]:
-    """Charts upright, the long and the sparse ones cut across the middle of their length until none is left."""
+    """Charts upright and none a mirror image; long and sparse ones cut across their middle until none is left."""
     copied, uvs = np.arange(len(uvs)), uvs.copy()
     for _ in range(8):
         chart = _chart_of(faces, len(uvs))
         of_face = chart[faces[:, 0]]
         count = int(chart.max()) + 1
         area = np.bincount(of_face, _areas(uvs[faces]), count)
+        mirrored = np.bincount(of_face, _turning(uvs[faces]), count) > 0  # v points down
         members = np.split(np.argsort(of_face, kind="stable"), np.cumsum(np.bincount(of_face))[:-1])
         beyond = np.zeros(len(faces), np.int64)
         for number, mine in enumerate(members):
             own = np.unique(faces[mine])
-            uvs[own] = points = _upright(uvs[own])
+            points = _upright(uvs[own])
+            uvs[own] = points = points * (-1.0, 1.0) if mirrored[number] else points
             extent = np.ptp(points, axis=0)
             sparse = area[number] > SMALL and area[number] < SPARSE * extent.prod()
             if len(mine) > 8 and (extent.max() > LONGEST or sparse):

@@ -22,6 +22,8 @@ OVERLAP_LIMIT = 0.002
 """An xatlas result in which more texels than this belong to two faces is replaced."""
 CRUMBS = 0.2
 """Charts that use less of the texture are mostly single faces, as of noise: a grid of faces shows more detail."""
+MEASURED = 2048
+"""Texels per side at which layouts are compared, at most: on 8192 a comparison would take gigabytes."""
 _CHANCE = 1e-5  # of the texels: one centre or two that fall on a sliver folded in its own chart
 
 
@@ -89,12 +91,13 @@ def _used(owned: Ownership) -> float:
 
 def _tighter(found: Unwrapping, padding: int) -> tuple[Unwrapping, Ownership]:
     """The same charts on more of the texture, unless something would come to lie over another by it."""
-    owned = own_texels(found.uvs, found.faces, found.size)
+    measured = min(found.size, MEASURED)
+    owned = own_texels(found.uvs, found.faces, measured)
     packed = repack(found.uvs, found.faces, found.size, padding)
     if packed is None:
         return found, owned
     copied, faces, uvs = packed
-    again = own_texels(uvs, faces, found.size)
+    again = own_texels(uvs, faces, measured)
     if again.overlap > owned.overlap + _CHANCE or _used(again) < _used(owned):
         return found, owned
     return replace(found, vertex=found.vertex[copied], faces=faces, uvs=uvs), again

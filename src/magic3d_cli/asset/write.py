@@ -39,7 +39,8 @@ def write(asset: Asset, path: Path | str, name: str) -> list[Path]:
 
     Args:
         asset: the mesh.
-        path: ends in one of `checks.FORMATS`; .obj brings a .mtl and a .png of the same stem.
+        path: ends in one of `checks.FORMATS`; .obj brings a .mtl and a .png of the same stem. Simpler levels are files
+            of their own, see `level_path`.
         name: of the mesh, usually the prompt.
 
     Raises:
@@ -55,10 +56,17 @@ def write(asset: Asset, path: Path | str, name: str) -> list[Path]:
         )
     about = {key: _unicode(value) if isinstance(value, str) else value for key, value in asset.about.items()}
     files = writer(replace(asset, about=about), path, _unicode(name))
+    for number, level in enumerate(asset.levels, 1):
+        files |= writer(replace(level, about=about), level_path(path, number), _unicode(name))
     # The main file goes last: when it is there, what it refers to is there.
     for target in reversed(files):
         _write(target, files[target])
     return list(files)
+
+
+def level_path(path: Path, number: int) -> Path:
+    """dragon.glb -> dragon_LOD1.glb: the names by which game engines know levels of detail."""
+    return path.with_name(f"{path.stem}_LOD{number}{path.suffix}")
 
 
 def _unicode(text: str) -> str:

@@ -29,6 +29,7 @@ EXAMPLES = {
         "magic3d export --format obj",
         "magic3d export car.run -o car.stl --height 0.1",
         "magic3d export car.run/coarse.ckpt -o coarse.glb --faces 2000",
+        "magic3d export car.run -o car.glb --force --lod 3 --ao --normal-map",
     ),
     "preview": ("magic3d preview car.glb", "magic3d preview car.run --size 1024 --frames 72 -o shown/car"),
     "priors": ("magic3d priors", "magic3d priors --words | grep dog"),

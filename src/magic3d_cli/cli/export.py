@@ -34,6 +34,9 @@ def export(
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
     height: options.Height = None,
+    lod: options.Lod = None,
+    ao: options.Occlusion = None,
+    normal_map: options.NormalMap = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -50,14 +53,23 @@ def export(
     if format is not None and out.suffix.lower() != f".{format}":
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
-    checks.check_sizes(faces, texture_size, height)
+    checks.check_sizes(faces, texture_size, height, lod)
     precheck.check_source(source, out, force)
     with session(quiet, verbose) as work:
         from magic3d_cli import job
 
         result = job.export(
             source,
-            job.Request(out, device=device, faces=faces, texture_size=texture_size, height=height),
+            job.Request(
+                out,
+                device=device,
+                faces=faces,
+                texture_size=texture_size,
+                height=height,
+                lod=lod,
+                occlusion=ao,
+                normal_map=normal_map,
+            ),
             work.observer,
         )
     answer(result, as_json)

@@ -40,6 +40,9 @@ def generate(
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
     height: options.Height = None,
+    lod: options.Lod = None,
+    ao: options.Occlusion = None,
+    normal_map: options.NormalMap = None,
     fresh: options.Fresh = False,
     force: options.Force = False,
     strict: options.Strict = False,
@@ -68,7 +71,7 @@ def generate(
     checks.check_choice("--init-up", init_up, checks.UPS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
-    checks.check_sizes(faces, texture_size, height)
+    checks.check_sizes(faces, texture_size, height, lod)
     check_variations(variations, shown is not None or images is not None)
     added = checks.check_added(also_prior or [])
     init = precheck.check_init(init, seed)
@@ -97,6 +100,9 @@ def generate(
                 "faces": faces,
                 "texture_size": texture_size,
                 "height": height,
+                "lod": lod,
+                "occlusion": ao,
+                "normal_map": normal_map,
                 "strict": strict,
             }
             more_priors = tuple(job.WeightedPrior(name, weight) for name, weight in added)

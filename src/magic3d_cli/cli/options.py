@@ -91,6 +91,27 @@ Height = Annotated[
         metavar="METRES", help="How tall the object stands; default: a usual size (a mug 0.1, a car 4.5 long)."
     ),
 ]
+Lod = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Also write N simpler meshes, FILE_LOD1 to FILE_LODN, each with half the triangles and half the texture's "
+        "side of the one before.",
+        show_default=False,
+    ),
+]
+Occlusion = Annotated[
+    bool | None,
+    typer.Option("--ao/--no-ao", help="Bake ambient occlusion, in GLB and USDZ; off by default.", show_default=False),
+]
+NormalMap = Annotated[
+    bool | None,
+    typer.Option(
+        "--normal-map/--no-normal-map",
+        help="Bake a normal map from the mesh before it is simplified, in GLB, OBJ and USDZ; off by default.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that another request made.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; an earlier run is moved aside, not deleted.")]
 Strict = Annotated[

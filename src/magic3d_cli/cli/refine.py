@@ -47,6 +47,9 @@ def refine(
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
     height: options.Height = None,
+    lod: options.Lod = None,
+    ao: options.Occlusion = None,
+    normal_map: options.NormalMap = None,
     fresh: options.Fresh = False,
     force: options.Force = False,
     as_json: options.Json = False,
@@ -62,7 +65,7 @@ def refine(
         checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_choice("--up", up, checks.UPS)
-    checks.check_sizes(faces, texture_size, height)
+    checks.check_sizes(faces, texture_size, height, lod)
     source = find_source(source)
     own = not checks.is_checkpoint(source) and source.is_file()
     if own and prompt is None:
@@ -96,6 +99,9 @@ def refine(
             faces=faces,
             texture_size=texture_size,
             height=height,
+            lod=lod,
+            occlusion=ao,
+            normal_map=normal_map,
             init=str(source) if own else None,
             init_up=up,
             mesh=(job.RESHAPE if reshape else job.TEXTURE) if own else None,

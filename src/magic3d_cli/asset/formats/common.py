@@ -12,8 +12,8 @@ from PIL import Image
 MILLIMETRES = 1000.0  # in a metre
 
 
-def png_bytes(texture: UInt8[np.ndarray, "S S 3"]) -> bytes:
-    """The texture as a PNG file."""
+def png_bytes(texture: UInt8[np.ndarray, "S S *c"]) -> bytes:
+    """The texture as a PNG file, grey or of three channels."""
     buffer = io.BytesIO()
     Image.fromarray(texture).save(buffer, "PNG")
     return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pygltflib as gltf
+from jaxtyping import UInt8
 
 from magic3d_cli import __version__
 from magic3d_cli.asset.asset import Asset
@@ -11,7 +12,7 @@ from magic3d_cli.asset.formats.common import png_bytes
 
 
 def glb_bytes(asset: Asset, name: str) -> bytes:
-    """One mesh, one primitive, one opaque material with an embedded PNG base colour."""
+    """One mesh, one primitive, one opaque material with an embedded PNG base colour, and further textures."""
     # The largest index of a component type is reserved for primitive restart.
     small = len(asset.positions) < 65_535
     indices = asset.faces.astype(np.uint16 if small else np.uint32).reshape(-1)
@@ -48,16 +49,30 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
             False,
         ),
     ]
-    image = append(png_bytes(asset.texture))
     attributes = gltf.Attributes(POSITION=0, NORMAL=1, TEXCOORD_0=2)
+    if asset.normal_map is not None and asset.tangents is not None:
+        attributes.TANGENT = len(accessors)
+        tangents = asset.tangents.astype(np.float32)
+        accessors.append(accessor(tangents, gltf.VEC4, gltf.FLOAT, gltf.ARRAY_BUFFER, False))
+    images = {"base colour": asset.texture}
+    if asset.occlusion is not None:
+        images["occlusion, roughness, metallic"] = _packed(asset.occlusion, asset)
+    if asset.normal_map is not None:
+        images["normals"] = asset.normal_map
+    place = {kind: number for number, kind in enumerate(images)}
+    packed = place.get("occlusion, roughness, metallic")
     material = gltf.Material(
         name=name,
         pbrMetallicRoughness=gltf.PbrMetallicRoughness(
             baseColorTexture=gltf.TextureInfo(index=0),
             baseColorFactor=[1.0, 1.0, 1.0, 1.0],
-            metallicFactor=asset.material.metallic,  # said always: left out it means 1, a black object
-            roughnessFactor=asset.material.roughness,
+            # Said always: left out it means 1, a black object. Where a texture has the values, factors multiply it.
+            metallicFactor=asset.material.metallic if packed is None else 1.0,
+            roughnessFactor=asset.material.roughness if packed is None else 1.0,
+            metallicRoughnessTexture=None if packed is None else gltf.TextureInfo(index=packed),
         ),
+        occlusionTexture=None if packed is None else gltf.OcclusionTextureInfo(index=packed),
+        normalTexture=gltf.NormalMaterialTexture(index=place["normals"]) if "normals" in place else None,
         alphaMode=gltf.OPAQUE,
         alphaCutoff=None,
         doubleSided=False,  # the surface is closed and wound outward
@@ -79,8 +94,11 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
             )
         ],
         materials=[material],
-        textures=[gltf.Texture(source=0, sampler=0)],
-        images=[gltf.Image(bufferView=image, mimeType="image/png", name=f"{name}, base colour")],
+        textures=[gltf.Texture(source=number, sampler=0) for number in place.values()],
+        images=[
+            gltf.Image(bufferView=append(png_bytes(image)), mimeType="image/png", name=f"{name}, {kind}")
+            for kind, image in images.items()
+        ],
         samplers=[
             gltf.Sampler(
                 magFilter=gltf.LINEAR,
@@ -95,6 +113,12 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
     )
     document.set_binary_blob(bytes(blob))
     return b"".join(document.save_to_bytes())
+
+
+def _packed(occlusion: UInt8[np.ndarray, "S S"], asset: Asset) -> UInt8[np.ndarray, "S S 3"]:
+    """Occlusion in red, roughness in green, metallic in blue, as glTF reads one texture for all three."""
+    surface = np.rint([255 * asset.material.roughness, 255 * asset.material.metallic]).astype(np.uint8)
+    return np.concatenate([occlusion[..., None], np.broadcast_to(surface, (*occlusion.shape, 2))], 2)
 
 
 def _credit(asset: Asset) -> str | None:

@@ -17,7 +17,7 @@ from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import identifier, png_bytes
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of the format: the same asset gives the same bytes
-_TEXTURE = "textures/base_colour.png"
+_TEXTURE, _OCCLUSION, _NORMALS = (f"textures/{name}.png" for name in ("base_colour", "occlusion", "normals"))
 _ALIGNMENT, _ZIP_HEADER = 64, 30  # bytes; of a local file header before the name
 _PADDING_ID = 0x1986  # of the extra field that holds the padding, as Pixar's own writer has it
 
@@ -26,7 +26,7 @@ def usdz_bytes(asset: Asset, name: str) -> bytes:
     """The file."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for path, data in (("model.usda", _layer(asset, name).encode()), (_TEXTURE, png_bytes(asset.texture))):
+        for path, data in (("model.usda", _layer(asset, name).encode()), *_images(asset).items()):
             entry = zipfile.ZipInfo(path, _DATE)
             begin = buffer.tell() + _ZIP_HEADER + len(path) + 4
             padding = -begin % _ALIGNMENT
@@ -35,12 +35,47 @@ def usdz_bytes(asset: Asset, name: str) -> bytes:
     return buffer.getvalue()
 
 
+def _images(asset: Asset) -> dict[str, bytes]:
+    images = {_TEXTURE: asset.texture, _OCCLUSION: asset.occlusion, _NORMALS: asset.normal_map}
+    return {path: png_bytes(image) for path, image in images.items() if image is not None}
+
+
+def _more_maps(asset: Asset, root: str) -> tuple[str, str]:
+    """Inputs of the surface and shaders of the textures that not every asset has."""
+    inputs, shaders = "", ""
+    if asset.occlusion is not None:
+        inputs += f"            float inputs:occlusion.connect = </{root}/material/occlusion.outputs:r>\n"
+        shaders += _map(root, "occlusion", _OCCLUSION, "float outputs:r")
+    if asset.normal_map is not None:
+        inputs += f"            normal3f inputs:normal.connect = </{root}/material/normals.outputs:rgb>\n"
+        # From 0..1 to -1..1, as the specification of UsdPreviewSurface asks for.
+        ranged = ("float4 inputs:scale = (2, 2, 2, 1)", "float4 inputs:bias = (-1, -1, -1, 0)")
+        shaders += _map(root, "normals", _NORMALS, *ranged, "float3 outputs:rgb")
+    return inputs, shaders
+
+
+def _map(root: str, name: str, path: str, *lines: str) -> str:
+    more = "".join(f"            {line}\n" for line in lines)
+    return f"""
+        def Shader "{name}"
+        {{
+            uniform token info:id = "UsdUVTexture"
+            asset inputs:file = @{path}@
+            token inputs:sourceColorSpace = "raw"
+            float2 inputs:st.connect = </{root}/material/st.outputs:result>
+            token inputs:wrapS = "clamp"
+            token inputs:wrapT = "clamp"
+{more}        }}
+"""
+
+
 def _layer(asset: Asset, name: str) -> str:
     first, point = asset.shared()
     root = identifier(name)
     low, high = asset.positions.min(0), asset.positions.max(0)
     texture_coordinates = np.stack([asset.uvs[:, 0], 1 - asset.uvs[:, 1]], 1)  # origin bottom left
     about = "".join(f"        string {key} = {_quoted(value)}\n" for key, value in asset.about.items())
+    inputs, shaders = _more_maps(asset, root)
     return f"""#usda 1.0
 (
     defaultPrim = "{root}"
@@ -85,7 +120,7 @@ def Xform "{root}" (
             color3f inputs:diffuseColor.connect = </{root}/material/base_colour.outputs:rgb>
             float inputs:metallic = {asset.material.metallic:g}
             float inputs:roughness = {asset.material.roughness:g}
-            token outputs:surface
+{inputs}            token outputs:surface
         }}
 
         def Shader "base_colour"
@@ -98,7 +133,7 @@ def Xform "{root}" (
             token inputs:wrapT = "clamp"
             float3 outputs:rgb
         }}
-
+{shaders}
         def Shader "st"
         {{
             uniform token info:id = "UsdPrimvarReader_float2"
