@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pygltflib
@@ -60,7 +61,7 @@ def test_a_ball_sees_the_whole_sky_and_the_inside_of_a_bowl_does_not():
     # The bottom of a cylinder's inside, of radius 1 and depth 1, sees sin^2(45 degrees): half of the sky.
     tube = trimesh.creation.annulus(r_min=1.0, r_max=1.01, height=2.0, sections=96)  # its hole is the bowl
     floor = trimesh.creation.cylinder(radius=1.0, height=0.02, sections=96)
-    both = trimesh.util.concatenate([tube, floor])
+    both: Any = trimesh.util.concatenate([tube, floor])
     middle = visibility(both.vertices, both.faces, np.array([[0, 0, 0.01]]), np.array([[0, 0, 1.0]]), 500, 128)
     assert middle[0] == pytest.approx(0.5, abs=0.03)
 

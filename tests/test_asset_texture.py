@@ -211,7 +211,9 @@ def test_charts_use_sixty_per_cent_of_the_texture_without_overlap(rippled):
 
 def test_packing_cuts_turns_and_moves_charts_and_nothing_else(rippled):
     _, layout = rippled
-    copied, faces, uvs = repack(layout.uvs * 0.5, layout.faces, 512, 2)
+    packed = repack(layout.uvs * 0.5, layout.faces, 512, 2)
+    assert packed is not None
+    copied, faces, uvs = packed
     assert np.array_equal(copied[faces], layout.faces)
 
     def sides(corners):
@@ -230,7 +232,9 @@ def test_packing_cuts_turns_and_moves_charts_and_nothing_else(rippled):
 
 def test_charts_keep_the_padding_from_each_other(rippled):
     _, layout = rippled
-    _, faces, uvs = repack(layout.uvs, layout.faces, 512, 6)
+    packed = repack(layout.uvs, layout.faces, 512, 6)
+    assert packed is not None
+    _, faces, uvs = packed
     chart = label_components(len(uvs), np.concatenate([faces[:, :2], faces[:, 1:]]))[faces[:, 0]]
     owned = own_texels(uvs, faces, 512, reach=2.0)  # half of the padding, less half a texel's diagonal
     for number in np.unique(chart)[:20]:

@@ -168,4 +168,5 @@ def test_a_metal_is_as_bright_as_metals_are_measured_and_keeps_its_stripe():
 def test_a_metal_of_another_colour_keeps_that_colour():
     assert of_prompt("a blue metal car").reflectance is None and of_prompt("a metal car").reflectance is not None
     assert of_prompt("a wooden horse").reflectance is None
-    np.testing.assert_array_equal(built("a brown metal ring").texture, built("a ring").texture)
+    metal, plain = (built(prompt).texture for prompt in ("a brown metal ring", "a ring"))
+    np.testing.assert_allclose(np.median(metal, (0, 1)), np.median(plain, (0, 1)), atol=8)  # without its light

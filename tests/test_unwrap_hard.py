@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def on_a_line():
     return mesh.vertices * np.array([1.0, 1e-6, 1e-6]), mesh.faces
 
 
-HARD = {make.__name__: make for make in (non_manifold, one_closed_chart, degenerate, on_a_line)}
+HARD: dict[str, Any] = {make.__name__: make for make in (non_manifold, one_closed_chart, degenerate, on_a_line)}
 
 
 def laid_out(vertices, faces, seconds, worker):
@@ -75,14 +76,16 @@ def laid_out(vertices, faces, seconds, worker):
 @pytest.mark.parametrize("shape", HARD)
 @pytest.mark.parametrize("worker", [WORKER, BROKEN], ids=["xatlas", "without xatlas"])
 def test_a_hard_mesh_is_unwrapped_without_overlap(shape, worker):
-    layout = laid_out(*HARD[shape](), 30.0, worker)
+    vertices, faces = HARD[shape]()
+    layout = laid_out(vertices, faces, 30.0, worker)
     if worker is BROKEN:
         assert "exit code 3" in layout.reason
 
 
 @pytest.mark.slow
 def test_noise_at_which_xatlas_works_for_minutes_is_laid_out_on_a_grid():
-    layout = laid_out(*noise(), 1.0, WORKER)
+    vertices, faces = noise()
+    layout = laid_out(vertices, faces, 1.0, WORKER)
     assert layout.method == "grid" and "longer than 1 s" in layout.reason
 
 
@@ -94,7 +97,9 @@ def test_noise_of_which_xatlas_makes_crumbs_is_laid_out_on_a_grid():
 
 @pytest.mark.parametrize("shape", ["non_manifold", "degenerate", "on_a_line"])  # what is flat has no surface: refused
 def test_a_hard_mesh_becomes_an_asset_that_shows_its_colours(shape):
-    report = build_asset(*HARD[shape](), colours, AssetSettings(faces=2000, texture_size=512, padding=2)).report
+    vertices, faces = HARD[shape]()
+    settings = AssetSettings(faces=2000, texture_size=512, padding=2)
+    report = build_asset(vertices, faces, colours, settings).report
     assert report["uv_overlap"] <= OVERLAP_LIMIT and report["texel_coverage"] > 0.98 and report["bake_psnr"] > 30
 
 

@@ -15,6 +15,7 @@ from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.bake import Albedo, Texels, bake, evaluate, to_bytes
 from magic3d_cli.asset.check import FileMesh, measure, sample
 from magic3d_cli.asset.clean import clean
+from magic3d_cli.asset.delight import delit
 from magic3d_cli.asset.material import DEFAULT, Material
 from magic3d_cli.asset.mesh import Faces, Vertices, surface_samples, unit, vertex_normals
 from magic3d_cli.asset.metal import reflecting
@@ -80,10 +81,11 @@ def build_asset(
     begin("simplify")
     points, triangles = simplify(*whole[:2], settings.faces)
     end("simplify")
+    face, weights = surface_samples(points, triangles, 60_000)
+    seen, facing = ((value[triangles[face]] * weights).sum(1) for value in (points, vertex_normals(points, triangles)))
+    albedo = delit(albedo, seen, unit(facing), material.uniform, device)
     if material.reflectance is not None:
-        face, weights = surface_samples(points, triangles, 20_000)
-        seen = (points[triangles[face]] * weights).sum(1)
-        albedo = reflecting(albedo, material.reflectance, seen, device)
+        albedo = reflecting(albedo, material.reflectance, seen[:20_000], device)
     scale, size = _scale(points, settings.height, usual)
     origin = standing_point(points)
     size |= {"scale": scale, "origin": [round(float(x), 6) for x in origin]}

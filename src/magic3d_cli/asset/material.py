@@ -32,8 +32,14 @@ class Material:
     roughness: float = 0.8  # the colour field has no roughness of its own; slightly matt suits most things
     reflectance: tuple[float, float, float] | None = None
 
+    @property
+    def uniform(self) -> bool:
+        """Whether a thing that is said to be of it is of it all over: cast, carved or blown in one piece."""
+        return self.metallic == 1 or self.name in _ONE_PIECE
+
 
 DEFAULT = Material()
+_ONE_PIECE = frozenset({"stone", "marble", "concrete", "clay", "porcelain", "jade", "glass", "wax", "bone"})
 
 _MATERIALS: dict[str, tuple[float, float, str]] = {
     # Metals: [roblox] 0.2-0.3 pure, 0.2-0.4 worn; [unreal] and [pb] metallic 1.
