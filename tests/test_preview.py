@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import magic3d
 from PIL import Image
 from tiny_run import run_tiny
+
+from magic3d_cli.asset.show import film
+from magic3d_cli.run import callbacks
+from magic3d_cli.run.callbacks import Intervals, film_frames, write_frame
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.run.timings import Timings
+from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import Views
+from magic3d_cli.training.distributed import Processes
+from magic3d_cli.training.report import StepReport
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +41,53 @@ def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("source", [["red-ball.glb"], ["red-ball.run"], []])
-def test_an_asset_a_run_and_nothing_show_the_same_three_files(
+def test_an_asset_a_run_and_nothing_show_the_same_files(
     source: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert magic3d("preview", *source, "-o", tmp_path / "ball", "--frames", 4, "--size", 64, "--json", "-q") == 0
     files = [Path(file) for file in json.loads(capsys.readouterr().out)["files"]]
-    assert {file.name for file in files} == {"ball.html", "ball-sheet.png", "ball-turntable.webp"}
+    assert {file.name for file in files} == {"ball.html", "ball-sheet.png", "ball-turntable.webp", "ball-film.webp"}
     with Image.open(tmp_path / "ball-turntable.webp") as turning:
         assert (getattr(turning, "n_frames", 1), turning.size) == (4, (64, 64))
         seen = np.asarray(turning.convert("RGB"))[32, 32].astype(int)
     assert seen[0] > seen[1] + 50  # a red ball in the middle
     with Image.open(tmp_path / "ball-sheet.png") as sheet:
         assert sheet.size == (4 * 64, 2 * 64)
+
+
+class Still:
+    """A stage that always looks the same."""
+
+    def render(self, views: Views, size: int) -> Render:
+        flat, image = torch.zeros(len(views), size, size), torch.zeros(len(views), size, size, 3)
+        return Render(rgb=image + 0.5, opacity=flat, depth=flat, normal=image, albedo=image)
+
+
+def test_a_run_keeps_the_shape_appearing_and_preview_makes_a_film_of_it(folder: Path, tmp_path: Path) -> None:
+    run = RunDirectory(folder / "red-ball.run")
+    assert film_frames(run)  # taken while it ran
+    for step, grey in enumerate((0.2, 0.5, 0.8)):
+        write_frame(tmp_path / f"{step}.webp", torch.full((32, 32, 3), grey))
+    (tmp_path / "9.webp").write_bytes(b"cut off")
+    made = film(sorted(tmp_path.glob("*.webp")))
+    assert made is not None
+    with Image.open(io.BytesIO(made)) as moving:
+        assert getattr(moving, "n_frames", 1) == 3 and moving.size == (32, 32)
+        moving.seek(2)
+        assert np.abs(np.asarray(moving.convert("RGB")).mean() - 204) < 4
+    assert film(sorted(tmp_path.glob("0.webp"))) is None
+
+
+def test_a_long_film_is_thinned_instead_of_growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "FRAMES", 4)
+    run = RunDirectory(tmp_path / "x.run")
+    run.path.mkdir()
+    watched = callbacks.Callbacks(
+        run, Still(), lambda: None, Timings(), Observer(), Interrupts(), Intervals(), Processes()
+    )
+    for step in range(1, 12):
+        watched.film(StepReport("coarse", step, 11, {}, {}))
+    assert 2 <= len(film_frames(run)) < 4 and film_frames(run)[0].name == "coarse-000001.webp"
 
 
 def test_the_page_holds_the_asset_and_asks_nothing_of_the_network(folder: Path, tmp_path: Path) -> None:

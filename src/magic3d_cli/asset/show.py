@@ -21,7 +21,8 @@ from magic3d_cli.checks import parse_json
 from magic3d_cli.scene.views import DIFFUSE, Views, turntable
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
-_MILLISECONDS = 3000  # of a whole turn
+_MILLISECONDS = 3000  # of a whole turn, and about of a film
+_SHORTEST_FRAME, _LONGEST_FRAME, _HELD = 40, 250, 1500  # milliseconds, of a film; the last of its last frame
 
 
 def lit(views: Views) -> Views:
@@ -49,6 +50,25 @@ def animation(pictures: list[UInt8[np.ndarray, "H W 3"]]) -> bytes:
         quality=85,
         method=2,
     )
+    return buffer.getvalue()
+
+
+def film(frames: list[Path]) -> bytes | None:
+    """An animated WebP of a run's frames, the last one held; None where fewer than two are whole."""
+    pictures = []
+    for path in frames:
+        try:
+            with Image.open(path) as picture:
+                pictures.append(picture.convert("RGB"))
+        except OSError:
+            continue  # a disk that was full at that moment
+    if len(pictures) < 2:
+        return None
+    first, *rest = (picture.resize(pictures[-1].size) for picture in pictures)
+    each = min(_LONGEST_FRAME, max(_SHORTEST_FRAME, round(_MILLISECONDS / len(pictures))))
+    buffer = io.BytesIO()
+    durations = [each] * len(rest) + [_HELD]
+    first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=durations, loop=0, quality=85, method=2)
     return buffer.getvalue()
 
 

@@ -42,7 +42,7 @@ def preview(
     """Show an asset: turntable, contact sheet, web page.
 
     Writes NAME-turntable.webp, NAME-sheet.png (four sides, with light and without) and NAME.html, which opens in any
-    browser without a network: drag to turn.
+    browser without a network: drag to turn. Beside a run also NAME-film.webp, the shape appearing.
     """
     for option, value, (low, high) in (("--frames", frames, FRAMES), ("--size", size, SIZE)):
         if not low <= value <= high:
@@ -52,10 +52,13 @@ def preview(
     if not stem.parent.is_dir():
         raise UsageError(f"The folder {stem.parent} does not exist.", "Name another one with -o.")
     with session(quiet, verbose) as work:
-        from magic3d_cli.asset.show import show
+        from magic3d_cli.asset.show import film, show
+        from magic3d_cli.run.callbacks import film_frames
 
         work.observer.phase("draw")
         files = show(asset, stem, frames, size)
+        if (data := film(film_frames(RunDirectory.for_output(asset)))) is not None:
+            files[stem.with_name(f"{stem.name}-film.webp")] = data
         for path, data in files.items():
             write_atomically(path, data)
         page = next(iter(files))

@@ -41,8 +41,14 @@ class Intervals:
     preview: float = 10.0
     preview_share: float = 0.05  # previews may cost at most this share of the time
     preview_size: int = 256  # pixels a view, of two by two
+    film: float = 1.0  # between two frames of the film, which grows as there are more of them
+    film_share: float = 0.02
+    film_size: int = 128  # pixels
 
 
+FRAMES = 240
+"""Of a film, at most: when there are as many, every other one goes, and from then on half as many are taken."""
+_STAGES = ("coarse", "fine")
 _LAST = 4.0  # times the expense of a preview for a stage's last one, which stays
 
 
@@ -68,6 +74,8 @@ class Callbacks:
         self._next_preview = now + (intervals.preview if run.preview.is_file() else 0)
         self._shown = run.preview.is_file()  # its place has been told
         self._seconds_per_pixel: float | None = None  # of a view, in the last picture
+        self._next_frame, self._between = now, intervals.film
+        self._filmed = False
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
@@ -86,6 +94,8 @@ class Callbacks:
             self._next_checkpoint = time.monotonic() + self.intervals.checkpoint
         if time.monotonic() >= self._next_preview:
             self.draw()
+        if time.monotonic() >= self._next_frame:
+            self.film(report)
 
     def draw(self, last: bool = False) -> None:
         """Replace preview.png; a stage's `last` one may cost more.
@@ -107,6 +117,25 @@ class Callbacks:
         self._next_preview = now + max(self.intervals.preview, (now - begun) / self.intervals.preview_share)
         self._seconds_per_pixel = (now - begun) / size**2
 
+    def film(self, report: StepReport) -> None:
+        """Add a frame to the run's film; as little as a preview does it stop the run."""
+        begun = time.monotonic()
+        try:
+            self.run.film.mkdir(exist_ok=True)
+            image = self.stage.render(turntable(1, start=30.0), self.intervals.film_size).rgb
+            write_frame(self.run.film / f"{report.stage}-{report.step:06d}.webp", image[0])
+            if len(frames := film_frames(self.run)) >= FRAMES:
+                for path in frames[1::2]:
+                    path.unlink()
+                self._between *= 2
+        except (OSError, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, OSError) or out_of_memory(error)):
+                raise
+        now = time.monotonic()
+        # The first one may have waited for kernels to be compiled: it says nothing of what the next ones take.
+        rest = (now - begun) / self.intervals.film_share if self._filmed else 0.0
+        self._next_frame, self._filmed = now + max(self._between, rest), True
+
     def _affordable(self, times: float) -> int:
         """Pixels a view that can be drawn for `times` a picture's share of the time: all, a half or a quarter.
 
@@ -117,6 +146,19 @@ class Callbacks:
             return sizes[1]
         budget = times * self.intervals.preview * self.intervals.preview_share
         return next((size for size in sizes if self._seconds_per_pixel * size**2 <= budget), sizes[-1])
+
+
+def film_frames(run: RunDirectory) -> list[Path]:
+    """The frames of a run's film, first to last: film/coarse-000012.webp, ..."""
+    return [path for stage in _STAGES for path in sorted(run.film.glob(f"{stage}-*.webp"))]
+
+
+def write_frame(path: Path, image: Float[Tensor, "H W 3"]) -> None:
+    """One frame of a film. Raises OSError."""
+    pixels = np.rint(image.detach().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=80, method=2)
+    write_atomically(path, buffer.getvalue(), durable=False)
 
 
 def write_preview(path: Path, images: Float[Tensor, "4 H W 3"], size: int) -> None:

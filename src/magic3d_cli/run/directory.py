@@ -30,6 +30,7 @@ class RunDirectory:
         self.fine = path / "fine.ckpt"
         self.preview = path / "preview.png"
         self.picture = path / "picture.png"
+        self.film = path / "film"  # small pictures of the shape appearing, see `callbacks.film_frames`
         self.log_path = path / "log.jsonl"
         self.settings = path / "settings.json"
         self.result = path / "result.json"
