@@ -64,7 +64,8 @@ def film(frames: list[Path]) -> bytes | None:
             continue  # a disk that was full at that moment
     if len(pictures) < 2:
         return None
-    first, *rest = (picture.resize(pictures[-1].size) for picture in pictures)
+    largest = max(picture.size for picture in pictures)
+    first, *rest = (picture.resize(largest) for picture in pictures)
     each = min(_LONGEST_FRAME, max(_SHORTEST_FRAME, round(_MILLISECONDS / len(pictures))))
     buffer = io.BytesIO()
     durations = [each] * len(rest) + [_HELD]

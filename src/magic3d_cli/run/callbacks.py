@@ -42,8 +42,8 @@ class Intervals:
     preview_share: float = 0.05  # previews may cost at most this share of the time
     preview_size: int = 256  # pixels a view, of two by two
     film: float = 1.0  # between two frames of the film, which grows as there are more of them
-    film_share: float = 0.02
-    film_size: int = 128  # pixels
+    film_share: float = 0.04
+    film_size: int = 128  # pixels, half as many where that takes too long
 
 
 FRAMES = 240
@@ -75,7 +75,7 @@ class Callbacks:
         self._shown = run.preview.is_file()  # its place has been told
         self._seconds_per_pixel: float | None = None  # of a view, in the last picture
         self._next_frame, self._between = now, intervals.film
-        self._filmed = False
+        self._filmed, self._film_size = False, max(intervals.film_size // 2, 1)
 
     def __call__(self, report: StepReport) -> None:
         """Raises Interrupted (after saving) and OSError (when a checkpoint cannot be written)."""
@@ -122,7 +122,7 @@ class Callbacks:
         begun = time.monotonic()
         try:
             self.run.film.mkdir(exist_ok=True)
-            image = self.stage.render(turntable(1, start=30.0), self.intervals.film_size).rgb
+            image = self.stage.render(turntable(1, start=30.0), self._film_size).rgb
             write_frame(self.run.film / f"{report.stage}-{report.step:06d}.webp", image[0])
             if len(frames := film_frames(self.run)) >= FRAMES:
                 for path in frames[1::2]:
@@ -135,6 +135,9 @@ class Callbacks:
         # The first one may have waited for kernels to be compiled: it says nothing of what the next ones take.
         rest = (now - begun) / self.intervals.film_share if self._filmed else 0.0
         self._next_frame, self._filmed = now + max(self._between, rest), True
+        full = (now - begun) * (self.intervals.film_size / self._film_size) ** 2
+        cheap = full <= 2 * self._between * self.intervals.film_share
+        self._film_size = self.intervals.film_size if cheap else max(self.intervals.film_size // 2, 1)
 
     def _affordable(self, times: float) -> int:
         """Pixels a view that can be drawn for `times` a picture's share of the time: all, a half or a quarter.
