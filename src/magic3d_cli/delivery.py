@@ -52,6 +52,7 @@ def build_files(
         material=of_things([prompt for _, prompt in things]),
         about=about,
         usual=size_of_things(things),
+        keep_shape=surface is not None,
     )
     if asset.report["size"]["from"] == "usual":
         longest = max(asset.report["size"]["metres"])

@@ -16,6 +16,7 @@ from magic3d_cli.asset.bake import Albedo, Texels, bake, evaluate, to_bytes
 from magic3d_cli.asset.check import FileMesh, measure, sample
 from magic3d_cli.asset.clean import clean
 from magic3d_cli.asset.delight import delit
+from magic3d_cli.asset.flatten import flatten
 from magic3d_cli.asset.material import DEFAULT, Material
 from magic3d_cli.asset.mesh import Faces, Vertices, surface_samples, unit, vertex_normals
 from magic3d_cli.asset.metal import reflecting
@@ -42,6 +43,7 @@ def build_asset(
     material: Material = DEFAULT,
     about: dict[str, Any] | None = None,
     usual: tuple[str, float] | None = None,
+    keep_shape: bool = False,
 ) -> Asset:
     """Clean, simplify, unwrap and bake.
 
@@ -53,6 +55,7 @@ def build_asset(
         device: where `albedo` wants its points.
         material: of the whole surface, for instance `material.of_prompt`'s.
         about: where the asset comes from; see `Asset`.
+        keep_shape: whether walls that wave are left as they are, as a mesh of a person's own is.
         usual: the thing and its usual longest side in metres (`size.usual_size`), for settings without a height.
 
     Returns:
@@ -80,6 +83,7 @@ def build_asset(
     end("clean")
     begin("simplify")
     points, triangles = simplify(*whole[:2], settings.faces)
+    points = points if keep_shape else flatten(points, triangles)
     end("simplify")
     face, weights = surface_samples(points, triangles, 60_000)
     seen, facing = ((value[triangles[face]] * weights).sum(1) for value in (points, vertex_normals(points, triangles)))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from magic3d_cli.asset.bake import Albedo, evaluate
 
-KEPT = 0.5
+KEPT = 0.3
 """Exponent of what is left of the field's own differences in brightness and in hue, in linear light: most of them are
 baked lighting, which a metal's reflectance has none of, the rest is patina and parts of another colour."""
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear sRGB
