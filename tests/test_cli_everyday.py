@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,9 +232,7 @@ def test_runs_are_listed_and_only_what_was_set_aside_is_deleted(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("red-ball.run", "red-ball.run.1"):
-        (tmp_path / name).mkdir()
-        for file in (finished / "red-ball.run").iterdir():
-            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(finished / "red-ball.run", tmp_path / name)
     (tmp_path / "mine.run").mkdir()
     (tmp_path / "mine.run" / "notes.txt").write_text("not magic3d's")
     assert magic3d("runs", "--json") == 0
@@ -252,7 +251,7 @@ def test_runs_are_listed_and_only_what_was_set_aside_is_deleted(
     assert magic3d("runs", "--clean", "--older-than", 5, "--yes") == 0
     assert (tmp_path / "red-ball.run").is_dir()
     old = 1_000_000_000
-    for file in (tmp_path / "red-ball.run").iterdir():
+    for file in (tmp_path / "red-ball.run").rglob("*"):
         os.utime(file, (old, old))
     assert magic3d("runs", "--clean", "--older-than", 5, "--yes") == 0
     assert not (tmp_path / "red-ball.run").exists() and (tmp_path / "mine.run").is_dir()

@@ -81,13 +81,15 @@ def test_a_run_keeps_the_shape_appearing_and_preview_makes_a_film_of_it(folder: 
 def test_a_long_film_is_thinned_instead_of_growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callbacks, "FRAMES", 4)
     run = RunDirectory(tmp_path / "x.run")
-    run.path.mkdir()
+    run.film.mkdir(parents=True)
+    (run.film / "coarse-000300.webp").write_bytes(b"of an earlier run")
     watched = callbacks.Callbacks(
         run, Still(), lambda: None, Timings(), Observer(), Interrupts(), Intervals(), Processes()
     )
     for step in range(1, 12):
         watched.film(StepReport("coarse", step, 11, {}, {}))
     assert 2 <= len(film_frames(run)) < 4 and film_frames(run)[0].name == "coarse-000001.webp"
+    assert run.film / "coarse-000300.webp" not in film_frames(run)
 
 
 def test_the_page_holds_the_asset_and_asks_nothing_of_the_network(folder: Path, tmp_path: Path) -> None:

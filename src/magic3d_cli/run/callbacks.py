@@ -122,6 +122,9 @@ class Callbacks:
         begun = time.monotonic()
         try:
             self.run.film.mkdir(exist_ok=True)
+            if report.step == 1:  # a stage that starts over
+                for path in self.run.film.glob(f"{report.stage}-*.webp"):
+                    path.unlink()
             image = self.stage.render(turntable(1, start=30.0), self._film_size).rgb
             write_frame(self.run.film / f"{report.stage}-{report.step:06d}.webp", image[0])
             if len(frames := film_frames(self.run)) >= FRAMES:
