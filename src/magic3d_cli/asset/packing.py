@@ -6,6 +6,8 @@ keeps the scale of all others small.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -22,6 +24,12 @@ SPARSE, SMALL = 0.5, 0.005
 MOST_CHARTS = 1000
 """Above this, as in the fall-back atlas of pure noise, packing by outlines would take longer than xatlas."""
 _CELLS = 1024  # of the grid that charts are placed on, along one side, at most
+_TIGHTEST = 0.85  # share of the cells that outlines may take: more was never seen to fit
+_ORDERS: tuple[Callable[[np.ndarray], int], ...] = (
+    lambda mask: int(mask.sum()),
+    lambda mask: sum(mask.shape),
+)
+"""In which charts are set down, the greatest first: by area, by the sum of its sides."""
 _TRIES = 6  # scales tried: coverage within 0.7 % of the best
 _COVERAGE = (0.40, 0.82)  # between which the best is looked for
 
@@ -126,38 +134,26 @@ def _place(
 ) -> Float[np.ndarray, "W 2"] | None:
     """Vertices in texels on the texture; None where a chart finds no place at this scale.
 
-    The largest chart first, each in the quarter turn in which its top comes out lowest.
+    The largest chart first, in one of `_ORDERS`, each in the quarter turn in which its top comes out lowest.
     """
     cell = -(-size // _CELLS)
     rim = max(0, padding // 2 - 1)  # of what is kept round a chart, this much may lie outside the texture
     side = (size + 2 * rim) // cell
     margin = padding / 2 + 2 * cell
     # A cell whose centre is nearer than half the padding; on a coarse grid any part of it.
-    reach = padding / 2 / cell + (0.25 if cell == 1 else 0.71)
+    reach = padding / 2 / cell + (0.0 if cell == 1 else 0.71)
     if local.max() > size:
         return None
     outlines = [_outline((local[part] + margin) / cell, reach) for part in parts]
-    if sum(int(mask.sum()) for mask, _ in outlines) > 0.95 * side * side:
+    masks = [mask for mask, _ in outlines]
+    if sum(int(mask.sum()) for mask in masks) > _TIGHTEST * side * side:
         return None
-    room, widest = np.zeros((side, side), np.int64), np.zeros(side, np.int64)
-    taken = np.zeros((side, side), np.bool_)
-    _measure_room(taken, room, widest, 0, side)
+    found = next(filter(None, (_set_down(masks, greatness, side) for greatness in _ORDERS)), None)
+    if found is None:
+        return None
     placed = np.empty_like(local)
-    for number in sorted(range(len(parts)), key=lambda n: -int(outlines[n][0].sum())):
+    for number, (turn, y, x) in enumerate(found):
         mask, corner = outlines[number]
-        best: tuple[int, int, int, int] | None = None
-        for turn in range(4):
-            turned = np.rot90(mask, turn)
-            height, width = turned.shape
-            y, x = _lowest(room, widest, *_runs(turned), width, best[0] if best else side + 1)
-            if y >= 0:
-                best = (y + height, turn, y, x)
-        if best is None:
-            return None
-        _, turn, y, x = best
-        turned = np.rot90(mask, turn)
-        taken[y : y + turned.shape[0], x : x + turned.shape[1]] |= turned
-        _measure_room(taken, room, widest, y, y + turned.shape[0])
         mine = chart == number
         u, v = (local[mine] + margin - corner * cell).T
         tall, wide = (cells * cell for cells in mask.shape)
@@ -166,6 +162,31 @@ def _place(
         placed[mine] = np.stack([u, v], 1) + np.array([x, y]) * cell - rim
     inside = placed.min() >= 0 and placed.max() <= size
     return placed if inside else None
+
+
+def _set_down(
+    masks: list[Bool[np.ndarray, "H W"]], greatness: Callable[[Bool[np.ndarray, "H W"]], int], side: int
+) -> list[tuple[int, int, int]] | None:
+    """Quarter turns and first cell (y, x) of each chart, the greatest set down first; None where one has no place."""
+    room, widest = np.zeros((side, side), np.int64), np.zeros(side, np.int64)
+    taken = np.zeros((side, side), np.bool_)
+    _measure_room(taken, room, widest, 0, side)
+    found: dict[int, tuple[int, int, int]] = {}
+    for number in sorted(range(len(masks)), key=lambda n: -greatness(masks[n])):
+        lowest = side + 1
+        for turn in range(4):
+            turned = np.rot90(masks[number], turn)
+            height, width = turned.shape
+            y, x = _lowest(room, widest, *_runs(turned), width, lowest)
+            if y >= 0:
+                lowest, found[number] = y + height, (turn, y, x)
+        if number not in found:
+            return None
+        turn, y, x = found[number]
+        turned = np.rot90(masks[number], turn)
+        taken[y : y + turned.shape[0], x : x + turned.shape[1]] |= turned
+        _measure_room(taken, room, widest, y, y + turned.shape[0])
+    return [found[number] for number in range(len(masks))]
 
 
 def _outline(corners: Float[np.ndarray, "F 3 2"], reach: float) -> tuple[Bool[np.ndarray, "H W"], Int[np.ndarray, "2"]]:
