@@ -10,10 +10,10 @@ import torch
 
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.guidance.distillation import ScoreDistillation, classifier_free_guidance, perpendicular
+from magic3d_cli.guidance.distillation import ScoreDistillation, classifier_free_guidance, normal_map, perpendicular
 from magic3d_cli.guidance.schedule import mix, sample_timesteps, time_range
 from magic3d_cli.scene.render import Render
-from magic3d_cli.scene.views import turntable
+from magic3d_cli.scene.views import ALBEDO, TEXTURELESS, turntable
 from magic3d_cli.settings import GuidanceSettings, TimestepSchedule
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import Step
@@ -134,6 +134,28 @@ def test_descending_reaches_what_the_prior_expects():
         assert images.grad is not None
         images = (images - 0.1 * images.grad).detach().requires_grad_()
     torch.testing.assert_close(images.permute(0, 3, 1, 2)[0] * 2 - 1, prior.target, atol=1e-3, rtol=1e-3)
+
+
+def test_textureless_views_are_shown_as_normals_to_a_prior_that_is_not_told_the_shading():
+    views = turntable(2).replace(shading=torch.tensor([TEXTURELESS, ALBEDO]))
+    facing = -views.axes()[2][:, None, None].expand(2, 8, 8, 3)
+    grey, solid = torch.full((2, 8, 8, 3), 0.3), torch.ones(2, 8, 8)
+    render = Render(grey, solid, solid, facing, grey)
+    for camera_conditioned, normals in ((False, True), (True, False)):
+        prior = Truth()
+        prior.camera_conditioned = camera_conditioned
+        seen = distillation(prior, normals=True)._shown(render, views)
+        expected = torch.tensor([0.5, 0.5, 1.0]) if normals else grey[0]
+        assert torch.allclose(seen[0], expected.expand(8, 8, 3), atol=1e-6) and torch.equal(seen[1], grey[1])
+
+
+def test_normals_as_colours_say_right_up_and_near_as_the_camera_sees_them():
+    views = turntable(4)
+    right, up, _ = views.axes()
+    for axis, expected in ((right, [1, 0.5, 0.5]), (up, [0.5, 1, 0.5])):
+        normal = axis[:, None, None].expand(4, 2, 2, 3)
+        render = Render(normal, torch.ones(4, 2, 2), torch.ones(4, 2, 2), normal, normal)
+        assert torch.allclose(normal_map(render, views), torch.tensor(expected).expand(4, 2, 2, 3), atol=1e-6)
 
 
 def test_the_same_generator_draws_the_same_step():

@@ -209,6 +209,18 @@ def test_training_changes_the_colour_but_not_the_coarse_field(coarse: CoarseStag
     assert all(torch.equal(a, b) for a, b in zip(before, coarse.field.parameters(), strict=True))
 
 
+def test_geometry_that_comes_first_stays_as_it_is_while_the_colours_go_on(start: FineStage) -> None:
+    stage = again(start, geometry_first=0.5, geometry_lr=0.05)
+    at: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(report: StepReport) -> None:
+        at.append((stage.geometry.sdf.detach().clone(), stage.field.table.detach().clone()))
+
+    train(stage, darken, on_step=keep)
+    assert not torch.equal(at[0][0], at[4][0]) and torch.equal(at[4][0], at[9][0])
+    assert not torch.equal(at[4][1], at[9][1])
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(start: FineStage) -> None:
     settings = tiny_settings(geometry_lr=0.05)
     whole = again(start, geometry_lr=0.05)

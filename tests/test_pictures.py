@@ -36,7 +36,7 @@ def drawn(folder: Path, name: str = "ball.png", colour: tuple[int, int, int] = (
     return folder / name
 
 
-def unknown(request: PictureRequest, prompt: str, seed: int, tell: Any) -> Pictured:
+def unknown(request: PictureRequest, prompt: str, seed: int, tell: Any, **more: Any) -> Pictured:
     """`look_at` as if the built-in prior knew nothing like it."""
     tell("looks like nothing")
     return Pictured(
@@ -139,6 +139,10 @@ def test_a_folder_of_pictures_becomes_one_asset_each_and_bad_ones_are_named(
         (["--image", "ball.png", "--imagine", "2"], "out of range"),
         (["--images", "nowhere"], "no folder"),
         (["--image", "none.png"], "no file"),
+        (["--image", "ball.png", "--recipe", "magik123"], "Did you mean 'magic123'"),
+        (["a cat", "--recipe", "magic123"], "Show one"),
+        (["--image", "ball.png", "--recipe", "make-it-3d"], "needs a prior that knows"),
+        (["a cat", "--recipe", "dreamcraft3d", "--variations", "2"], "--variations are of words"),
         ([], "empty"),
     ],
 )
@@ -218,6 +222,22 @@ def test_pictures_survive_a_checkpoint(tmp_path: Path) -> None:
     after = Pictured.restored(before.to_tensors(), json.loads(json.dumps(before.to_json())))
     assert after.digest == before.digest and after.imagine == 0.25
     assert [one.camera.azimuth for one in after.references] == [0.0, 90.0]
+
+
+@pytest.mark.slow
+def test_a_recipe_draws_its_picture_of_the_prompt_and_takes_the_models_depth() -> None:
+    asked = pictures.draw_picture("a red car", 0, 10.0, "digest")
+    assert asked.digest == "digest" and colour_name(asked.cutouts[0]) == "red" and asked.cutouts[0].aspect > 0.6
+    found = look_at(asked, "a red car", 0, print, depth=True)
+    assert found.fit is not None and found.fit.noun == "car" and found.fit.overlap[1] > 0.9
+    assert abs((found.fit.azimuth + 180) % 360 - 180) < 15
+    depth, mask = found.references[0].depth, found.references[0].mask > 127
+    assert depth is not None and 0 <= depth.min() < 0.05 and 0.95 < depth.max() <= 1
+    rows = mask.any(1).nonzero()[:, 0]
+    low, high = depth[rows[-1]][mask[rows[-1]]].mean(), depth[rows[0]][mask[rows[0]]].mean()
+    assert low < high  # seen from above, the bumper is nearer than the roof's far edge
+    with pytest.raises(UsageError, match="drawn by the built-in prior"):
+        pictures.draw_picture("a torus knot", 0, 0.0, None)
 
 
 @pytest.mark.slow

@@ -53,6 +53,13 @@ def test_a_scene_that_agrees_loses_nothing() -> None:
     assert float(losses.smoothness(right, step)) == 0
 
 
+def test_colours_count_from_when_they_are_asked_to() -> None:
+    group = reference_groups([disc()], ReferenceSettings(colour_from=0.2), 100.0)[0]
+    colour, mask = (term for term in group.terms if term.name in ("reference_colour", "reference_mask"))
+    assert [colour.weight_at(progress) for progress in (0.0, 0.19, 0.2, 1.0)] == [0, 0, 10, 10]
+    assert mask.weight_at(0.0) == 10
+
+
 @pytest.mark.parametrize("size", [16, 64])
 def test_the_unit_is_a_sum_over_the_priors_pixels_whatever_the_render_has(size: int) -> None:
     reference = disc(radius=2.0)  # the whole picture

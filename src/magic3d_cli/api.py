@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, UInt8
 
 from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
-from magic3d_cli.checks import UPS, check_choice, check_output, check_prompt, check_seed, check_sizes
-from magic3d_cli.precheck import check_init, choose_output
+from magic3d_cli.checks import UPS, check_choice, check_output, check_prompt, check_recipe, check_seed, check_sizes
+from magic3d_cli.precheck import check_init, choose_output, drawn_digest
 from magic3d_cli.reference import read_pictures
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
@@ -68,6 +68,7 @@ def generate(
     elevation: float | None = None,
     fov: float | None = None,
     imagine: float | None = None,
+    recipe: str | None = None,
     output: str | Path | None = None,
     preset: str = "draft",
     seed: int = 0,
@@ -118,6 +119,8 @@ def generate(
         shown = read_pictures([*map(str, some)], **beside, elevation=elevation, fov=fov, imagine=imagine)
     if prompt or shown is None:
         prompt = check_prompt(prompt)
+    check_recipe(recipe, shown is not None)
+    digest = shown.digest if shown else drawn_digest(recipe, prompt, seed)
     check_seed(seed)
     check_sizes(faces, texture_size, height, lod)
     with ExitStack() as stack:
@@ -125,7 +128,7 @@ def generate(
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
         interrupts = stack.enter_context(Interrupts(cancelled).installed())
         request = job.Request(
-            choose_output(Path(output), prompt, seed, preset, force, shown.digest if shown else None, prompt),
+            choose_output(Path(output), prompt, seed, preset, force, digest, prompt),
             preset=preset,
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
@@ -143,6 +146,7 @@ def generate(
             normal_map=normal_map,
             fresh=fresh,
             pictures=shown,
+            recipe=recipe,
         )
         observer = _Callbacks(on_progress, on_note)
         asset, report = job.generate(prompt, seed, request, observer, interrupts, more_views=more_views)

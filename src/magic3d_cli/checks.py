@@ -19,6 +19,9 @@ INITS = ("auto", "ball")
 BUILTIN_SHAPE = "builtin:"
 UPS = ("y", "z", "x", "-y", "-z", "-x")
 DEVICES = ("auto", "cpu", "cuda")
+RECIPES = ("magic123", "zero123", "realfusion", "make-it-3d", "dreamcraft3d")
+DRAWING_RECIPES = ("dreamcraft3d",)
+"""Those that draw a picture of the prompt where none is given."""
 FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
@@ -46,6 +49,18 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise UsageError(f"{option} {value!r} is unknown.{meant(value, choices)}", f"Use one of: {', '.join(choices)}.")
     return value
+
+
+def check_recipe(recipe: str | None, pictured: bool) -> None:
+    """A known recipe, with the pictures that it needs."""
+    if recipe is None:
+        return
+    check_choice("--recipe", recipe, RECIPES)
+    if not pictured and recipe not in DRAWING_RECIPES:
+        raise UsageError(
+            f"The recipe {recipe} makes what a picture shows, and there is none.",
+            f"Show one: magic3d generate --image FILE --recipe {recipe}; {DRAWING_RECIPES[0]} draws its own.",
+        )
 
 
 def meant(word: str, known: Iterable[str]) -> str:

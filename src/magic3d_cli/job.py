@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from magic3d_cli import pipeline, settings
+from magic3d_cli import pipeline, recipes, settings
 from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
+from magic3d_cli.checks import check_recipe
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.guide import (
@@ -37,7 +38,8 @@ from magic3d_cli.guidance.guide import (
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
-from magic3d_cli.pictures import NO_PRIOR, PictureAlone, look_at, write_sheet
+from magic3d_cli.pictures import NO_PRIOR, PictureAlone, draw_picture, look_at, write_sheet
+from magic3d_cli.precheck import drawn_digest
 from magic3d_cli.reference import PictureRequest
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job, OwnSurface
@@ -81,6 +83,7 @@ class Request:
     fresh: bool = False  # start over; an earlier run is moved aside
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
     pictures: PictureRequest | None = None  # of the thing; the prompt may then be empty
+    recipe: str | None = None  # of `recipes`
 
 
 def generate(
@@ -98,12 +101,20 @@ def generate(
     `loaded` keeps priors for the next job of the same process.
     """
     device, names = choose_device(request.device, observer), prior_names(request)
-    pictured = None
+    pictured, recipe = None, recipes.named(request.recipe) if request.recipe else None
+    check_recipe(request.recipe, request.pictures is not None)
+    if recipe is not None and request.pictures is None:
+        observer.phase("draw the picture")
+        drawn_for = drawn_digest(recipe.name, prompt, seed)
+        request = replace(request, pictures=draw_picture(prompt, seed, recipe.elevation or 0.0, drawn_for))
     if request.pictures is not None:
         observer.phase("look at the picture")
-        pictured = look_at(request.pictures, prompt, seed, observer.note)
+        more: dict[str, Any] = {"elevation": recipe.elevation, "depth": recipe.depth} if recipe else {}
+        pictured = look_at(request.pictures, prompt, seed, observer.note, **more)
     asked = pictured.prompt if pictured else prompt
     priors = _choose(names, request, asked, seed, device, observer, pictured)
+    if recipe is not None:
+        priors = _following(recipe, priors, observer.note)
     drawn = None
     if priors is not None and pictured is None:
         if device == "cuda" and names["fine"] == "auto" and priors["fine"][0].name == "builtin":
@@ -260,7 +271,7 @@ def resolved(
 ) -> Settings:
     """`settings.resolve` with a request's choices."""
     camera = pictured.references[0].camera if pictured else None
-    return settings.resolve(
+    found = settings.resolve(
         base,
         priors,
         perp_neg=request.perp_neg,
@@ -276,6 +287,30 @@ def resolved(
         imagine=pictured.imagine if pictured else None,
         frame=(camera.fov, camera.half_height) if camera else None,
     )
+    if not (recipe := request.recipe or base.recipe):
+        return found
+    return recipes.follow(found, recipe, priors, (camera.azimuth, camera.elevation) if camera else None)
+
+
+def _following(
+    recipe: recipes.Recipe, priors: dict[str, list[ChosenPrior]] | None, tell: Callable[[str], None]
+) -> dict[str, list[ChosenPrior]]:
+    """The priors with the weights that a recipe gives them; tells what of the original is missing.
+
+    Raises UsageError where they cannot follow it.
+    """
+    if priors is None:
+        raise UsageError(
+            f"The recipe {recipe.name} needs a prior that knows what the picture shows, and the built-in one does not.",
+            "Say in words what it shows, name priors (--prior sd15 --also-prior zero123-xl), or leave out --recipe.",
+        )
+    recipes.check_priors(recipe, priors)
+    tell(f"Follows {recipe.follows}." + (f" Not here: {recipe.missing}." if recipe.missing else ""))
+    parts = {"coarse": recipe.coarse, "fine": recipe.fine}
+    return {
+        stage: [replace(p, weight=p.weight * recipes.prior_weight(parts[stage], p, some[0])) for p in some]
+        for stage, some in priors.items()
+    }
 
 
 def _choose(

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.encoder import likely_models
 from magic3d_cli.guidance.builtin.fitting import Fit, fit_model, likeliest, placement, seen_from
 from magic3d_cli.guidance.builtin.looks import Looks
 from magic3d_cli.guidance.builtin.paint import COLOURS
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, article
+from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, of_stage
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.pictured import Pictured
-from magic3d_cli.reference import Cutout, PictureRequest
+from magic3d_cli.reference import Cutout, PictureRequest, cut_out
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import CoarseSettings, FineSettings, StagePrior
@@ -34,6 +39,7 @@ from magic3d_cli.training.terms import LossTerm
 Tell = Callable[[str], None]
 SIZE = 512
 """Pixels of the references that a checkpoint keeps."""
+_DEPTH_SIDE = 128  # pixels of a model's depth: as fine as its volume
 SHARE = 0.72
 """Of the frame, that the longer side of an unknown thing takes: as large as the built-in prior's models."""
 ELEVATION = 10.0
@@ -76,10 +82,47 @@ def write_sheet(pictured: Pictured, path: Path) -> None:
     write_atomically(path, buffer.getvalue(), durable=False)
 
 
-def look_at(request: PictureRequest, prompt: str, seed: int, tell: Tell) -> Pictured:
+def draw_picture(prompt: str, seed: int, elevation: float, digest: str | None) -> PictureRequest:
+    """A picture of the prompt, for recipes that begin with one: the built-in prior's volume seen from the front.
+
+    Raises UsageError for a prompt in which it can draw nothing.
+    """
+    prior = DiffusersPrior(describe(of_stage(BUILTIN, "coarse"), "builtin"), torch.device("cpu"), torch.float32)
+    network = prior.volume
+    assert prior.vocabulary is not None and network is not None
+    try:
+        caption = understand(prior.vocabulary, prompt, seed).caption
+    except UsageError as error:
+        raise UsageError(
+            f"The picture to begin with is drawn by the built-in prior. {error.what}",
+            "Give a picture of it: --image FILE.",
+        ) from error
+    if caption.others:
+        show_together(network, prior.encode_prompt, caption)
+    states = _states(prior, caption)
+    with torch.no_grad():
+        maps = network.render(network.imagine(states), Camera(elevation=elevation).views(), SIZE)
+        rgba = torch.cat([network.paint(maps, states), maps[:, :1]], 1)[0].movedim(0, -1)
+    pixels = (rgba.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return PictureRequest((cut_out(pixels, "the picture drawn"),), (0.0,), elevation, drawn_for=digest)
+
+
+def look_at(
+    request: PictureRequest,
+    prompt: str,
+    seed: int,
+    tell: Tell,
+    *,
+    elevation: float | None = None,
+    depth: bool = False,
+) -> Pictured:
     """Find out what pictures show and from where; `prompt` may be empty, and overrides what they look like.
 
     Tells what they look like. Works without any download, in some ten seconds on two cores.
+
+    Args:
+        elevation: degrees, of an unknown thing where the request does not say; default `ELEVATION`.
+        depth: where there is no depth picture, take the depth of the model that looks like the picture.
     """
     for note in (note for cutout in request.cutouts for note in cutout.notes):
         tell(note)
@@ -98,14 +141,16 @@ def look_at(request: PictureRequest, prompt: str, seed: int, tell: Tell) -> Pict
         fit = None
     if fit is None:
         imagine = 0.0 if request.imagine is None else request.imagine
-        return Pictured(prompt, tuple(_outlined(request, fov)), None, imagine, request.digest)
+        references = _outlined(request, fov, ELEVATION if elevation is None else elevation)
+        return Pictured(prompt, tuple(references), None, imagine, request.digest)
     said = article(" ".join(word for word in (colour_name(first), fit.noun) if word))
     tell(
         f"{first.name} looks like: {said}, seen {_around(fit.azimuth)} and from {fit.elevation:.0f} degrees above "
         f"({fit.overlap[1]:.0%} of the outline)."
     )
     imagine = 0.5 if request.imagine is None else request.imagine
-    return Pictured(prompt or said, tuple(_fitted(prior, request, fit, fov)), fit, imagine, request.digest)
+    references = _fitted(prior, request, fit, fov, depth)
+    return Pictured(prompt or said, tuple(references), fit, imagine, request.digest)
 
 
 def colour_name(cutout: Cutout) -> str | None:
@@ -154,8 +199,8 @@ def _states(prior: DiffusersPrior, caption: Caption) -> Float[Tensor, "1 L D"]:
     return condition(prior, caption).states
 
 
-def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float) -> list[Reference]:
-    """The pictures where the fitted model stands in them."""
+def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float, depth: bool) -> list[Reference]:
+    """The pictures where the fitted model stands in them; if `depth` with the model's own where they have none."""
     network = prior.volume
     assert network is not None
     model = int(network.find(_states(prior, fit.caption))[0])
@@ -168,13 +213,36 @@ def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float
         height, centre = fit.height, fit.centre
         if cutout is not request.cutouts[0]:
             height, centre = placement(seen_from(network, volume, camera), cutout.aspect)
-        references.append(_reference(cutout, camera, height, centre))
+        reference = _reference(cutout, camera, height, centre)
+        if depth and reference.depth is None:
+            reference = replace(reference, depth=depth_from(network, volume, camera, reference.mask))
+        references.append(reference)
     return references
 
 
-def _outlined(request: PictureRequest, fov: float) -> list[Reference]:
+@torch.no_grad()
+def depth_from(
+    network: CaptionVolume, volume: Float[Tensor, "J I K 7"], camera: Camera, mask: UInt8[Tensor, "S S"]
+) -> Float[Tensor, "S S"]:
+    """How far a volume is within a picture's mask, from 0 (near) to 1; where the volume is missing, as beside it."""
+    views = camera.views()
+    maps = network.render(volume[None], views, _DEPTH_SIDE)[0]
+    opacity = maps[0].numpy()
+    far = (maps[7:10].movedim(0, -1) @ views.axes()[2][0] / maps[0].clamp(min=1e-3)).numpy()
+    solid = opacity > 0.5
+    if not solid.any():
+        return torch.zeros(mask.shape)
+    nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
+    filled = torch.from_numpy(far[tuple(nearest)])[None, None]
+    whole = F.interpolate(filled, size=mask.shape, mode="bilinear")[0, 0]
+    inside = whole[mask > 127]
+    low, high = (inside.min(), inside.max()) if len(inside) else (whole.min(), whole.max())
+    return ((whole - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+
+
+def _outlined(request: PictureRequest, fov: float, elevation: float = ELEVATION) -> list[Reference]:
     """Pictures of an unknown thing: in the middle, all of the same height."""
-    elevation = ELEVATION if request.elevation is None else request.elevation
+    elevation = elevation if request.elevation is None else request.elevation
     widest = max(max(cutout.aspect, 1.0) for cutout in request.cutouts)
     return [
         _reference(cutout, Camera(azimuth or 0.0, elevation, fov), SHARE / widest, (0.0, 0.0))

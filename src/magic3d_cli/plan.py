@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from magic3d_cli import settings
+from magic3d_cli import recipes, settings
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
 from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
@@ -32,6 +32,8 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     full = {stage: full_name(name, device) for stage, name in prior_names(request).items()}
     more = [_foreseen(prior.name, prior.weight) for prior in request.more_priors]
     some = {stage: [_foreseen(name), *more] for stage, name in full.items()}
+    if request.recipe:
+        recipes.check_priors(recipes.named(request.recipe), some)
     chosen = resolved(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
     alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}

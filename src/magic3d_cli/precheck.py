@@ -5,6 +5,7 @@ The job checks the same again where it matters; here a typing mistake is answere
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -113,6 +114,11 @@ def choose_output(
         number += 1
         candidate = output.with_name(f"{output.stem}-{number}{output.suffix}")
     return candidate
+
+
+def drawn_digest(recipe: str | None, prompt: str, seed: int) -> str | None:
+    """What stands for the pictures' digest where a recipe draws the picture itself: known before it is drawn."""
+    return None if recipe is None else hashlib.sha256(repr((recipe, prompt, seed)).encode()).hexdigest()[:16]
 
 
 def refuse_to_overwrite(output: Path) -> None:

@@ -48,7 +48,7 @@ class Cutout:
         name: of the file.
         rgba: uint8, straight alpha, cropped to the thing; its edge's colours go on where it is transparent.
         depth: 0 (near) to 1 (far) for every pixel of `rgba`, or None; right up to scale and shift.
-        mask_from: "mask", "transparency", "plain border" or "rembg".
+        mask_from: "mask", "transparency", "plain border", "rembg" or "drawn".
         notes: what a person may want to know.
         digest: of everything above but the name and the notes.
     """
@@ -409,12 +409,24 @@ class PictureRequest:
     elevation: float | None = None  # degrees, of all
     fov: float | None = None  # degrees, of all
     imagine: float | None = None  # 0..1
+    drawn_for: str | None = None  # where the picture was drawn and not given: the digest of what it was drawn for
 
     @property
     def digest(self) -> str:
         """The same for the same request."""
+        if self.drawn_for is not None:
+            return self.drawn_for
         said = [cutout.digest for cutout in self.cutouts], self.azimuths, self.elevation, self.fov, self.imagine
         return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
+def cut_out(rgba: UInt8[np.ndarray, "H W 4"], name: str) -> Cutout:
+    """A thing that was drawn on a transparent ground. Raises UsageError where it is empty or cut off by an edge."""
+    alpha = _one_thing(rgba[..., 3], Path(name), "mask")  # what belongs together need not touch
+    box = _box(alpha)
+    _check_edges(alpha, box, Path(name), "transparency")
+    part = np.dstack([rgba[..., :3], alpha])[box[1] : box[3], box[0] : box[2]]
+    return Cutout(name, bleed(part), None, "drawn")
 
 
 def read_pictures(

@@ -53,6 +53,7 @@ class GuidanceSettings:
     clean_clip: bool = False  # clip the guided clean image to [-1, 1]; pixel priors only [Imagen, 2205.11487]
     perp_neg: float = 0.0  # weight of the views it is not [Perp-Neg, 2304.04968]: 4 evaluations a step instead of 2
     small_encoder: bool = False  # TAESD in place of the VAE's encoder; latent priors only
+    normals: bool = False  # textureless views are shown as normals, to a prior that is not told how views are shaded
     compile: bool = False  # torch.compile of the prior's networks; on CUDA only
 
 
@@ -77,8 +78,9 @@ class ReferenceSettings:
     size: int = 128  # pixels of the render that is compared
     colour: float = 10.0
     mask: float = 10.0
-    depth: float = 0.05  # where a depth picture was given
+    depth: float = 0.05  # where there is a depth of the picture
     smoothness: float = 0.02  # of the normals seen from where the picture was taken
+    colour_from: float = 0.0  # progress before which colours do not count: outline and depth first
     imagine: float = 0.5  # 0: only the picture; 1: the prior pulls twice as hard
 
 
@@ -125,6 +127,7 @@ class FineSettings:
     geometry_lr: float = 1e-3  # signed distance and deformation, in units of one cell
     normal_consistency: float = 0.03  # angle between adjacent faces [paper]; with a tenth of the loss's pull [m]
     freeze_geometry: bool = False  # only the colours are optimised
+    geometry_first: float = 0.0  # share of the stage in which views show the shape, and after which it stays as it is
     guidance: GuidanceSettings = GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.5), end=(0.02, 0.5)))  # [paper]
     added_guidance: tuple[AddedGuidance, ...] = ()
     # Large: the texture takes the picture's detail from here. Depth that was guessed is too coarse for a mesh.
@@ -155,6 +158,7 @@ class Settings:
     fine: FineSettings
     asset: AssetSettings
     seed: int = 0
+    recipe: str = ""  # that was followed, see `recipes`
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

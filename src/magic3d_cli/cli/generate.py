@@ -53,6 +53,7 @@ def generate(
     elevation: pictures.Elevation = None,
     fov: pictures.Fov = None,
     imagine: pictures.Imagine = None,
+    recipe: pictures.Recipe = None,
     variations: options.Variations = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
@@ -65,25 +66,28 @@ def generate(
     The same command again goes on where an interrupted run stopped.
     """
     shown = pictures.requested(image, images, mask, depth, elevation, fov, imagine)
-    if prompt or (shown is None and images is None):
+    pictured = shown is not None or images is not None
+    if prompt or not pictured:
         prompt = checks.check_prompt(prompt)
+    checks.check_recipe(recipe, pictured)
     checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--init-up", init_up, checks.UPS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
     checks.check_sizes(faces, texture_size, height, lod)
-    check_variations(variations, shown is not None or images is not None)
+    check_variations(variations, pictured or recipe is not None)
     added = checks.check_added(also_prior or [])
     init = precheck.check_init(init, seed)
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
 
     def make(output: Path | None, shown: PictureRequest | None) -> None:
         """One asset."""
-        digest, name = (shown.digest, shown.cutouts[0].name) if shown else (None, "")
+        digest = shown.digest if shown else precheck.drawn_digest(recipe, prompt, seed)
+        name = shown.cutouts[0].name if shown else ""
         out = precheck.choose_output(
             output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1
         )
-        precheck.check_generate(prompt, seed, names, device, out, strict=strict, words=shown is None)
+        precheck.check_generate(prompt, seed, names, device, out, strict=strict, words=digest is None)
         with session(quiet, verbose) as work:
             from magic3d_cli import job
             from magic3d_cli.plan import plan
@@ -106,7 +110,13 @@ def generate(
                 "strict": strict,
             }
             more_priors = tuple(job.WeightedPrior(name, weight) for name, weight in added)
-            own = choices | {"more_priors": more_priors, "preset": preset, "fresh": fresh, "pictures": shown}
+            own = choices | {
+                "more_priors": more_priors,
+                "preset": preset,
+                "fresh": fresh,
+                "pictures": shown,
+                "recipe": recipe,
+            }
             request = job.Request(out, **own)
             if dry_run or not (yes or goes_on(out)):
                 foreseen = plan(request, seed, work.observer)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magic3d_cli.checks import RECIPES
 from magic3d_cli.errors import UsageError
 
 if TYPE_CHECKING:  # NumPy and Pillow take longer to import than --help may take
@@ -65,6 +66,16 @@ Imagine = Annotated[
         "of priors, which of them leads: those that know the camera (0) or those that are told in words (1). "
         "Default: 0.5; 0 for a thing that the built-in prior does not know.",
         rich_help_panel=_PANEL,
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Follow a published program: {', '.join(RECIPES)}. Some need priors that are told in words and shown the "
+        "picture: --prior sd15 --also-prior zero123-xl. dreamcraft3d draws its picture itself where none is given.",
+        rich_help_panel=_PANEL,
+        show_default=False,
     ),
 ]
 

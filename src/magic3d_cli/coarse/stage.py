@@ -68,7 +68,7 @@ class CoarseStage(Stage):
         """Views as the settings sample them, smaller while warming up, with these losses and the regularisers."""
         coarse = self.settings.coarse
         return ViewGroup(
-            draw=lambda progress, generator: sample_views(coarse.views, coarse.sampling, generator),
+            draw=lambda progress, generator: sample_views(coarse.views, coarse.sampling, generator, progress=progress),
             size=lambda progress: coarse.warmup_render_size if progress < coarse.warmup else coarse.render_size,
             terms=(*terms, *regularisers(coarse, self.field)),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.loop import Stage
 from magic3d_cli.training.optimiser import FiniteAdam
+from magic3d_cli.training.report import StepReport
 from magic3d_cli.training.terms import LossTerm, Step, ViewGroup
 
 _EMPTY, _SOLID = 0.002, 0.98  # mean opacity of the renderings
@@ -35,13 +37,16 @@ _PIXELS = 1 << 19  # rendered at a time without gradient
 _HANDOVER_SIZE = 64  # pixels of the renderings that the surface is compared with
 _PRIOR_PIXELS = 256**2  # the fine built-in prior's image; Stable Diffusion's latents have 4 x 64^2 numbers
 _COLOURED = 1 << 18  # points at which the colours of a shape are learnt
+_SHAPE_SHADING = (0.25, 0.0, 0.75)
+"""Three of four views without texture while the shape comes first [DreamCraft3D's code: every fourth in colour]."""
 _REMEDY = "Try another --seed, or a prompt that names one solid object."
 
 
 class FineStage(Stage):
     """A mesh, its colour field and their optimisation.
 
-    With `settings.fine.freeze_geometry` the mesh stays as it is and only its colours are optimised.
+    With `settings.fine.freeze_geometry` the mesh stays as it is and only its colours are optimised; with
+    `geometry_first` from that share of the steps on.
 
     Attributes:
         handover: how well the starting mesh matches the coarse volume: {threshold (density), iou (of the
@@ -128,9 +133,15 @@ class FineStage(Stage):
     def random_views(self, *terms: LossTerm) -> ViewGroup:
         """Views as the settings sample them, with the regulariser of the mesh and these losses."""
         fine = self.settings.fine
+        shapes = replace(fine.sampling, shading=_SHAPE_SHADING)
+
+        def draw(progress: float, generator: torch.Generator) -> Views:
+            sampling = shapes if progress < fine.geometry_first else fine.sampling
+            return sample_views(fine.views, sampling, generator, progress=progress)
+
         smooth = LossTerm("normal_consistency", _normal_consistency_loss, fine.normal_consistency)
         return ViewGroup(
-            draw=lambda progress, generator: sample_views(fine.views, fine.sampling, generator),
+            draw=draw,
             size=fine.render_size,
             terms=(*([smooth] if fine.normal_consistency and not fine.freeze_geometry else []), *terms),
         )
@@ -189,6 +200,11 @@ class FineStage(Stage):
         )
         stage._restore(tensors, meta)
         return stage
+
+    def _step(self, groups: Sequence[ViewGroup]) -> StepReport:
+        if self.settings.fine.geometry_first and not self.settings.fine.freeze_geometry:
+            self.geometry.requires_grad_(self.step < self.settings.fine.geometry_first * self.total)
+        return super()._step(groups)
 
     def _render_step(self, views: Views, size: int, jitter: Float[Tensor, "B H W"] | None) -> MeshRender:
         vertices, faces = self.geometry.surface()

@@ -23,7 +23,7 @@ from magic3d_cli.guidance.conditioning import Conditioning, PictureConditioning
 from magic3d_cli.guidance.diffusion import Prior, alpha_sigma
 from magic3d_cli.guidance.schedule import mix, sample_timesteps
 from magic3d_cli.scene.render import Render
-from magic3d_cli.scene.views import Views
+from magic3d_cli.scene.views import TEXTURELESS, Views
 from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.training.terms import Step
 
@@ -48,7 +48,7 @@ class ScoreDistillation:
         Predictions that are not finite make a loss that is not finite: the stage decides what to do about it.
         """
         views, progress, times = step.views, step.progress, self.settings.times
-        clean = self.prior.encode_image(render.rgb.permute(0, 3, 1, 2))
+        clean = self.prior.encode_image(self._shown(render, views).permute(0, 3, 1, 2))
         steps, generator = len(self.prior.alphas_cumprod), step.generator
         timestep = step.draw(lambda n: sample_timesteps(times, progress, n, steps, generator))
         noise = step.draw(lambda n: torch.randn(n, *clean.shape[1:], generator=generator)).to(clean)
@@ -62,6 +62,13 @@ class ScoreDistillation:
             "scale": scale,
         }
         return loss, metrics
+
+    def _shown(self, render: Render, views: Views) -> Float[Tensor, "B H W 3"]:
+        """The pictures that the prior is shown: with `settings.normals`, of textureless views their normals."""
+        if not self.settings.normals or self.prior.camera_conditioned:
+            return render.rgb
+        normals = views.shading == TEXTURELESS
+        return torch.where(normals[:, None, None, None], normal_map(render, views), render.rgb)
 
     def gradient(
         self,
@@ -107,6 +114,15 @@ class ScoreDistillation:
             noisy.repeat(count, 1, 1, 1), timestep.repeat(count), torch.cat(texts), features
         )
         return list(zip(clean.chunk(count), noise.chunk(count), strict=True))
+
+
+def normal_map(render: Render, views: Views) -> Float[Tensor, "B H W 3"]:
+    """Normals as colours: right, up and towards the camera as red, green and blue, each from -1 to 1 as 0 to 1."""
+    right, up, forward = views.axes()
+    axes = torch.stack([right, up, -forward], 1).to(render.normal)
+    seen = 0.5 + 0.5 * torch.einsum("bhwc,bkc->bhwk", render.normal, axes)
+    opacity = render.opacity[..., None]
+    return opacity * seen + (1 - opacity) * views.backdrop[:, None, None].to(seen)
 
 
 def classifier_free_guidance(

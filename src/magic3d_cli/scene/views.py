@@ -150,13 +150,30 @@ class ViewSampling:
     shading: tuple[float, float, float] = (0.5, 0.35, 0.15)  # probabilities of ALBEDO, DIFFUSE, TEXTURELESS
     solid_background: float = 0.75  # probability of a plain random backdrop
     backdrop: tuple[float, float, float] | None = None  # the colour of plain backdrops; None: any
+    growth: tuple[tuple[float, float], ...] = ()  # (progress, share of all angles round `centre`); see `share_at`
+    centre: tuple[float, float] = (0.0, 0.0)  # azimuth and elevation that the views grow from: a picture's
+
+    def share_at(self, progress: float) -> float:
+        """How much of the way from `centre` to the angles drawn views go: linear between the knots of `growth`, and all
+        of it after the last. Of two knots at one progress the later counts from there on."""
+        if not self.growth or progress >= self.growth[-1][0]:
+            return self.growth[-1][1] if self.growth else 1.0
+        before = (0.0, self.growth[0][1])
+        for knot in self.growth:
+            if progress < knot[0]:
+                return before[1] + (knot[1] - before[1]) * (progress - before[0]) / (knot[0] - before[0])
+            before = knot
+        raise AssertionError("the last knot is later")
 
 
-def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator, stratified: bool = True) -> Views:
+def sample_views(
+    count: int, sampling: ViewSampling, generator: torch.Generator, stratified: bool = True, progress: float = 1.0
+) -> Views:
     """Draw `count` random views, on the CPU.
 
     Elevation is uniform over the sphere's area, not over the angle. With `stratified`, azimuths are spread
-    evenly over the circle with one random offset, so that a small batch sees all sides.
+    evenly over the circle with one random offset, so that a small batch sees all sides. At a `progress` (0 to 1) of the
+    stage at which `sampling` has not grown to all angles, they are drawn in to its centre.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -167,6 +184,10 @@ def sample_views(count: int, sampling: ViewSampling, generator: torch.Generator,
     azimuth = 2 * math.pi * (offsets + jitter + uniform(0, 1, 1)) % (2 * math.pi)
     low, high = (math.sin(math.radians(e)) for e in sampling.elevation)
     elevation = torch.asin(uniform(low, high))
+    if (share := sampling.share_at(progress)) < 1:
+        middle = [math.radians(angle) for angle in sampling.centre]
+        azimuth = middle[0] + share * (torch.remainder(azimuth - middle[0] + math.pi, 2 * math.pi) - math.pi)
+        azimuth, elevation = azimuth % (2 * math.pi), middle[1] + share * (elevation - middle[1])
     camera = direction(azimuth, elevation)
     # Uniform on the spherical cap of `light_spread` around the camera direction.
     cosine = uniform(math.cos(math.radians(sampling.light_spread)), 1.0)

@@ -6,7 +6,7 @@ of the distillation loss of one view. Weights say how hard the picture pulls bes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -98,5 +98,10 @@ def _group(reference: Reference, settings: ReferenceSettings, pixels: float, sha
         # Before another plain background each time: what is see-through takes its colour, and is found out.
         return view.replace(backdrop=torch.rand(1, 3, generator=generator))
 
-    terms = tuple(LossTerm(f"{name}{suffix}", loss, share * weight) for weight, name, loss in candidates if weight)
-    return ViewGroup(draw, settings.size, terms, sharded=False)
+    def weighted(name: str, weight: float) -> float | Callable[[float], float]:
+        if name != "reference_colour" or not settings.colour_from:
+            return share * weight
+        return lambda progress: share * weight * (progress >= settings.colour_from)
+
+    terms = [LossTerm(f"{name}{suffix}", loss, weighted(name, weight)) for weight, name, loss in candidates if weight]
+    return ViewGroup(draw, settings.size, tuple(terms), sharded=False)
