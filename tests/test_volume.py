@@ -9,7 +9,7 @@ from magic3d_cli.guidance.builtin.latents import STEP, Latent, decode, encode
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import NEAR, CaptionVolume
-from magic3d_cli.guidance.builtin.voxels import FULL
+from magic3d_cli.guidance.builtin.voxels import FULL, without_crumbs
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import composite_volume_reference
 from magic3d_cli.scene.views import CAMERA_EMBEDDING, ViewSampling, sample_views, turntable
@@ -237,3 +237,18 @@ def test_the_whole_volume_has_the_voxels_of_near_cells_where_they_belong() -> No
         picked = torch.tensor([5 * 64 + 3 * 8 + 6, 512 + 77])
         torch.testing.assert_close(volume.cells(planes, picked), cells.flatten(0, 3)[picked])
     assert read.std(0).min() > 1e-3  # places differ
+
+
+def test_crumbs_in_the_air_go_and_pieces_that_are_near_or_large_stay() -> None:
+    volume = torch.zeros(32, 32, 32, 7)
+    volume[..., 0] = -FULL
+    kept = torch.zeros(32, 32, 32, dtype=torch.bool)
+    for low, high in (((2, 2, 2), (12, 12, 12)), ((20, 20, 20), (24, 24, 24)), ((14, 3, 3), (16, 4, 4))):
+        kept[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True  # a body, another thing, a broken arm
+    crumb = torch.zeros_like(kept)
+    crumb[2:4, 24:26, 2:4] = True
+    volume[..., 0][kept | crumb] = FULL
+    assert torch.equal(without_crumbs(volume)[..., 0] > 0, kept)
+    only = volume.clone()
+    only[..., 0] = torch.where(crumb, FULL, -FULL)
+    assert torch.equal(without_crumbs(only), only)
