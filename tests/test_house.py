@@ -14,7 +14,7 @@ import magic3d_cli
 
 ROOT = Path(magic3d_cli.__file__).parent
 LAYERS = (
-    ("atomic", "checks", "config", "environment", "errors", "kernels", "reference"),
+    ("atomic", "checks", "config", "environment", "errors", "kernels", "reference", "srgb"),
     ("recipes", "scene", "settings"),
     ("training",),
     ("guidance",),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from magic3d_cli.asset.mesh import surface_samples
+from magic3d_cli.asset.mesh import at_samples, surface_samples
 from magic3d_cli.asset.read import ColouredMesh, read_coloured
 from magic3d_cli.checks import BUILTIN_SHAPE, is_checkpoint
 from magic3d_cli.coarse.stage import CoarseStage
@@ -69,7 +69,7 @@ def _of_checkpoint(saved: Saved, device: str) -> InitialShape:
         stage = FineStage.from_coarse(saved.settings, stage)
     vertices, faces = (tensor.numpy() for tensor in stage.mesh())
     face, weight = surface_samples(vertices, faces, _SAMPLES)
-    points = (vertices[faces[face]] * weight).sum(1)
+    points = at_samples(vertices, faces, face, weight)
     with torch.no_grad():
         colours = stage.albedo(torch.from_numpy(points).float().to(stage.device)).cpu()
     return MeshShape(points, colours.numpy())

@@ -60,7 +60,7 @@ NOTHING = {stage: [NO_PRIOR] for stage in STAGES}
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(settings.AssetChoices):
     """What a person asks for; None leaves a choice to the preset or, when refining, to the checkpoint."""
 
     output: Path  # the suffix says the format
@@ -73,12 +73,6 @@ class Request:
     device: str = "auto"
     perp_neg: bool | None = None
     small_encoder: bool | None = None
-    faces: int | None = None
-    texture_size: int | None = None
-    height: float | None = None  # metres
-    lod: int | None = None  # simpler levels beside the mesh
-    occlusion: bool | None = None  # bake ambient occlusion
-    normal_map: bool | None = None  # bake the normals of the mesh before it was simplified
     mesh: str | None = None  # TEXTURE or RESHAPE: what `init` names is a mesh of a person's own, and what it gets
     fresh: bool = False  # start over; an earlier run is moved aside
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
@@ -193,9 +187,7 @@ def export(checkpoint: Path, request: Request, observer: Observer) -> dict[str, 
     observer.note(
         f'{checkpoint}: "{header["prompt"]}", {header["stage"]} stage, step {header["step"]} of {header["total"]}'
     )
-    sizes: dict[str, Any] = {"faces": request.faces, "texture_size": request.texture_size, "height": request.height}
-    sizes |= {"lod": request.lod, "occlusion": request.occlusion, "normal_map": request.normal_map}
-    asset = replace(saved.settings.asset, **{key: value for key, value in sizes.items() if value is not None})
+    asset = request.applied(saved.settings.asset)
     return pipeline.export(saved, request.output, asset, choose_device(request.device, observer), observer)
 
 
@@ -276,12 +268,7 @@ def resolved(
         priors,
         perp_neg=request.perp_neg,
         small_encoder=request.small_encoder,
-        faces=request.faces,
-        texture_size=request.texture_size,
-        height=request.height,
-        lod=request.lod,
-        occlusion=request.occlusion,
-        normal_map=request.normal_map,
+        choices=request,
         fine_preset=fine_preset,
         init=request.init,
         imagine=pictured.imagine if pictured else None,

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
+from magic3d_cli import srgb
 from magic3d_cli.errors import UsageError
 
 MOST_PIXELS = 150_000_000
@@ -328,8 +329,7 @@ def plain_border(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | 
 
 def _lab(rgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
     """CIE Lab (D65) of sRGB."""
-    linear = rgb.astype(np.float32) / 255
-    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    linear = srgb.linear(rgb.astype(np.float32) / 255)
     xyz = linear @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]], np.float32)
     xyz = xyz / np.array([0.9505, 1.0, 1.089], np.float32)
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)

@@ -7,7 +7,7 @@ Sources: [paper] Magic3D, arXiv 2211.10440; [ngp] Instant-NGP, arXiv 2201.05989;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 from magic3d_cli.errors import UsageError
@@ -147,6 +147,23 @@ class AssetSettings:
     lod: int = 0  # simpler levels beside the mesh, each with half the triangles of the one before
     occlusion: bool = False  # bake how much of the sky each point sees
     normal_map: bool = False  # bake the normals of the mesh before it was simplified
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetChoices:
+    """What a person may choose of `AssetSettings`, with the same names; None leaves it."""
+
+    faces: int | None = None
+    texture_size: int | None = None
+    height: float | None = None
+    lod: int | None = None
+    occlusion: bool | None = None
+    normal_map: bool | None = None
+
+    def applied(self, asset: AssetSettings) -> AssetSettings:
+        """The settings with these choices."""
+        asked = {part.name: getattr(self, part.name) for part in fields(AssetChoices)}
+        return replace(asset, **{name: value for name, value in asked.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -403,12 +420,7 @@ def resolve(
     seed: int | None = None,
     perp_neg: bool | None = None,
     small_encoder: bool | None = None,
-    faces: int | None = None,
-    texture_size: int | None = None,
-    height: float | None = None,
-    lod: int | None = None,
-    occlusion: bool | None = None,
-    normal_map: bool | None = None,
+    choices: AssetChoices | None = None,
     fine_preset: str | None = None,
     init: str | None = None,
     imagine: float | None = None,
@@ -423,6 +435,7 @@ def resolve(
     Args:
         priors: of "coarse" and "fine", the one that leads the stage first.
         fine_preset: a preset to take the fine stage and the asset from.
+        choices: of the asset.
         init: where the coarse stage begins, see `CoarseSettings.init`.
         imagine: of a job with pictures, see `ReferenceSettings`.
         frame: field of view, degrees, and half-height of the picture that a prior is shown, see `ViewSampling`.
@@ -431,9 +444,7 @@ def resolve(
         other = preset(fine_preset)
         fine = replace(other.fine, guidance=base.fine.guidance)
         base = replace(base, preset=fine_preset, fine=fine, asset=other.asset)
-    sizes: dict[str, Any] = {"faces": faces, "texture_size": texture_size, "height": height}
-    sizes |= {"lod": lod, "occlusion": occlusion, "normal_map": normal_map}
-    asset = replace(base.asset, **{key: value for key, value in sizes.items() if value is not None})
+    asset = base.asset if choices is None else choices.applied(base.asset)
 
     init = init or base.coarse.init
     if init == AUTO:

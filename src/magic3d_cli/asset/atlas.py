@@ -12,10 +12,9 @@ from jaxtyping import Float, Int
 from magic3d_cli.asset.mesh import (
     Faces,
     Vertices,
-    edge_groups,
     face_neighbours,
     face_vectors,
-    half_edges,
+    joints,
     label_components,
     unit,
 )
@@ -89,10 +88,7 @@ def grid_atlas(
 
 def _couples(vertices: Vertices, faces: Faces) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:
     """Half-edges at which two faces are joined, each face once, long edges first: the other sides are then alike."""
-    directed, edge = half_edges(faces)
-    order, start, counts = edge_groups(edge)
-    start = start[counts == 2]
-    one, other = order[start], order[start + 1]
+    directed, one, other = joints(faces)
     length = np.linalg.norm(vertices[directed[one, 0]] - vertices[directed[one, 1]], axis=1)
     free = np.ones(len(faces), bool)
     taken = []
@@ -106,10 +102,7 @@ def _couples(vertices: Vertices, faces: Faces) -> tuple[Int[np.ndarray, "P"], In
 
 def _wound_alike(faces: Faces) -> Int[np.ndarray, "P 2"]:
     """Neighbours that traverse their edge in opposite directions; others would lie over each other in one chart."""
-    directed, edge = half_edges(faces)
-    order, start, counts = edge_groups(edge)
-    start = start[counts == 2]
-    one, other = order[start], order[start + 1]
+    directed, one, other = joints(faces)
     alike = directed[one, 0] == directed[other, 1]
     return np.stack([one // 3, other // 3], axis=1)[alike]
 

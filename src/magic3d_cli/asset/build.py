@@ -18,7 +18,7 @@ from magic3d_cli.asset.clean import clean
 from magic3d_cli.asset.delight import delit
 from magic3d_cli.asset.flatten import flatten
 from magic3d_cli.asset.material import DEFAULT, Material
-from magic3d_cli.asset.mesh import Faces, Vertices, surface_samples, unit, vertex_normals
+from magic3d_cli.asset.mesh import Faces, Vertices, at_samples, surface_samples, unit, vertex_normals
 from magic3d_cli.asset.metal import reflecting
 from magic3d_cli.asset.normal_map import bake_normals, tangent_frames
 from magic3d_cli.asset.occlusion import visibility
@@ -86,7 +86,8 @@ def build_asset(
     points = points if keep_shape else flatten(points, triangles)
     end("simplify")
     face, weights = surface_samples(points, triangles, 60_000)
-    seen, facing = ((value[triangles[face]] * weights).sum(1) for value in (points, vertex_normals(points, triangles)))
+    seen = at_samples(points, triangles, face, weights)
+    facing = at_samples(vertex_normals(points, triangles), triangles, face, weights)
     albedo = delit(albedo, seen, unit(facing), material.uniform, device)
     if material.reflectance is not None:
         albedo = reflecting(albedo, material.reflectance, seen[:20_000], device)
@@ -193,7 +194,7 @@ def standing_point(positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"
 def bake_psnr(mesh: FileMesh, albedo: Albedo, device: torch.device | str, count: int = 20_000) -> float:
     """Peak signal-to-noise ratio, in dB, of the texture against the field at random points of the surface."""
     face, weights = surface_samples(mesh.positions, mesh.faces, count)
-    points = (mesh.positions[mesh.faces[face]] * weights).sum(1)
-    seen = sample(mesh.texture, (mesh.uvs[mesh.faces[face]] * weights).sum(1))
+    points = at_samples(mesh.positions, mesh.faces, face, weights)
+    seen = sample(mesh.texture, at_samples(mesh.uvs, mesh.faces, face, weights))
     error = float(((seen - evaluate(albedo, points, device).clip(0, 1)) ** 2).mean())
     return round(-10 * float(np.log10(max(error, 1e-10))), 2)

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from magic3d_cli import srgb
 from magic3d_cli.asset.bake import Albedo, evaluate
 
-LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear sRGB
 _DARK = 2e-3  # linear luminance below which nothing is told from noise
 _STRONGEST = 1.6  # natural logarithm of the factor, at most: five times as bright, as painted metal is above its ground
 _NOTHING = 0.02  # below it nothing is done: a step of 8 bits
@@ -41,7 +41,7 @@ def delit(
         uniform: whether the whole surface is of one material.
         device: where `albedo` wants its points.
     """
-    linear = _linear(evaluate(albedo, points, device).astype(np.float64))
+    linear = srgb.linear(evaluate(albedo, points, device).astype(np.float64))
     up = normals[:, 1]
     light = (_by_direction if uniform else _by_neighbours)(points, up, linear)
     if np.abs(light).max() < _NOTHING:
@@ -54,10 +54,10 @@ def delit(
         distance, index = tree.query(positions.detach().cpu().numpy(), k=4, workers=-1)
         weight = 1 / np.maximum(distance, 1e-4) ** 2
         factor = np.exp(-(of_point[index] * weight).sum(1) / weight.sum(1))[:, None]
-        bright = _linear(colour.detach().cpu().numpy().astype(np.float64))
+        bright = srgb.linear(colour.detach().cpu().numpy().astype(np.float64))
         # Not beyond white: clipping one channel alone would shift the hue.
         factor = np.minimum(factor, np.maximum(1 / np.maximum(bright.max(1, keepdims=True), 1e-6), 1.0))
-        return torch.from_numpy(_displayed(bright * factor).astype(np.float32)).to(colour.device)
+        return torch.from_numpy(srgb.displayed(bright * factor).astype(np.float32)).to(colour.device)
 
     return unlit
 
@@ -100,15 +100,4 @@ def _neighbours(points: Float[np.ndarray, "N 3"]) -> tuple[Int[np.ndarray, "P"],
 
 
 def _brightness(linear: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
-    return np.log(np.maximum(linear @ np.array(LUMINANCE), _DARK))
-
-
-def _linear(display: Float[np.ndarray, "*d"]) -> Float[np.ndarray, "*d"]:
-    """IEC 61966-2-1 (sRGB)."""
-    display = np.clip(display, 0, 1)
-    return np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)
-
-
-def _displayed(linear: Float[np.ndarray, "*d"]) -> Float[np.ndarray, "*d"]:
-    linear = np.clip(linear, 0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
+    return np.log(np.maximum(linear @ np.array(srgb.LUMINANCE), _DARK))

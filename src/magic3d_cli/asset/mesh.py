@@ -96,19 +96,35 @@ def label_components(count: int, pairs: Int[np.ndarray, "P 2"]) -> Int[np.ndarra
     return connected_components(coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count)), False)[1]
 
 
+def vertex_components(count: int, faces: Faces) -> Int[np.ndarray, "count"]:
+    """Component number of each of `count` vertices; those of a face are joined."""
+    return label_components(count, np.concatenate([faces[:, :2], faces[:, 1:]]))
+
+
 def face_components(faces: Faces) -> Int[np.ndarray, "F"]:
     """Component number of each face; faces are joined by shared vertices."""
-    count = int(faces.max(initial=-1)) + 1
-    label = label_components(count, np.concatenate([faces[:, :2], faces[:, 1:]]))
-    return label[faces[:, 0]]
+    return vertex_components(int(faces.max(initial=-1)) + 1, faces)[faces[:, 0]]
+
+
+def joints(faces: Faces) -> tuple[Int[np.ndarray, "H 2"], Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:
+    """Directed edges of all half-edges, and the two half-edges of each edge that exactly two faces use."""
+    directed, edge = half_edges(faces)
+    order, start, counts = edge_groups(edge)
+    start = start[counts == 2]
+    return directed, order[start], order[start + 1]
 
 
 def face_neighbours(faces: Faces) -> Int[np.ndarray, "P 2"]:
     """Pairs of faces that share an edge used by exactly two faces."""
-    _, edge = half_edges(faces)
-    order, start, counts = edge_groups(edge)
-    start = start[counts == 2]
-    return np.stack([order[start] // 3, order[start + 1] // 3], axis=1)
+    _, one, other = joints(faces)
+    return np.stack([one // 3, other // 3], axis=1)
+
+
+def at_samples(
+    values: Float[np.ndarray, "V K"], faces: Faces, face: Int[np.ndarray, "N"], weights: Float[np.ndarray, "N 3 1"]
+) -> Float[np.ndarray, "N K"]:
+    """What lies between the vertices' values at the points of `surface_samples`."""
+    return (values[faces[face]] * weights).sum(1)
 
 
 def drop_unused(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from magic3d_cli import srgb
 from magic3d_cli.asset.bake import Albedo, evaluate
 
 KEPT = 0.3
 """Exponent of what is left of the field's own differences in brightness and in hue, in linear light: most of them are
 baked lighting, which a metal's reflectance has none of, the rest is patina and parts of another colour."""
-_LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear sRGB
 _DARK = 1e-3  # linear; below it is no colour but noise
 
 
@@ -35,32 +35,22 @@ def reflecting(
         points: spread evenly over the surface, to find the median.
         device: where `albedo` wants its points.
     """
-    weights = torch.tensor(_LUMINANCE, device=device)
-    target = torch.tensor(reflectance, device=device)
+    target = np.array(reflectance, np.float32)
 
-    def split(colour: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N 3"]]:
-        linear = _linear(colour.float()).clamp(min=_DARK)
-        luminance = (linear * weights).sum(-1, keepdim=True)
+    def split(colour: Float[np.ndarray, "N 3"]) -> tuple[Float[np.ndarray, "N 1"], Float[np.ndarray, "N 3"]]:
+        linear = np.maximum(srgb.linear(colour.astype(np.float32)), np.float32(_DARK))
+        luminance = (linear * np.array(srgb.LUMINANCE, np.float32)).sum(-1, keepdims=True)
         return luminance, linear / luminance
 
-    seen = torch.from_numpy(evaluate(albedo, points, device)).to(device)
-    usual_luminance, usual_hue = (part.median(0).values for part in split(seen))
+    seen = split(evaluate(albedo, points, device))
+    usual_luminance, usual_hue = (np.quantile(part, 0.5, axis=0, method="lower") for part in seen)
 
     def metal(positions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        luminance, hue = split(albedo(positions))
+        colour = albedo(positions)
+        luminance, hue = split(colour.detach().cpu().numpy())
         # Not above the brightest that this metal can be: clipping one channel alone would shift the hue.
-        brightness = ((luminance / usual_luminance) ** KEPT).clamp(max=1 / max(reflectance))
-        return _displayed(target * brightness * (hue / usual_hue) ** KEPT)
+        brightness = np.minimum((luminance / usual_luminance) ** KEPT, 1 / max(reflectance))
+        bright = srgb.displayed(target * brightness * (hue / usual_hue) ** KEPT)
+        return torch.from_numpy(bright.astype(np.float32)).to(colour.device)
 
     return metal
-
-
-def _linear(display: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
-    """IEC 61966-2-1 (sRGB)."""
-    display = display.clamp(0, 1)
-    return torch.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)
-
-
-def _displayed(linear: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
-    linear = linear.clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=1e-9) ** (1 / 2.4) - 0.055)

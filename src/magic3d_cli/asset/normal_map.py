@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from magic3d_cli.asset.bake import Texels, to_bytes
-from magic3d_cli.asset.mesh import Faces, Vertices, surface_samples, unit, vertex_normals
+from magic3d_cli.asset.mesh import Faces, Vertices, at_samples, surface_samples, unit, vertex_normals
 
 _SAMPLES = 400_000  # of the fine surface
 _NEAREST = 4
@@ -86,8 +86,8 @@ class _Fine:
 
     def __init__(self, vertices: Vertices, faces: Faces) -> None:
         face, weights = surface_samples(vertices, faces, _SAMPLES)
-        self._normals = unit((vertex_normals(vertices, faces)[faces[face]] * weights).sum(1))
-        self._tree = cKDTree((vertices[faces[face]] * weights).sum(1))
+        self._normals = unit(at_samples(vertex_normals(vertices, faces), faces, face, weights))
+        self._tree = cKDTree(at_samples(vertices, faces, face, weights))
 
     def normals(self, points: Float[np.ndarray, "N 3"], facing: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
         """Those nearest to each point, of the side that faces as the point does."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import ConvexHull, QhullError
 
-from magic3d_cli.asset.mesh import Faces, label_components
+from magic3d_cli.asset.mesh import Faces, vertex_components
 from magic3d_cli.asset.uv_raster import Ownership
 from magic3d_cli.kernels.numba_cache import CACHE
 
@@ -81,8 +81,7 @@ def _areas(corners: Float[np.ndarray, "F 3 2"]) -> Float[np.ndarray, "F"]:
 
 def _chart_of(faces: Faces, vertices: int) -> Int[np.ndarray, "W"]:
     """Chart number of each vertex of the atlas, from 0 without gaps."""
-    label = label_components(vertices, np.concatenate([faces[:, :2], faces[:, 1:]]))
-    return np.unique(label, return_inverse=True)[1].reshape(-1)
+    return np.unique(vertex_components(vertices, faces), return_inverse=True)[1].reshape(-1)
 
 
 def _upright(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:

@@ -11,7 +11,7 @@ import trimesh
 from jaxtyping import Float, Int, UInt8
 
 from magic3d_cli.asset.check import sample
-from magic3d_cli.asset.mesh import surface_samples
+from magic3d_cli.asset.mesh import at_samples, surface_samples
 from magic3d_cli.errors import UsageError
 from magic3d_cli.scene.shape import scale_into_scene
 
@@ -45,11 +45,10 @@ class ColouredMesh:
     def samples(self, count: int) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
         """Points spread evenly over the surface and their colours, 0..1; the same ones every time."""
         face, weight = surface_samples(self.vertices, self.faces, count)
-        corners = self.faces[face]
-        points = (self.vertices[corners] * weight).sum(1)
+        points = at_samples(self.vertices, self.faces, face, weight)
         if self.uvs is None or self.texture is None:
-            return points, (self.colours[corners] * weight).sum(1)
-        return points, sample(self.texture, (self.uvs[corners] * weight).sum(1) % 1.0)
+            return points, at_samples(self.colours, self.faces, face, weight)
+        return points, sample(self.texture, at_samples(self.uvs, self.faces, face, weight) % 1.0)
 
 
 def read_coloured(path: Path, up: str = "y") -> ColouredMesh:

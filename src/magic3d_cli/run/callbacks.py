@@ -48,7 +48,6 @@ class Intervals:
 
 FRAMES = 240
 """Of a film, at most: when there are as many, every other one goes, and from then on half as many are taken."""
-_STAGES = ("coarse", "fine")
 _LAST = 4.0  # times the expense of a preview for a stage's last one, which stays
 
 
@@ -156,7 +155,7 @@ class Callbacks:
 
 def film_frames(run: RunDirectory) -> list[Path]:
     """The frames of a run's film, first to last: film/coarse-000012.webp, ..."""
-    return [path for stage in _STAGES for path in sorted(run.film.glob(f"{stage}-*.webp"))]
+    return sorted(run.film.glob("*.webp"))  # "coarse" sorts before "fine"
 
 
 def write_frame(path: Path, image: Float[Tensor, "H W 3"]) -> None:

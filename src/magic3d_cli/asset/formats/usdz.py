@@ -40,28 +40,29 @@ def _images(asset: Asset) -> dict[str, bytes]:
     return {path: png_bytes(image) for path, image in images.items() if image is not None}
 
 
-def _more_maps(asset: Asset, root: str) -> tuple[str, str]:
-    """Inputs of the surface and shaders of the textures that not every asset has."""
-    inputs, shaders = "", ""
+def _maps(asset: Asset, root: str) -> tuple[str, str]:
+    """Inputs of the surface that not every asset has, and the shaders of all textures."""
+    inputs, shaders = "", _map(root, "base_colour", _TEXTURE, "sRGB", "float3 outputs:rgb")
     if asset.occlusion is not None:
         inputs += f"            float inputs:occlusion.connect = </{root}/material/occlusion.outputs:r>\n"
-        shaders += _map(root, "occlusion", _OCCLUSION, "float outputs:r")
+        shaders += _map(root, "occlusion", _OCCLUSION, "raw", "float outputs:r")
     if asset.normal_map is not None:
         inputs += f"            normal3f inputs:normal.connect = </{root}/material/normals.outputs:rgb>\n"
         # From 0..1 to -1..1, as the specification of UsdPreviewSurface asks for.
         ranged = ("float4 inputs:scale = (2, 2, 2, 1)", "float4 inputs:bias = (-1, -1, -1, 0)")
-        shaders += _map(root, "normals", _NORMALS, *ranged, "float3 outputs:rgb")
+        shaders += _map(root, "normals", _NORMALS, "raw", *ranged, "float3 outputs:rgb")
     return inputs, shaders
 
 
-def _map(root: str, name: str, path: str, *lines: str) -> str:
+def _map(root: str, name: str, path: str, space: str, *lines: str) -> str:
+    """The shader that reads a texture, of a colour space ("raw" or "sRGB"), with further lines."""
     more = "".join(f"            {line}\n" for line in lines)
     return f"""
         def Shader "{name}"
         {{
             uniform token info:id = "UsdUVTexture"
             asset inputs:file = @{path}@
-            token inputs:sourceColorSpace = "raw"
+            token inputs:sourceColorSpace = "{space}"
             float2 inputs:st.connect = </{root}/material/st.outputs:result>
             token inputs:wrapS = "clamp"
             token inputs:wrapT = "clamp"
@@ -75,7 +76,7 @@ def _layer(asset: Asset, name: str) -> str:
     low, high = asset.positions.min(0), asset.positions.max(0)
     texture_coordinates = np.stack([asset.uvs[:, 0], 1 - asset.uvs[:, 1]], 1)  # origin bottom left
     about = "".join(f"        string {key} = {_quoted(value)}\n" for key, value in asset.about.items())
-    inputs, shaders = _more_maps(asset, root)
+    inputs, shaders = _maps(asset, root)
     return f"""#usda 1.0
 (
     defaultPrim = "{root}"
@@ -121,17 +122,6 @@ def Xform "{root}" (
             float inputs:metallic = {asset.material.metallic:g}
             float inputs:roughness = {asset.material.roughness:g}
 {inputs}            token outputs:surface
-        }}
-
-        def Shader "base_colour"
-        {{
-            uniform token info:id = "UsdUVTexture"
-            asset inputs:file = @{_TEXTURE}@
-            token inputs:sourceColorSpace = "sRGB"
-            float2 inputs:st.connect = </{root}/material/st.outputs:result>
-            token inputs:wrapS = "clamp"
-            token inputs:wrapT = "clamp"
-            float3 outputs:rgb
         }}
 {shaders}
         def Shader "st"
