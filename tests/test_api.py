@@ -51,7 +51,8 @@ def test_an_asset_is_returned_with_its_mesh_texture_and_report_and_saved_anywher
 
 
 def test_what_python_makes_is_what_the_command_makes(tmp_path: Path) -> None:
-    magic3d_cli.generate("a red ball", output=tmp_path / "python.glb")
+    with one_thread():
+        magic3d_cli.generate("a red ball", output=tmp_path / "python.glb")
     run_tiny(tmp_path / "command.glb")
     assert (tmp_path / "python.glb").read_bytes() == (tmp_path / "command.glb").read_bytes()
 

@@ -22,7 +22,19 @@ LAYERS = (
     ("fine",),
     ("run",),
     ("asset",),
-    ("api", "batch", "bench", "delivery", "initial_shapes", "job", "pictures", "pipeline", "plan", "precheck"),
+    (
+        "api",
+        "batch",
+        "bench",
+        "delivery",
+        "editing",
+        "initial_shapes",
+        "job",
+        "pictures",
+        "pipeline",
+        "plan",
+        "precheck",
+    ),
     ("cli", "__main__"),
 )
 """The package's files and folders from the lowest to the highest; those of one layer may import each other."""

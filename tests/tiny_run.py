@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,21 +145,29 @@ def run_tiny(
     fresh: bool = False,
 ) -> dict[str, Any]:
     """`pipeline.generate` on the tiny settings, as `magic3d generate` would call it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same in every process, or sums would round differently
-    settings = settings or tiny_settings()
-    try:
-        with job.opened(
+    with (
+        one_thread(),
+        job.opened(
             prompt,
-            settings,
+            settings or tiny_settings(),
             output,
             guide or BallGuide(),
             "cpu",
             observer or Recorder(),
             interrupts or Interrupts(),
             intervals=intervals or Intervals(checkpoint=0.0, preview=1e9, preview_size=16),
-        ) as opened:
-            return pipeline.generate(opened, fresh=fresh)[1]
+        ) as opened,
+    ):
+        return pipeline.generate(opened, fresh=fresh)[1]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The same in every process, or sums would round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 

@@ -27,6 +27,9 @@ FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
 HEIGHT = (0.001, 10_000.0)  # metres
 LOD = (0, 6)
+HALVES = {"left": (0, 0.5, 1), "right": (0, 0, 0.5), "top": (1, 0.5, 1), "bottom": (1, 0, 0.5), "front": (2, 0.5, 1),
+          "back": (2, 0, 0.5)}  # fmt: skip
+"""Halves of a thing as it sees itself: axis, and from where to where in shares of its extent."""
 
 
 def check_prompt(prompt: str) -> str:
@@ -94,6 +97,32 @@ def check_sizes(
     for value, (low, high), option in given:
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
+
+
+def check_box(text: str) -> tuple[float, float, float, float, float, float]:
+    """A part of a thing: the lowest and the highest x, y and z, in shares of its extents."""
+    low, high = [0.0] * 3, [1.0] * 3
+    if re.fullmatch(r"[a-z+ ]*[a-z][a-z+ ]*", text):
+        for half in text.split("+"):
+            axis, start, end = HALVES[check_choice("--box", half.strip(), tuple(HALVES))]
+            low[axis], high[axis] = max(low[axis], start), min(high[axis], end)
+    else:
+        try:
+            numbers = [float(number) for number in text.split(",")]
+            low, high = numbers[:3], numbers[3:]
+        except ValueError:
+            numbers = []
+        if len(numbers) != 6:
+            raise UsageError(
+                f"--box {shown(text)!r} is neither halves nor six numbers.",
+                f"Use {', '.join(HALVES)}, joined by +, or X0,Y0,Z0,X1,Y1,Z1: --box 0,0.5,0,1,1,1 is the upper half.",
+            )
+    if not all(0 <= start < end <= 1 for start, end in zip(low, high, strict=True)):
+        raise UsageError(
+            f"--box {shown(text)!r} is empty or leaves the object.",
+            "Numbers go from 0 to 1, the lowest corner first: 0,0.5,0,1,1,1 is the upper half.",
+        )
+    return (low[0], low[1], low[2], high[0], high[1], high[2])
 
 
 def check_added(priors: list[str]) -> list[tuple[str, float]]:

@@ -20,6 +20,7 @@ from magic3d_cli import pipeline, recipes, settings
 from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.checks import check_recipe
+from magic3d_cli.editing import EditRequest, prepare
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.guide import (
@@ -39,7 +40,7 @@ from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
 from magic3d_cli.pictures import NO_PRIOR, PictureAlone, draw_picture, look_at, write_sheet
-from magic3d_cli.precheck import drawn_digest
+from magic3d_cli.precheck import drawn_digest, prior_of
 from magic3d_cli.reference import PictureRequest
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job, OwnSurface
@@ -47,6 +48,7 @@ from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved
+from magic3d_cli.scene.edit import Edit
 from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
@@ -150,6 +152,37 @@ def generate(
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
 
 
+def edit(
+    prompt: str, asked: EditRequest, request: Request, observer: Observer, interrupts: Interrupts
+) -> tuple[Asset | None, dict[str, Any]]:
+    """Another run's scene, changed to what a prompt asks; of the request neither pictures nor a shape to begin with.
+
+    Raises what `generate` does.
+    """
+    saved = Saved.load(asked.source)
+    seed, device = saved.header["seed"], choose_device(request.device, observer)
+    name = request.fine_prior or prior_of(saved.header)
+    priors = _choose(dict.fromkeys(STAGES, name), request, prompt, seed, device, observer, None)
+    assert priors is not None  # there are no pictures
+    drawn = understood(priors, prompt, seed)
+    for note in drawn.notes if drawn else ():
+        observer.note(note)
+    base = replace(settings.preset(request.preset or saved.settings.preset), seed=seed)
+    guidance = resolved(base, priors, request).fine.guidance
+    observer.phase("find what changes")
+    found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note)
+    kind = settings.EDITED_VOLUME if found.begins_as_asked else settings.EDITED
+    chosen = resolved(base, priors, replace(request, init=f"{kind}{asked.digest}"))
+    chosen = settings.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry=surface is not None)
+    guide = _guide(priors, chosen, request, prompt, device, observer, None)
+    with opened(
+        prompt, chosen, request.output, guide, device, observer, interrupts,
+        shape=lambda: found.shape, edit=found, surface=surface,
+    ) as job:  # fmt: skip
+        asset, report = pipeline.generate(job, fresh=request.fresh)
+    return asset, report | ({"understood": drawn.to_json()} if drawn else {})
+
+
 def refine(
     checkpoint: Path, request: Request, observer: Observer, interrupts: Interrupts
 ) -> tuple[Asset | None, dict[str, Any]]:
@@ -205,6 +238,7 @@ def opened(
     pictured: Pictured | None = None,
     typed: str = "",
     more_views: Sequence[ViewGroup] = (),
+    edit: Edit | None = None,
     surface: OwnSurface | None = None,
     intervals: Intervals | None = None,
 ) -> Iterator[Job]:
@@ -223,6 +257,7 @@ def opened(
             pictured=pictured,
             typed=typed,
             more_views=more_views,
+            edit=edit,
             surface=surface,
             observer=observer,
             interrupts=interrupts,

@@ -21,7 +21,7 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
 from magic3d_cli.run.timings import Timings
-from magic3d_cli.settings import BALL, PICTURE_SHAPE, VOLUME, AssetSettings
+from magic3d_cli.settings import BALL, EDITED, EDITED_VOLUME, PICTURE_SHAPE, VOLUME, AssetSettings
 
 
 def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, Any]]:
@@ -85,6 +85,8 @@ def _start(job: Job) -> CoarseStage:
             shape = (job.shape or job.guide.volume)()
             assert shape is not None  # the settings name one
             fit(stage, shape)
+    if job.edit is not None and not job.edit.region.is_everything:
+        stage.hold_outside(job.edit.region)
     return stage
 
 
@@ -94,11 +96,14 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
     job.observer.phase("mesh")
     with job.timings.timed("mesh"):
         # A prior's volume and what a picture shows look as asked; another shape need not, and what distillation
-        # painted is kept.
+        # painted is kept, if there were steps in which it could.
         init = job.settings.coarse.init
-        asked = init == VOLUME or init.startswith(PICTURE_SHAPE)
+        asked = init == VOLUME or init.startswith((PICTURE_SHAPE, EDITED_VOLUME))
+        asked = asked or (init.startswith(EDITED) and coarse.total == 0)
         shape = (job.shape or job.guide.volume)() if asked else None
         fine = FineStage.from_coarse(job.settings, coarse, shape)
+        if job.edit is not None and not job.edit.region.is_everything:
+            fine.hold_outside(job.edit.region, job.edit.kept)
     job.run.log("mesh", **as_json(fine.handover))
     if job.surface is not None and job.processes.is_main:
         save_surface(job.run.mesh, job.surface)
@@ -115,6 +120,7 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
     prior = {"id": job.guide.name("fine"), "sha256": job.guide.sha256("fine")}
     result = report_of(job.prompt, job.settings, prior, files, fine, asset, job.timings)
     result["run"] = str(job.run.path)
+    result |= {"edited": job.edit.to_json()} if job.edit else {}
     job.run.write_json(job.run.result, result)
     job.run.log("done", files=result["files"])
     job.observer.done(result)

@@ -9,6 +9,7 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from magic3d_cli.checks import BUILTIN_SHAPE, INITS, check_output, check_prompt, default_output, is_checkpoint
 from magic3d_cli.errors import UsageError
@@ -83,23 +84,23 @@ def choose_output(
     seed: int,
     preset: str,
     force: bool,
-    pictures: str | None = None,
+    digest: str | None = None,
     typed: str | None = None,
     seeds: int = 1,
 ) -> Path:
     """Where a request's asset goes, so that nothing is overwritten in silence.
 
     A file of the same request is written again. Without a name of its own, a request that finds its default name taken
-    takes the next one, car-1.glb, with a run of its own. `pictures` is the digest of a request with pictures,
-    `typed` its prompt; of several `seeds` from `seed` on each is the same request. Raises UsageError where a given name
-    is taken, unless `force`.
+    takes the next one, car-1.glb, with a run of its own. `digest` is of a request with pictures or of an
+    edit, `typed` its prompt; of several `seeds` from `seed` on each is the same request. Raises UsageError where a
+    given name is taken, unless `force`.
     """
     output = check_output(given or default_output(prompt))
-    prompt = prompt if pictures is None else typed or ""
+    prompt = prompt if digest is None else typed or ""
 
     def ours(path: Path) -> bool:
         run = RunDirectory.for_output(path)
-        return any(run.is_of(prompt, seed + n, preset, pictures) for n in range(seeds))
+        return any(run.is_of(prompt, seed + n, preset, digest) for n in range(seeds))
 
     if force or ours(output):
         return output
@@ -119,6 +120,32 @@ def choose_output(
 def drawn_digest(recipe: str | None, prompt: str, seed: int) -> str | None:
     """What stands for the pictures' digest where a recipe draws the picture itself: known before it is drawn."""
     return None if recipe is None else hashlib.sha256(repr((recipe, prompt, seed)).encode()).hexdigest()[:16]
+
+
+def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of a run that is to be edited: of a .run folder, of the asset beside it, or as it is; its header.
+
+    Raises UsageError where there is none, or it is damaged.
+    """
+    run = RunDirectory(source) if source.is_dir() else RunDirectory.for_output(source)
+    found = source if is_checkpoint(source) and source.is_file() else run.furthest
+    if found is None:
+        raise UsageError(
+            f"There is no checkpoint of {source}.",
+            "Name a .run folder, its asset or a checkpoint; for a mesh of your own: magic3d refine MESH --prompt TEXT",
+        )
+    return found, checkpoint.read_header(found)
+
+
+def prior_of(header: dict[str, Any]) -> str:
+    """The prior that edits a run unless another is asked for: its own, or the built-in one where it had none."""
+    name = header["prior"]["id"]
+    return "builtin" if name == "picture" else name
+
+
+def edit_digest(source: Path, box: object, recolour: bool) -> str:
+    """Of an edit of a checkpoint: what its result depends on beside the prompt and the settings."""
+    return hashlib.sha256(source.read_bytes() + repr((box, recolour)).encode()).hexdigest()[:16]
 
 
 def refuse_to_overwrite(output: Path) -> None:

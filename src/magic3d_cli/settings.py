@@ -17,6 +17,8 @@ AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
 PICTURE_SHAPE = "picture:"
 """Before the digest of the pictures whose thing a run begins with."""
+EDITED, EDITED_VOLUME = "edited:", "edited-volume:"
+"""Before the digest of the edit whose parent a run begins with; the second where the prior's volume shows the edit."""
 
 
 @dataclass(frozen=True)
@@ -371,7 +373,7 @@ def _begun_with(base: Settings, init: str, open_vocabulary: bool) -> Settings:
     coarse, fine = _SHAPED[base.preset]
     if open_vocabulary:
         coarse, fine = ({key: value for key, value in part.items() if key != "steps"} for part in (coarse, fine))
-    if init == VOLUME:
+    if init == VOLUME or init.startswith(EDITED_VOLUME):
         coarse, fine = coarse | _OWN_VOLUME_COARSE, fine | _OWN_VOLUME_FINE
     if init.startswith(PICTURE_SHAPE):
         coarse = coarse | _OWN_VOLUME_COARSE  # the fine stage takes over the picture's detail, at the usual rate
@@ -400,6 +402,12 @@ def of_a_mesh(base: Settings, keep_geometry: bool) -> Settings:
         coarse=replace(base.coarse, steps=0),
         fine=replace(base.fine, freeze_geometry=keep_geometry),
     )
+
+
+def of_an_edit(base: Settings, field: FieldSettings, keep_geometry: bool) -> Settings:
+    """For an edit of a scene with such a field; without coarse steps where its shape stays."""
+    coarse = replace(base.coarse, field=field, steps=0 if keep_geometry else base.coarse.steps)
+    return replace(base, coarse=coarse, fine=replace(base.fine, freeze_geometry=keep_geometry))
 
 
 @dataclass(frozen=True)

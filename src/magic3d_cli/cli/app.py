@@ -16,6 +16,7 @@ from magic3d_cli.cli.batch import batch
 from magic3d_cli.cli.bench import bench
 from magic3d_cli.cli.config import config, default_map
 from magic3d_cli.cli.doctor import doctor
+from magic3d_cli.cli.edit import edit
 from magic3d_cli.cli.examples import epilog
 from magic3d_cli.cli.export import export
 from magic3d_cli.cli.failures import explain, json_failure, reported, say
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # typer's boxed help imports a Markdown parser: 80 ms
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, batch, refine, export, preview, runs, priors, bench, doctor, config):
+for command in (generate, batch, edit, refine, export, preview, runs, priors, bench, doctor, config):
     app.command(epilog=epilog(command.__name__))(command)
 
 

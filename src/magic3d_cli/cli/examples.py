@@ -20,6 +20,11 @@ EXAMPLES = {
         "magic3d batch props.csv --preset standard --json",
         "magic3d batch list.jsonl --workers 1 --format obj",
     ),
+    "edit": (
+        'magic3d edit metal-dragon.run "a golden dragon"',
+        'magic3d edit horse.glb "a red horse" --box top -o red-top.glb',
+        'magic3d edit chair.run "a stone chair" --recolour',
+    ),
     "refine": (
         "magic3d refine car.run/coarse.ckpt",
         'magic3d refine my_mesh.glb --prompt "a golden dragon" -o gold.glb',

@@ -15,6 +15,7 @@ from magic3d_cli.coarse.volume_render import VolumeRender, render_volume, step_l
 from magic3d_cli.errors import Collapsed
 from magic3d_cli.scene.background import Background
 from magic3d_cli.scene.field import HashField
+from magic3d_cli.scene.region import Region, RegionField
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import Views, sample_views
 from magic3d_cli.settings import Settings
@@ -41,7 +42,7 @@ class CoarseStage(Stage):
     ) -> None:
         self.settings = settings
         coarse, generator = settings.coarse, torch.Generator().manual_seed(seed)
-        self.field = HashField(coarse.field, generator).to(device)
+        self.field: HashField = HashField(coarse.field, generator).to(device)
         self.background = Background(generator).to(device)
         self.occupancy = OccupancyGrid(
             coarse.occupancy_size,
@@ -72,6 +73,13 @@ class CoarseStage(Stage):
             size=lambda progress: coarse.warmup_render_size if progress < coarse.warmup else coarse.render_size,
             terms=(*terms, *regularisers(coarse, self.field)),
         )
+
+    def hold_outside(self, region: Region, kept: HashField | None = None) -> None:
+        """From now on the field changes inside the region alone; outside it is `kept`: None, what it is now.
+
+        To be called before `random_views`. `kept` has the same settings.
+        """
+        self.field = RegionField(self.field, kept or self.field, region)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"field": self.field, "background": self.background, "occupancy": self.occupancy}
@@ -107,6 +115,9 @@ class CoarseStage(Stage):
     ) -> CoarseStage:
         """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit."""
         stage = cls(settings, 0, device, processes)
+        if (grid := tensors.get("field.grid")) is not None:
+            kept = RegionField.blank(settings.coarse.field, tensors, "field.kept.").to(device)
+            stage.hold_outside(Region(grid), kept)
         stage._restore(tensors, meta)
         return stage
 

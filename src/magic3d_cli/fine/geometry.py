@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from magic3d_cli.fine.marching_tetrahedra import marching_tetrahedra
 from magic3d_cli.fine.tetrahedra import Lattice
+from magic3d_cli.scene.region import SHAPE, Region
 
 _ROOM = 1.5  # the grid grows when the surface comes this close to its outside, cells
 _GROWTH = 3  # by this many cells
@@ -25,6 +26,7 @@ class Geometry(nn.Module):
     def __init__(self, lattice: Lattice, sdf: Float[Tensor, "V"]) -> None:
         """`sdf` is in world units, negative inside."""
         super().__init__()
+        self._changing: Region | None = None  # None: all of it
         self._lay(lattice)
         self.sdf = nn.Parameter((sdf / lattice.cell).float().clone())
         self.displacement = nn.Parameter(torch.zeros(len(sdf), 3))
@@ -37,6 +39,12 @@ class Geometry(nn.Module):
             ("boundary", lattice.boundary()),
         ):
             self.register_buffer(name, value.to(device), persistent=False)
+        self._free = None if self._changing is None else self._changing.share(self.grid, SHAPE) > 0.5
+
+    def hold_outside(self, region: Region) -> None:
+        """From now on nothing outside the region learns."""
+        self._changing = region
+        self._lay(self.lattice, self.sdf.device)
 
     def surface(self) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:
         """The mesh, differentiable; faces wound outward. It is always closed.
@@ -45,8 +53,13 @@ class Geometry(nn.Module):
         other along an axis (Shen et al., arXiv 2111.04276, section 3.1).
         """
         reach = self.lattice.spacing / 2
-        moved = self.grid + reach * torch.tanh(self.displacement * (self.lattice.cell / reach))
-        sdf = torch.where(self.boundary, self.sdf.clamp(min=1e-2), self.sdf)
+        sdf: Tensor = self.sdf
+        displacement: Tensor = self.displacement
+        if self._free is not None:
+            sdf = torch.where(self._free, sdf, sdf.detach())
+            displacement = torch.where(self._free[:, None], displacement, displacement.detach())
+        moved = self.grid + reach * torch.tanh(displacement * (self.lattice.cell / reach))
+        sdf = torch.where(self.boundary, sdf.clamp(min=1e-2), sdf)
         return marching_tetrahedra(moved, sdf * self.lattice.cell, self.tetrahedra)
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.fine.topology import mesh_edges, normal_consistency
 from magic3d_cli.scene.background import Background
 from magic3d_cli.scene.field import HashField
+from magic3d_cli.scene.region import Region, RegionField
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.scene.views import Views, sample_views, turntable
@@ -69,7 +70,8 @@ class FineStage(Stage):
         processes: Processes | None = None,
     ) -> None:
         self.settings, self.handover = settings, handover
-        self.geometry, self.field, self.background = geometry, field, background
+        self.geometry, self.background = geometry, background
+        self.field: HashField = field
         fine = settings.fine
         optimiser = FiniteAdam(
             [
@@ -109,13 +111,16 @@ class FineStage(Stage):
         lattice = Lattice.around(low, high, settings.fine.grid_size)
         geometry = Geometry(lattice, surface.distance(lattice.vertices())).to(coarse.device)
         generator = torch.Generator().manual_seed(settings.seed + 1)
+        region = coarse.field.region if isinstance(coarse.field, RegionField) else None
         if shape is None:
-            field = copy.deepcopy(coarse.field)
+            field = coarse.field.own() if isinstance(coarse.field, RegionField) else copy.deepcopy(coarse.field)
         else:
             field = HashField(settings.coarse.field, generator).to(coarse.device)
             fit_albedo(field, shape, _near_surface(geometry, _COLOURED, generator), generator)
         background = copy.deepcopy(coarse.background)
         stage = cls(settings, geometry, field, background, generator, {}, coarse.processes)
+        if region is not None:
+            stage.hold_outside(region)
         faces = stage.mesh()[1]
         if len(faces) == 0:
             raise Collapsed("The coarse shape is thinner than the tetrahedral grid.", "Use a larger preset.")
@@ -129,6 +134,15 @@ class FineStage(Stage):
             "faces": len(faces),
         }
         return stage
+
+    def hold_outside(self, region: Region, kept: HashField | None = None) -> None:
+        """From now on the shape and the colours change inside the region alone; outside colours are those of `kept`.
+
+        `kept` is a field of the same settings; None: what the stage's own is now.
+        """
+        before = self.field.kept if isinstance(self.field, RegionField) else self.field
+        self.field = RegionField(self.field, kept or before, region)
+        self.geometry.hold_outside(self.field.region)
 
     def random_views(self, *terms: LossTerm) -> ViewGroup:
         """Views as the settings sample them, with the regulariser of the mesh and these losses."""
@@ -198,6 +212,9 @@ class FineStage(Stage):
             meta["handover"],
             processes,
         )
+        if (grid := tensors.get("field.grid")) is not None:
+            kept = RegionField.blank(settings.coarse.field, tensors, "field.kept.").to(device)
+            stage.hold_outside(Region(grid), kept)
         stage._restore(tensors, meta)
         return stage
 

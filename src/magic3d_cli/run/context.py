@@ -16,6 +16,7 @@ from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import Timings
+from magic3d_cli.scene.edit import Edit
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes
@@ -40,6 +41,7 @@ class Job:
     pictured: Pictured | None = None  # what pictures ask for, beside the prompt
     typed: str = ""  # the prompt as a person gave it, where there are pictures
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
+    edit: Edit | None = None  # of another run's scene
     surface: OwnSurface | None = None  # written in place of the fine stage's, which stands for it
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)

@@ -29,6 +29,8 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
     asked: dict[str, Any] = {"prompt": job.prompt, "priors": priors, **job.settings.to_json()}
     if job.pictured is not None:
         asked |= {"typed": job.typed, "pictures": job.pictured.digest}
+    if job.edit is not None:
+        asked |= {"edit": job.edit.digest, "edited_from": job.edit.parent}
     job.run.write_json(job.run.settings, asked)
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 

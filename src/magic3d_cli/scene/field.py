@@ -60,10 +60,15 @@ class HashField(nn.Module):
         self, points: Float[Tensor, "N 3"], features: Float[Tensor, "N E"]
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
         """Density and albedo from features already encoded."""
+        logit, albedo = self.logit_and_albedo(points, features)
+        return F.softplus(logit) + LEAST_SLOPE * (logit - logit.detach()), albedo
+
+    def logit_and_albedo(
+        self, points: Float[Tensor, "N 3"], features: Float[Tensor, "N E"]
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
+        """As `density_logit` and `albedo`, from features already encoded."""
         raw = self.surface(features)
-        logit = self._logit(raw, points)
-        density = F.softplus(logit) + LEAST_SLOPE * (logit - logit.detach())
-        return density, torch.sigmoid(raw[:, 1:])
+        return self._logit(raw, points), torch.sigmoid(raw[:, 1:])
 
     def normals(self, features: Float[Tensor, "N E"]) -> Float[Tensor, "N 3"]:
         """Predicted unit normals from features already encoded."""

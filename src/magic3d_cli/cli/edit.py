@@ -1,0 +1,89 @@
+"""`magic3d edit RUN PROMPT`: change a finished asset to another prompt, where the two prompts differ or in a box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magic3d_cli import checks, precheck
+from magic3d_cli.cli import options
+from magic3d_cli.cli.failures import reported
+from magic3d_cli.cli.session import answer, session
+
+
+@reported
+def edit(
+    source: Annotated[
+        Path, typer.Argument(help="What to change: a .run folder, its asset or a checkpoint.", show_default=False)
+    ],
+    prompt: Annotated[str, typer.Argument(help="What it is to be, as a whole.", show_default=False)],
+    output: options.Output = None,
+    recolour: Annotated[bool, typer.Option("--recolour", help="Keep the shape as it is; only colours change.")] = False,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BOX",
+            help=f"Change only a part of the object: {', '.join(checks.HALVES)}, several of them joined by + "
+            "(top+front), or X0,Y0,Z0,X1,Y1,Z1 in shares 0 to 1 of its width (from its right hand to its left), "
+            "height (upwards) and depth (to the front).",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="draft, standard or paper; default: the run's own.")
+    ] = None,
+    prior: Annotated[str | None, typer.Option(metavar="NAME", help="As for generate; default: the run's.")] = None,
+    perp_neg: options.PerpNeg = None,
+    small_encoder: options.SmallEncoder = None,
+    device: options.Device = "auto",
+    faces: options.Faces = None,
+    texture_size: options.TextureSize = None,
+    height: options.Height = None,
+    lod: options.Lod = None,
+    ao: options.Occlusion = None,
+    normal_map: options.NormalMap = None,
+    fresh: options.Fresh = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Change a finished asset to what another prompt asks.
+
+    What both prompts agree on stays as it is; so does the edited run, whatever comes of it.
+    """
+    prompt = checks.check_prompt(prompt)
+    if preset is not None:
+        checks.check_choice("--preset", preset, checks.PRESETS)
+    checks.check_choice("--device", device, checks.DEVICES)
+    checks.check_sizes(faces, texture_size, height, lod)
+    corners = None if box is None else checks.check_box(box)
+    checkpoint, header = precheck.find_finished(source)
+    digest = precheck.edit_digest(checkpoint, corners, recolour)
+    seed, own = header["seed"], header["settings"]["preset"]
+    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt)
+    precheck.check_generate(prompt, seed, [prior or precheck.prior_of(header)], device, out)
+    with session(quiet, verbose) as work:
+        from magic3d_cli import job
+        from magic3d_cli.editing import EditRequest
+
+        request = job.Request(
+            out,
+            preset=preset,
+            fine_prior=prior,
+            device=device,
+            perp_neg=perp_neg,
+            small_encoder=small_encoder,
+            faces=faces,
+            texture_size=texture_size,
+            height=height,
+            lod=lod,
+            occlusion=ao,
+            normal_map=normal_map,
+            fresh=fresh,
+        )
+        asked = EditRequest(checkpoint, digest, corners, recolour)
+        _, result = job.edit(prompt, asked, request, work.observer, work.interrupts)
+    answer(result, as_json)

@@ -1,0 +1,156 @@
+"""From a finished run and a new prompt to what a job needs: the region that may change, and the shape to begin with.
+
+Magic3D's prompt-based editing (section 5, "controllable generation") goes on from a scene with another prompt. Here it
+is also told where: what the old and the new prompt agree on, or what lies outside a box, stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from magic3d_cli.asset.mesh import at_samples, surface_samples
+from magic3d_cli.coarse.stage import CoarseStage
+from magic3d_cli.delivery import load_surface
+from magic3d_cli.errors import UsageError
+from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance import disagreement
+from magic3d_cli.guidance.guide import ChosenPrior, Loaded, PriorGuide, understood
+from magic3d_cli.run.context import OwnSurface
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.resume import Saved
+from magic3d_cli.scene.edit import Edit
+from magic3d_cli.scene.mesh_shape import MeshShape
+from magic3d_cli.scene.region import Box, EditedShape, Region
+from magic3d_cli.scene.shape import InitialShape
+from magic3d_cli.settings import GuidanceSettings
+
+Tell = Callable[[str], None]
+_SAMPLES = 400_000  # points on the parent's surface, as for a mesh file
+_RENDER = 128  # pixels of the pictures whose predictions are compared
+_SEED = 7  # of the noise in that comparison: the same request finds the same region
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """What is to be changed of a run, beside its prompt."""
+
+    source: Path  # its checkpoint
+    digest: str  # of the source and of what follows, see `precheck.edit_digest`
+    box: Box | None = None
+    recolour: bool = False  # the shape stays
+
+
+class ParentShape(MeshShape):
+    """A run's finished surface in its own colours, also beside the surface."""
+
+    def __init__(self, stage: FineStage) -> None:
+        vertices, faces = (tensor.numpy() for tensor in stage.mesh())
+        face, weight = surface_samples(vertices, faces, _SAMPLES)
+        points = at_samples(vertices, faces, face, weight)
+        colours = stage.albedo(torch.from_numpy(points).float())
+        super().__init__(points, colours.numpy())
+        self._stage = stage
+
+    def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        return self._stage.albedo(points)
+
+
+def prepare(
+    request: EditRequest,
+    saved: Saved,
+    prompt: str,
+    priors: Mapping[str, Sequence[ChosenPrior]],
+    guidance: GuidanceSettings,
+    device: str,
+    tell: Tell,
+) -> tuple[Edit, OwnSurface | None]:
+    """Open the parent and find out what may change; also its mesh, where the shape stays.
+
+    Args:
+        guidance: of the fine stage, with which predictions are compared where the prior has no volume.
+
+    Raises UsageError where nothing would change, or the parent's checkpoint does not fit this version.
+    """
+    stage = saved.stage(saved.settings, device)
+    if isinstance(stage, CoarseStage):
+        stage = FineStage.from_coarse(saved.settings, stage)
+    parent = ParentShape(stage)
+    points = parent.surface(1 << 16, torch.Generator().manual_seed(_SEED))
+    old, seed = saved.header["prompt"], saved.header["seed"]
+    new = _volume_of(priors, prompt, seed, device)
+    region = Region.everywhere() if request.box is None else Region.within(request.box, points)
+    if (found := _disagreement(priors, old, prompt, new, stage, request, guidance, device, tell)) is not None:
+        region = region.both(found)
+    if request.recolour:
+        region = region.colours_only()
+    share = float((region.share(points, 1) > 0.5).float().mean())
+    if region.is_empty or (share == 0 and not region.shape_changes):
+        raise UsageError(
+            f'"{prompt}" asks for nothing that "{old}" does not show there already.',
+            "Name another colour, material or thing, or another --box.",
+        )
+    tell(f"Edits {share:.0%} of the surface" + ("." if region.shape_changes else "; the shape stays as it is."))
+    fits = new is not None and (region.shape_changes or found is None or not found.shape_changes)
+    shape = EditedShape(parent, new, region) if new is not None and fits else parent
+    surface = None if region.shape_changes else _surface_of(saved, stage)
+    edit = Edit(str(saved.path), request.digest, region, shape, begins_as_asked=fits, kept=stage.field, share=share)
+    return edit, surface
+
+
+def _volume_of(
+    priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int, device: str, loaded: Loaded | None = None
+) -> InitialShape | None:
+    """The first coarse prior's own volume of a prompt; None where it has none, or cannot draw the prompt."""
+    if not priors["coarse"][0].has_volume:
+        return None
+    try:
+        understood(priors, prompt, seed)
+    except UsageError:
+        return None
+    return PriorGuide(priors, prompt, seed, device, loaded=loaded).volume()
+
+
+def _disagreement(
+    priors: Mapping[str, Sequence[ChosenPrior]],
+    old: str,
+    prompt: str,
+    new: InitialShape | None,
+    stage: FineStage,
+    request: EditRequest,
+    guidance: GuidanceSettings,
+    device: str,
+    tell: Tell,
+) -> Region | None:
+    """Where the prompts disagree; None where that is not asked or cannot be told, and anything may change."""
+    seed = stage.settings.seed
+    if new is not None:
+        before = _volume_of(priors, old, seed, device)
+        if before is None:
+            tell(f'What "{old}" showed is not known to this prior: anything may change.')
+            return None
+        return disagreement.of_shapes(before, new, device)
+    if request.box is not None:
+        return None
+    tell("Comparing what the prior expects of both prompts.")
+    loaded: Loaded = {}
+    guides = [PriorGuide(priors, words, seed, device, loaded=loaded) for words in (old, prompt)]
+    views = disagreement.views_to_compare()
+    both = [guide.distillation("fine", guidance) for guide in guides]
+    generator = torch.Generator().manual_seed(_SEED)
+    render = stage.render(views.to(stage.device), _RENDER)
+    return disagreement.of_predictions(both[0], both[1], render, views.to(stage.device), generator)
+
+
+def _surface_of(saved: Saved, stage: FineStage) -> OwnSurface:
+    """The mesh that the parent was written with."""
+    own = RunDirectory(saved.path.parent).mesh
+    if saved.settings.fine.freeze_geometry and own.is_file():
+        return load_surface(own)
+    vertices, faces = stage.mesh()
+    return vertices.numpy(), faces.numpy()
