@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from magic3d_cli.guidance.guide import PriorGuide, WeightedPrior, choose_priors
-from magic3d_cli.settings import PRESETS, Settings, resolve
+from magic3d_cli.presets import PRESETS, resolve
+from magic3d_cli.settings import Settings
 
 
 def guided(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trimesh
 from PIL import Image
-from tiny_run import play_tiny, run_tiny
+from tiny_run import one_thread, play_tiny, run_tiny
 
 import magic3d_cli
 from magic3d_cli.errors import UsageError

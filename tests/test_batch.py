@@ -17,7 +17,7 @@ from command import magic3d
 from PIL import Image
 from tiny_run import play_tiny
 
-from magic3d_cli import settings
+from magic3d_cli import presets
 from magic3d_cli.batch import pool, variations
 from magic3d_cli.batch.gallery import _script
 from magic3d_cli.batch.pool import MEMORY, size
@@ -27,7 +27,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
-from magic3d_cli.settings import resolve
+from magic3d_cli.presets import resolve
 
 TESTS = Path(__file__).parent
 
@@ -222,7 +222,7 @@ def test_a_prior_agrees_more_with_what_was_asked_of_it_than_with_something_else(
         return PriorGuide(priors, prompt, 0, "cpu")
 
     asked = guide("a red car")
-    chosen = resolve(settings.preset("draft"), {stage: asked.priors["coarse"] for stage in STAGES})
+    chosen = resolve(presets.preset("draft"), {stage: asked.priors["coarse"] for stage in STAGES})
     coarse, shape = CoarseStage(chosen, 0), asked.volume()
     assert shape is not None
     fit(coarse, shape)

@@ -19,7 +19,7 @@ from tiny_run import tiny_settings
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from magic3d_cli import settings
+from magic3d_cli import presets
 from magic3d_cli.bench import measure as bench
 from magic3d_cli.bench import random_weights as shapes
 from magic3d_cli.bench.priors import SpeedGuide
@@ -36,6 +36,7 @@ from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run import timings as ledger
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.training.terms import LossTerm
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
@@ -100,7 +101,7 @@ class TinyPriors:
         self.told = condition(self.prior, self.prior.vocabulary.parse("a car"))
         self.asked: list[str] = []
 
-    def distillation(self, stage: str, guidance: settings.GuidanceSettings) -> ScoreDistillation:
+    def distillation(self, stage: str, guidance: GuidanceSettings) -> ScoreDistillation:
         self.asked.append(stage)
         return ScoreDistillation(self.prior, self.told, guidance)
 
@@ -268,7 +269,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
 
 def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setitem(settings.PRESETS, "draft", tiny_settings())
+    monkeypatch.setitem(presets.PRESETS, "draft", tiny_settings())
     tiny_shape(monkeypatch)
     options = ("--preset", "draft", "--steps", "1", "--device", "cpu", "--quiet")
     code, out, err = answer(capsys, "bench", "--prior", "sd15", *options, "--json")
@@ -286,7 +287,7 @@ def measured(capsys, tmp_path: Path, monkeypatch) -> Callable[..., list[tuple[st
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     tiny_shape(monkeypatch)
     for name in ("draft", "paper"):
-        monkeypatch.setitem(settings.PRESETS, name, replace(tiny_settings(), preset=name))
+        monkeypatch.setitem(presets.PRESETS, name, replace(tiny_settings(), preset=name))
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(compiled, "pays", lambda guidance, device: guidance.compile)
     seen: list[tuple[str, str, bool]] = []
@@ -336,7 +337,7 @@ def test_each_stage_is_measured_with_its_own_prior(measured, monkeypatch, random
 
 def test_each_stage_is_guided_as_its_prior_needs(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    draft = settings.preset("draft")
+    draft = presets.preset("draft")
     for names, scales in (
         (("sd15", "builtin"), (100, 1)),
         (("builtin", "sd15"), (1, 100)),  # it begins with its own volume

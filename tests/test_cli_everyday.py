@@ -25,9 +25,9 @@ from magic3d_cli.cli import plan, progress
 from magic3d_cli.cli.app import app
 from magic3d_cli.cli.examples import EXAMPLES
 from magic3d_cli.cli.progress import Lines
+from magic3d_cli.presets import PRESETS
 from magic3d_cli.run import estimate
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
-from magic3d_cli.settings import PRESETS
 
 COMMANDS: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
 

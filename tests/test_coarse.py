@@ -19,11 +19,12 @@ from magic3d_cli.coarse.regularisers import normal_losses, opaqueness, sparsity,
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.coarse.volume_render import _visible, render_volume, step_length
 from magic3d_cli.errors import Collapsed
+from magic3d_cli.presets import PRESETS
 from magic3d_cli.scene.background import Background
 from magic3d_cli.scene.field import LEAST_SLOPE, HashField
 from magic3d_cli.scene.shading import shade
 from magic3d_cli.scene.views import ALBEDO, DIFFUSE, Views, ViewSampling, turntable
-from magic3d_cli.settings import PRESETS, FieldSettings, Settings
+from magic3d_cli.settings import FieldSettings, Settings
 from magic3d_cli.training.report import PHASES, StepReport
 
 RADIUS = 0.6

@@ -183,6 +183,7 @@ def test_outside_its_region_geometry_does_not_learn_also_on_a_grown_grid() -> No
         assert geometry.grow_around(torch.tensor([[0.62, 0.62, 0.62]]), optimiser) or len(geometry.grid)
 
 
+@pytest.mark.slow
 def test_a_stage_with_a_region_is_saved_and_taken_up_the_same_also_after_a_second_edit() -> None:
     settings = tiny_settings()
     stage = CoarseStage(settings, 0)
@@ -249,6 +250,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.ckpt")}
 
 
+@pytest.mark.slow
 def test_an_edit_leaves_its_parent_alone_keeps_the_rest_and_goes_on_as_itself(
     ball: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,6 +278,7 @@ def test_an_edit_leaves_its_parent_alone_keeps_the_rest_and_goes_on_as_itself(
     assert magic3d("export", "green-ball.run", "-o", "green.obj", "-q") == 0
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_shape_holds_what_lies_outside_the_box(ball: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["edit", "ball.run/coarse.ckpt", "a red ball", "--box", "0,0,0,1,1,0.4", "--prior", "auto"]
     assert magic3d(*command, "-o", "part.glb", "-q") == 0

@@ -20,8 +20,9 @@ from magic3d_cli.fine.mesh_render import render_mesh
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.fine.topology import mesh_edges, normal_consistency, vertex_normals
+from magic3d_cli.presets import preset
 from magic3d_cli.scene.views import DIFFUSE, Views, turntable
-from magic3d_cli.settings import Settings, preset
+from magic3d_cli.settings import Settings
 from magic3d_cli.training.report import PHASES, StepReport
 
 

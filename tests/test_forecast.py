@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 
+from magic3d_cli.presets import PRESETS, preset
 from magic3d_cli.run.forecast import Forecast, parts_of
-from magic3d_cli.settings import PRESETS, Settings, preset
+from magic3d_cli.settings import Settings
 
 BUILTIN = {"coarse": "builtin", "fine": "builtin"}
 SECONDS = {

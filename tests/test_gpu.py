@@ -16,9 +16,10 @@ from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.presets import preset
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import Views, turntable
-from magic3d_cli.settings import GuidanceSettings, preset
+from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import Step
 

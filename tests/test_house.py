@@ -15,7 +15,7 @@ import magic3d_cli
 ROOT = Path(magic3d_cli.__file__).parent
 LAYERS = (
     ("atomic", "checks", "config", "environment", "errors", "kernels", "reference", "srgb"),
-    ("recipes", "scene", "settings"),
+    ("presets", "recipes", "scene", "settings"),
     ("training",),
     ("guidance",),
     ("coarse",),

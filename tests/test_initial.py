@@ -15,8 +15,9 @@ from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.conditioning import condition, read_prompt
 from magic3d_cli.guidance.diffusers.prior import load_prior
+from magic3d_cli.presets import PRESETS, resolve
 from magic3d_cli.scene.views import turntable
-from magic3d_cli.settings import BALL, PRESETS, VOLUME, Settings, StagePrior, resolve
+from magic3d_cli.settings import BALL, VOLUME, Settings, StagePrior
 
 CLOSED = [StagePrior("prior", open_vocabulary=False, has_volume=True)]
 OPENED = [StagePrior("prior")]

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from magic3d_cli.cli import main
+from magic3d_cli.presets import PRESETS
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.resume import Origins, Saved, make_way
-from magic3d_cli.settings import PRESETS, CoarseSettings, Settings, canonical
+from magic3d_cli.settings import CoarseSettings, Settings, canonical
 
 OLD = Path(__file__).with_name("data") / "version-0.1.0"
 

@@ -17,7 +17,7 @@ from guides import guided
 from tiny_priors import is_compiled, save_builtin, save_sd, save_small_encoder
 from tiny_run import tiny_draft
 
-from magic3d_cli import settings
+from magic3d_cli import presets
 from magic3d_cli.bench import measure as bench
 from magic3d_cli.guidance import guide as guide_module
 from magic3d_cli.guidance.diffusers import compile as compiled
@@ -114,7 +114,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def distillation(folder: Path, told: list[str], preset: str = "paper"):
-    guide, chosen = guided(folder, base=settings.PRESETS[preset], tell=told.append)
+    guide, chosen = guided(folder, base=presets.PRESETS[preset], tell=told.append)
     return guide.distillation("fine", chosen.fine.guidance)
 
 
@@ -128,7 +128,7 @@ def distil(loss, seed: int = 0, views: int = 2) -> torch.Tensor:
 
 def test_a_compiled_prior_is_freed_before_the_next_is_loaded(folder, told, monkeypatch) -> None:
     save_sd(folder / "other", scaling=(0.18215, None))
-    guide, chosen = guided(folder / "open", folder / "other", base=settings.PRESETS["paper"], tell=told.append)
+    guide, chosen = guided(folder / "open", folder / "other", base=presets.PRESETS["paper"], tell=told.append)
     first = guide.distillation("coarse", chosen.coarse.guidance)
     distil(first)
     assert isinstance(first.prior, DiffusersPrior)
@@ -220,7 +220,7 @@ def test_only_long_presets_of_open_priors_are_compiled_and_only_on_a_gpu(folder)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     for preset in ("draft", "standard", "paper"):
         for name, is_open in (("open", True), ("closed", False)):
-            _, chosen = guided(name, base=replace(settings.PRESETS["paper"], preset=preset))
+            _, chosen = guided(name, base=replace(presets.PRESETS["paper"], preset=preset))
             for guidance in (chosen.coarse.guidance, chosen.fine.guidance):
                 assert compiled.pays(guidance, cuda) == (is_open and preset == "paper")
                 assert not compiled.pays(guidance, cpu)

@@ -18,7 +18,7 @@ from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusers import prior as prior_module
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
 from magic3d_cli.guidance.diffusers.spec import describe
-from magic3d_cli.settings import PRESETS
+from magic3d_cli.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

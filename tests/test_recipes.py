@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from magic3d_cli import checks, recipes, settings
+from magic3d_cli import checks, presets, recipes
 from magic3d_cli.errors import UsageError
+from magic3d_cli.presets import PRESETS
 from magic3d_cli.recipes import RECIPES, Published, check_priors, follow, named, prior_weight, reference_weights
 from magic3d_cli.scene.views import ViewSampling, sample_views
-from magic3d_cli.settings import PRESETS, Settings, StagePrior
+from magic3d_cli.settings import Settings, StagePrior
 
 BUILTIN = StagePrior("builtin", open_vocabulary=False, has_volume=True)
 WORDS = StagePrior("sd15", open_vocabulary=True)
@@ -27,7 +28,7 @@ def both(*priors: StagePrior) -> dict[str, Sequence[StagePrior]]:
 
 def followed(name: str, *priors: StagePrior) -> Settings:
     chosen = both(*priors)
-    return follow(settings.resolve(PRESETS["draft"], chosen, imagine=0.5), name, chosen, CAMERA)
+    return follow(presets.resolve(PRESETS["draft"], chosen, imagine=0.5), name, chosen, CAMERA)
 
 
 def test_the_command_line_names_the_recipes_of_the_table() -> None:
@@ -96,7 +97,7 @@ def test_each_prior_is_guided_as_the_recipe_says_for_its_kind() -> None:
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if "builtin" in recipe.priors])
 def test_the_built_in_prior_keeps_its_scales_and_stays_within_what_it_was_taught(name: str) -> None:
-    plain, chosen = settings.resolve(PRESETS["draft"], both(BUILTIN), imagine=0.5), followed(name, BUILTIN)
+    plain, chosen = presets.resolve(PRESETS["draft"], both(BUILTIN), imagine=0.5), followed(name, BUILTIN)
     for own, now in ((plain.coarse, chosen.coarse), (plain.fine, chosen.fine)):
         assert now.guidance.scale == own.guidance.scale and now.guidance.weighting == own.guidance.weighting
         assert min(now.guidance.times.end) >= 0.3

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from magic3d_cli import job, pipeline
-from magic3d_cli import settings as product_settings
+from magic3d_cli import job, pipeline, presets
 from magic3d_cli.coarse import initial
 from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.presets import resolve
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
@@ -32,7 +32,6 @@ from magic3d_cli.settings import (
     FineSettings,
     Settings,
     StagePrior,
-    resolve,
 )
 from magic3d_cli.training.report import StepReport
 from magic3d_cli.training.terms import LossTerm, Step
@@ -91,8 +90,8 @@ class BallGuide:
 
 def tiny_draft(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preset draft is tiny, from a ball and from a prior's volume."""
-    monkeypatch.setitem(product_settings.PRESETS, "draft", replace(tiny_settings(), preset="draft"))
-    monkeypatch.setattr(product_settings, "_SHAPED", {})
+    monkeypatch.setitem(presets.PRESETS, "draft", replace(tiny_settings(), preset="draft"))
+    monkeypatch.setattr(presets, "_SHAPED", {})
     monkeypatch.setattr(initial, "STEPS", 30)
     monkeypatch.setattr(initial, "COLOUR_STEPS", 10)
 

@@ -21,7 +21,7 @@ from evaluate import composition, likeness, recognised, summary
 from prompts import TUNING
 from recogniser import load_recogniser
 
-from magic3d_cli import job, pipeline, settings
+from magic3d_cli import job, pipeline, presets
 from magic3d_cli.errors import Magic3DError
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
@@ -139,7 +139,7 @@ def generate(variants: list[str], prompts: list[str], preset: str, out: Path, wo
 def make(prompt: str, variant: str, preset: str, folder: Path) -> float:
     """Generate the mesh unless it is there; seconds it took."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = VARIANTS[variant](settings.preset(preset))
+    chosen = VARIANTS[variant](presets.preset(preset))
     out = pictures.mesh_path(folder, prompt)
     report = out.with_suffix(".json")
     if not report.exists():

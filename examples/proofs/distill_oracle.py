@@ -20,6 +20,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.oracle import OraclePrior
+from magic3d_cli.presets import preset
 from magic3d_cli.scene.views import Views, turntable
 from magic3d_cli.settings import (
     CoarseSettings,
@@ -27,7 +28,6 @@ from magic3d_cli.settings import (
     GuidanceSettings,
     Settings,
     TimestepSchedule,
-    preset,
 )
 from magic3d_cli.training.terms import LossTerm
 

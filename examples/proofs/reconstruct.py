@@ -27,9 +27,10 @@ from magic3d_cli.asset.write import write
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.prior import resize
+from magic3d_cli.presets import preset
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import Views, turntable
-from magic3d_cli.settings import AssetSettings, FieldSettings, Settings, preset
+from magic3d_cli.settings import AssetSettings, FieldSettings, Settings
 from magic3d_cli.training.loop import Stage
 from magic3d_cli.training.terms import LossTerm, Step, ViewGroup
 

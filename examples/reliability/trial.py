@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from magic3d_cli import job, settings
+from magic3d_cli import job, presets
 from magic3d_cli.cli.failures import explain
 from magic3d_cli.coarse import initial
 from magic3d_cli.errors import Magic3DError, out_of_memory
@@ -56,8 +56,8 @@ class End:
 
 def make_small() -> None:
     """Every draft of this process takes seconds."""
-    draft = settings.PRESETS["draft"]
-    settings.PRESETS["draft"] = replace(
+    draft = presets.PRESETS["draft"]
+    presets.PRESETS["draft"] = replace(
         draft,
         coarse=replace(draft.coarse, views=1, render_size=16, samples_per_ray=24, occupancy_size=16),
         fine=replace(draft.fine, views=1, render_size=32),
@@ -65,7 +65,7 @@ def make_small() -> None:
     )
     field = replace(draft.coarse.field, levels=4, log2_size=12, base_resolution=4, finest_resolution=32, hidden=16)
     coarse = {"steps": 4, "samples_per_ray": 24, "occupancy_size": 16, "field": field}
-    settings._SHAPED["draft"] = (coarse, {"steps": 4, "grid_size": 20, "surface_resolution": 24})
+    presets._SHAPED["draft"] = (coarse, {"steps": 4, "grid_size": 20, "surface_resolution": 24})
     initial.STEPS, initial.COLOUR_STEPS, initial.POOL, initial.POINTS = 20, 10, 1 << 13, 2048
     often = Intervals(checkpoint=0.0, preview=1e9, preview_size=16)
     context.Job.__dataclass_fields__["intervals"].default = often

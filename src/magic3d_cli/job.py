@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from magic3d_cli import pipeline, recipes, settings
+from magic3d_cli import pipeline, presets, recipes, settings
 from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.checks import check_recipe
@@ -123,11 +123,11 @@ def generate(
         request = replace(request, init=shape.identity)
     elif pictured is not None and request.init in (None, settings.AUTO):
         request = replace(request, init=f"{settings.PICTURE_SHAPE}{pictured.digest}")
-    base = replace(settings.preset(request.preset or "draft"), seed=seed)
+    base = replace(presets.preset(request.preset or "draft"), seed=seed)
     chosen = resolved(base, priors or NOTHING, request, pictured=pictured)
     surface = None
     if request.mesh is not None:
-        chosen = settings.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
+        chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
         if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
             surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
     guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded)
@@ -167,13 +167,13 @@ def edit(
     drawn = understood(priors, prompt, seed)
     for note in drawn.notes if drawn else ():
         observer.note(note)
-    base = replace(settings.preset(request.preset or saved.settings.preset), seed=seed)
+    base = replace(presets.preset(request.preset or saved.settings.preset), seed=seed)
     guidance = resolved(base, priors, request).fine.guidance
     observer.phase("find what changes")
     found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note)
     kind = settings.EDITED_VOLUME if found.begins_as_asked else settings.EDITED
     chosen = resolved(base, priors, replace(request, init=f"{kind}{asked.digest}"))
-    chosen = settings.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry=surface is not None)
+    chosen = presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry=surface is not None)
     guide = _guide(priors, chosen, request, prompt, device, observer, None)
     with opened(
         prompt, chosen, request.output, guide, device, observer, interrupts,
@@ -296,9 +296,9 @@ def resolved(
     fine_preset: str | None = None,
     pictured: Pictured | None = None,
 ) -> Settings:
-    """`settings.resolve` with a request's choices."""
+    """`presets.resolve` with a request's choices."""
     camera = pictured.references[0].camera if pictured else None
-    found = settings.resolve(
+    found = presets.resolve(
         base,
         priors,
         perp_neg=request.perp_neg,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from magic3d_cli import recipes, settings
+from magic3d_cli import presets, recipes
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
 from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
@@ -34,7 +34,7 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     some = {stage: [_foreseen(name), *more] for stage, name in full.items()}
     if request.recipe:
         recipes.check_priors(recipes.named(request.recipe), some)
-    chosen = resolved(replace(settings.preset(request.preset or "draft"), seed=seed), some, request)
+    chosen = resolved(replace(presets.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
     alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
     here = {name: folder for name in full.values() if name not in NAMES and (folder := directory(name))}

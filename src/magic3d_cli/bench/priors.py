@@ -13,7 +13,8 @@ from magic3d_cli.guidance.diffusers.catalogue import HUB
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.guide import PriorGuide, WeightedPrior, choose_priors, fetch_small_encoder
-from magic3d_cli.settings import GuidanceSettings, Settings, StagePrior, resolve
+from magic3d_cli.presets import resolve
+from magic3d_cli.settings import GuidanceSettings, Settings, StagePrior
 
 
 class SpeedGuide:

@@ -55,7 +55,7 @@ def bench(
         if value is not None and value < 1:
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
     with session(quiet, verbose) as work, tempfile.TemporaryDirectory() as folder:
-        from magic3d_cli import settings
+        from magic3d_cli import presets
         from magic3d_cli.bench import measure
         from magic3d_cli.bench.priors import SpeedGuide
         from magic3d_cli.job import choose_device
@@ -63,7 +63,7 @@ def bench(
         chosen_device = choose_device(device, work.observer)
         names = {"coarse": coarse_prior or prior, "fine": fine_prior or prior}
         guide = SpeedGuide(names, PROMPT, bool(small_encoder), chosen_device, Path(folder), work.observer.note)
-        chosen = [guide.resolve(settings.preset(name), perp_neg, small_encoder) for name in preset or checks.PRESETS]
+        chosen = [guide.resolve(presets.preset(name), perp_neg, small_encoder) for name in preset or checks.PRESETS]
         most = views or (4 if chosen_device == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         priors = {stage: guide.name(stage) for stage in ("coarse", "fine")}
         result = {"priors": priors, **measure.run(chosen, guide, chosen_device, steps, most, work.observer)}
