@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from asset_shapes import bumpy_torus, joined
 
-from magic3d_cli.asset.clean import clean
+from magic3d_cli.asset.clean import _windings, clean
 from magic3d_cli.asset.mesh import face_vectors, is_manifold, is_watertight, signed_volume, vertex_normals
 from magic3d_cli.asset.simplify import flipped_faces, simplify, unfold
 from magic3d_cli.errors import Collapsed
@@ -84,6 +84,30 @@ def test_floaters_and_hidden_cavities_are_dropped_and_separate_parts_kept():
     vertices, faces, counts = clean(mesh.vertices, mesh.faces)
     assert counts["components_dropped"] == 2
     assert signed_volume(vertices, faces) == pytest.approx(body.volume + part.volume)
+
+
+def test_a_part_that_pokes_out_with_a_single_vertex_stays():
+    """Whichever vertex it is: a spike is often one of thousands."""
+    body, part = trimesh.creation.icosphere(3), trimesh.creation.icosphere(2, radius=0.5)
+    hidden = joined([body, part])
+    assert clean(hidden.vertices, hidden.faces)[2]["components_dropped"] == 1
+    for vertex in (0, 1, 77, 161):
+        spiked = part.copy()
+        spiked.vertices[vertex] *= 2.4  # a fifth above the body, whose radius is 1
+        mesh = joined([body, spiked])
+        vertices, _, counts = clean(mesh.vertices, mesh.faces)
+        assert counts["components_dropped"] == 0 and np.linalg.norm(vertices, axis=1).max() == pytest.approx(1.2)
+
+
+def test_points_are_told_from_those_around_by_how_a_surface_winds():
+    mesh = joined([trimesh.creation.torus(0.7, 0.2), trimesh.creation.box((0.2, 0.2, 0.2))])
+    points = np.random.default_rng(0).uniform(-1, 1, (4000, 3))
+    ring = np.hypot(np.linalg.norm(points[:, :2], axis=1) - 0.7, points[:, 2])
+    box = np.abs(points).max(1)
+    clear = np.abs(ring - 0.2) > 0.01  # the torus has flat sides
+    expected = (ring < 0.2).astype(int) + (box < 0.1)
+    assert (_windings(points, mesh.vertices, mesh.faces) == expected)[clear].all()
+    assert (_windings(points, mesh.vertices, mesh.faces[:, ::-1]) == -expected)[clear].all()
 
 
 def test_the_pieces_of_a_broken_arm_stay_and_dust_beside_it_goes():

@@ -96,9 +96,9 @@ class CoarseSettings:
     occupancy_size: int = 128
     occupancy_decay: float = 0.6  # [paper, supplement]
     occupancy_every: int = 10  # iterations between updates [paper, supplement]
-    occupancy_threshold: float = 0.01  # opacity of one marching step below which a cell is skipped [ts]
+    occupancy_threshold: float = 0.01  # opacity of a marching step, or their mean, below which a cell is skipped [ngp]
     normal_samples: int = 1024  # points a step at which the normal regularisers are evaluated [m]
-    occupancy_start: float = 0.0  # initial density of every cell; [paper] 20, 0 goes by the initial field [m]
+    occupancy_start: float = 0.0  # initial density of every cell; [paper] 20, for six updates; 0 goes by the field [m]
     warmup: float = 0.0  # share of the run rendered at `warmup_render_size`: shape first, a quarter of the rays [m]
     warmup_render_size: int = 32  # pixels
     lr: float = 1e-2  # [ts]

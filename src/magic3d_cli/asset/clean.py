@@ -8,7 +8,7 @@ stitching, Gueziec et al. 2001), and stay apart because the copies are moved a l
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from magic3d_cli.asset.mesh import (
@@ -36,6 +36,8 @@ share of the largest component's area."""
 SEPARATION = 0.02
 """How far copies of a split vertex move toward their own neighbours; readers that merge equal positions would
 otherwise weld them again."""
+
+_SKEW = np.array([0.2718281828, 0.5772156649, 0.7403626894])  # a direction like no other
 
 
 def clean(vertices: Vertices, faces: Faces, smallest: float = 0.02) -> tuple[Vertices, Faces, dict[str, int]]:
@@ -267,13 +269,36 @@ def keep_visible_components(vertices: Vertices, faces: Faces, smallest: float) -
 
 
 def _inside(vertices: Vertices, part: Faces, other: Faces) -> bool:
-    """True when `part` lies within the closed surface `other`, by its winding number (van Oosterom 1983)."""
-    used = np.unique(part)
-    for point in vertices[used[:: max(1, len(used) // 8)]]:
-        a, b, c = (vertices[other[:, i]] - point for i in range(3))
-        la, lb, lc = (np.linalg.norm(v, axis=1) for v in (a, b, c))
-        top = (a * np.cross(b, c)).sum(1)
-        bottom = la * lb * lc + (a * b).sum(1) * lc + (b * c).sum(1) * la + (c * a).sum(1) * lb
-        if abs(float(np.arctan2(top, bottom).sum())) / (2 * np.pi) < 0.5:
-            return False
-    return True
+    """True when every vertex of `part` lies within the closed surface `other`."""
+    points, shell = vertices[np.unique(part)], vertices[np.unique(other)]
+    if (points < shell.min(0)).any() or (points > shell.max(0)).any():
+        return False
+    return bool((np.abs(_windings(points, vertices, other)) > 0).all())
+
+
+def _windings(points: Vertices, vertices: Vertices, faces: Faces) -> Int[np.ndarray, "N"]:
+    """How often a closed surface winds around each point: its faces above the point, those that look down as -1.
+
+    Up is a direction in which no edge of a mesh is likely to lie.
+    """
+    up, right = _SKEW / np.linalg.norm(_SKEW), np.cross(_SKEW, (0.0, 0.0, 1.0))
+    axes = np.stack([right / np.linalg.norm(right), np.cross(up, right) / np.linalg.norm(right), up], 1)
+    at, corners = points @ axes, (vertices @ axes)[faces]
+    flat = corners[:, :, :2]
+    centre = flat.mean(1)
+    reach = np.linalg.norm(flat - centre[:, None], axis=2).max(1)
+    found = cKDTree(at[:, :2]).query_ball_point(centre, reach * (1 + 1e-9))
+    face = np.repeat(np.arange(len(faces)), [len(some) for some in found])
+    point = np.array([one for some in found for one in some], np.int64)
+    a, b, c = (corners[face, k] - at[point] for k in range(3))
+    weights = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1)  # twice the areas beside the point
+    covers = (weights > 0).all(1) | (weights < 0).all(1)
+    height = (weights * np.stack([a[:, 2], b[:, 2], c[:, 2]], 1)).sum(1)  # by the sum of the weights, whose sign it has
+    total = weights.sum(1)
+    above = covers & (height * total > 0)
+    return np.bincount(point[above], np.sign(total[above]), minlength=len(points)).astype(np.int64)
+
+
+def _cross(a: Vertices, b: Vertices) -> Float[np.ndarray, "N"]:
+    """Of the first two coordinates."""
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

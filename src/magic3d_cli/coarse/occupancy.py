@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 _POINTS = 1 << 18  # points evaluated at a time
 _LEAST = 0.002  # share of cells that is never pruned: a ball of radius 0.16
+_ROUNDING = 1e-4  # by which equal densities may miss their mean
 
 
 class OccupancyGrid(nn.Module):
@@ -29,10 +30,13 @@ class OccupancyGrid(nn.Module):
 
         Args:
             step: length of a marching step, world units.
-            threshold: opacity of such a step below which a cell is skipped.
+            threshold: opacity of such a step below which a cell is skipped; where the mean of all cells is thinner,
+                that mean [Instant-NGP's code, nerfacc's]. A fog that is thin everywhere and hides what is behind it all
+                the same would be pruned in one update otherwise.
             decay: factor on the remembered density at each update.
-            start: density remembered at first. The paper's 20 keeps every cell for the first dozen updates;
-                with 0 the first update goes by the field alone, and the empty corners are never paid for.
+            start: density remembered at first. The paper's 20 keeps every cell for the first six updates (256 steps
+                through the box, decay 0.6); with 0 the first update goes by the field alone, and the empty corners are
+                never paid for.
         """
         super().__init__()
         self.step, self.threshold, self.decay = step, threshold, decay
@@ -54,7 +58,8 @@ class OccupancyGrid(nn.Module):
         points = (corners + torch.rand(corners.shape, generator=generator, device=device)) * (2 / size) - 1
         found = torch.cat([density(part) for part in points.split(_POINTS)])
         torch.maximum(self.density * self.decay, found.view(self.density.shape), out=self.density)
-        core = self.density * self.step > -math.log1p(-self.threshold)
+        thickness = self.density * self.step
+        core = thickness > min(-math.log1p(-self.threshold), (1 - _ROUNDING) * float(thickness.mean()))
         # The densest few cells stay: a grid that prunes everything gives no gradient to recover by.
         core.view(-1)[self.density.view(-1).topk(max(int(_LEAST * core.numel()), 1)).indices] = True
         self.occupied.copy_(F.max_pool3d(core[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0)
