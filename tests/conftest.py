@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, each on a core of its own; before PyTorch reads it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from kernel_backends import NAMES, Backend, backend
 

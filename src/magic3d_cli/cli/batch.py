@@ -47,6 +47,9 @@ def batch(
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
+    lod: options.Lod = None,
+    ao: options.Occlusion = None,
+    normal_map: options.NormalMap = None,
     file_format: Annotated[str, typer.Option("--format", metavar="NAME", help="Of files without a name.")] = "glb",
     workers: Annotated[
         int | None,
@@ -79,7 +82,7 @@ def batch(
     checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_choice("--format", file_format, checks.FORMATS)
-    checks.check_sizes(faces, texture_size)
+    checks.check_sizes(faces, texture_size, lod=lod)
     if ray is not None and workers is not None:
         raise UsageError("--workers is for this machine alone; a Ray cluster knows its own size.", "Leave one out.")
     for option, value, (low, high) in (("--seeds", seeds, SEEDS), ("--workers", workers, WORKERS)):
@@ -96,6 +99,9 @@ def batch(
         "device": device,
         "faces": faces,
         "texture_size": texture_size,
+        "lod": lod,
+        "occlusion": ao,
+        "normal_map": normal_map,
         "strict": strict,
     }
     with session(quiet, verbose) as work:
