@@ -14,7 +14,7 @@ import magic3d_cli
 
 ROOT = Path(magic3d_cli.__file__).parent
 LAYERS = (
-    ("atomic", "checks", "config", "environment", "errors", "kernels", "reference", "srgb"),
+    ("atomic", "checks", "config", "environment", "errors", "kernels", "photos", "reference", "srgb"),
     ("presets", "recipes", "scene", "settings"),
     ("training",),
     ("guidance",),
@@ -30,6 +30,7 @@ LAYERS = (
         "editing",
         "initial_shapes",
         "job",
+        "personalise",
         "pictures",
         "pipeline",
         "plan",

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.checks import UPS, check_choice, check_output, check_prompt, check_recipe, check_seed, check_sizes
+from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
 from magic3d_cli.precheck import check_init, choose_output, drawn_digest
 from magic3d_cli.reference import read_pictures
 from magic3d_cli.run.interrupts import Interrupts
@@ -76,6 +77,7 @@ def generate(
     coarse_prior: str | None = None,
     fine_prior: str | None = None,
     also_priors: dict[str, float] | None = None,
+    adapters: Sequence[str | Path] = (),
     init: str = "auto",
     init_up: str = "y",
     perp_neg: bool | None = None,
@@ -101,6 +103,7 @@ def generate(
         output: a file to write, for instance a .glb; its run folder beside it keeps checkpoints, and the same call
             resumes. Without it the run is made in a temporary folder and nothing is left.
         also_priors: names and weights of priors beside the others.
+        adapters: files of `magic3d personalise`, LoRAs, learnt words; FILE or FILE=WEIGHT.
         on_progress: called after each step.
         on_note: called with what is worth knowing: resumed, fell back, downloading.
         cancelled: asked between two steps; where it returns true the run stops (`threading.Event().is_set` will do).
@@ -123,12 +126,14 @@ def generate(
     digest = shown.digest if shown else drawn_digest(recipe, prompt, seed)
     check_seed(seed)
     check_sizes(faces, texture_size, height, lod)
+    added = read_adapters(map(str, adapters))
+    check_company(added, shown is not None, None)
     with ExitStack() as stack:
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
         interrupts = stack.enter_context(Interrupts(cancelled).installed())
         request = job.Request(
-            choose_output(Path(output), prompt, seed, preset, force, digest, prompt),
+            choose_output(Path(output), prompt, seed, preset, force, digest, prompt, adapters=marks(added)),
             preset=preset,
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
@@ -147,6 +152,7 @@ def generate(
             fresh=fresh,
             pictures=shown,
             recipe=recipe,
+            adapters=tuple(map(str, adapters)),
         )
         observer = _Callbacks(on_progress, on_note)
         asset, report = job.generate(prompt, seed, request, observer, interrupts, more_views=more_views)

@@ -23,6 +23,7 @@ from magic3d_cli.checks import check_recipe
 from magic3d_cli.editing import EditRequest, prepare
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
+from magic3d_cli.guidance.adapters import Adapter, read_adapters
 from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
@@ -80,6 +81,7 @@ class Request(settings.AssetChoices):
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
     pictures: PictureRequest | None = None  # of the thing; the prompt may then be empty
     recipe: str | None = None  # of `recipes`
+    adapters: tuple[str, ...] = ()  # FILE or FILE=WEIGHT, see `guidance.adapters`
 
 
 def generate(
@@ -98,6 +100,7 @@ def generate(
     """
     device, names = choose_device(request.device, observer), prior_names(request)
     pictured, recipe = None, recipes.named(request.recipe) if request.recipe else None
+    adapters = read_adapters(request.adapters)
     check_recipe(request.recipe, request.pictures is not None)
     if recipe is not None and request.pictures is None:
         observer.phase("draw the picture")
@@ -108,14 +111,14 @@ def generate(
         more: dict[str, Any] = {"elevation": recipe.elevation, "depth": recipe.depth} if recipe else {}
         pictured = look_at(request.pictures, prompt, seed, observer.note, **more)
     asked = pictured.prompt if pictured else prompt
-    priors = _choose(names, request, asked, seed, device, observer, pictured)
+    priors = _choose(names, request, asked, seed, device, observer, pictured, adapters)
     if recipe is not None:
         priors = _following(recipe, priors, observer.note)
     drawn = None
     if priors is not None and pictured is None:
         if device == "cuda" and names["fine"] == "auto" and priors["fine"][0].name == "builtin":
             observer.note("On this GPU --prior sd15 makes anything that words can say (4.3 GB, downloaded once).")
-        drawn = understood(priors, prompt, seed)
+        drawn = understood(priors, prompt, seed, adapters)
     for note in drawn.notes if drawn else ():
         observer.note(note)
     shape = named_shape(request.init or settings.AUTO, request.init_up, seed, device, observer.note)
@@ -130,7 +133,7 @@ def generate(
         chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
         if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
             surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
-    guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded)
+    guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded, adapters)
     with opened(
         asked,
         chosen,
@@ -142,6 +145,7 @@ def generate(
         shape=shape.load if shape else _shape_of(pictured, chosen, guide, device),
         pictured=pictured,
         typed=prompt if pictured else "",
+        adapters=adapters,
         more_views=more_views,
         surface=surface,
     ) as job:
@@ -203,12 +207,23 @@ def refine(
         request = replace(request, more_priors=added)
     pictured, prompt = saved.pictured, header["prompt"]
     name = "builtin" if pictured is not None and name == NO_PRIOR.name else name
-    priors = _choose(dict.fromkeys(STAGES, name), request, prompt, header["seed"], device, observer, pictured)
+    adapters = saved.adapters(read_adapters(request.adapters))
+    wanted = dict.fromkeys(STAGES, name)
+    priors = _choose(wanted, request, prompt, header["seed"], device, observer, pictured, adapters)
     chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, pictured=pictured)
-    guide = _guide(priors, chosen, request, prompt, device, observer, pictured)
+    guide = _guide(priors, chosen, request, prompt, device, observer, pictured, None, adapters)
     shape = _shape_of(pictured, chosen, guide, device)
     with opened(
-        prompt, chosen, request.output, guide, device, observer, interrupts, shape=shape, pictured=pictured
+        prompt,
+        chosen,
+        request.output,
+        guide,
+        device,
+        observer,
+        interrupts,
+        shape=shape,
+        pictured=pictured,
+        adapters=adapters,
     ) as job:
         return pipeline.refine(job, saved, fresh=request.fresh)
 
@@ -237,6 +252,7 @@ def opened(
     shape: Callable[[], InitialShape | None] | None = None,
     pictured: Pictured | None = None,
     typed: str = "",
+    adapters: Sequence[Adapter] = (),
     more_views: Sequence[ViewGroup] = (),
     edit: Edit | None = None,
     surface: OwnSurface | None = None,
@@ -256,6 +272,7 @@ def opened(
             shape=shape,
             pictured=pictured,
             typed=typed,
+            adapters=adapters,
             more_views=more_views,
             edit=edit,
             surface=surface,
@@ -343,6 +360,7 @@ def _choose(
     device: str,
     observer: Observer,
     pictured: Pictured | None,
+    adapters: Sequence[Adapter] = (),
 ) -> dict[str, list[ChosenPrior]] | None:
     """The priors of each stage; None where no prior knows what pictures show, and these are all there is."""
     if pictured is not None:
@@ -360,7 +378,14 @@ def _choose(
             )
     wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
     return choose_priors(
-        wanted, prompt, seed, device, observer.note, strict=request.strict, pictured=pictured is not None
+        wanted,
+        prompt,
+        seed,
+        device,
+        observer.note,
+        strict=request.strict,
+        pictured=pictured is not None,
+        adapters=adapters,
     )
 
 
@@ -373,6 +398,7 @@ def _guide(
     observer: Observer,
     pictured: Pictured | None,
     loaded: Loaded | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> Guide:
     """The guide, with what the settings want of it fetched; says which choices the priors have no use for."""
     if priors is None:
@@ -381,7 +407,7 @@ def _guide(
         observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
     small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
     encoder = fetch_small_encoder(priors, observer.note) if small else None
-    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured, loaded)
+    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured, loaded, adapters)
 
 
 def _shape_of(

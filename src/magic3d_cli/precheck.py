@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from magic3d_cli.checks import BUILTIN_SHAPE, INITS, check_output, check_prompt, default_output, is_checkpoint
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.adapters import Adapter, vocabulary_with
 from magic3d_cli.guidance.builtin.understanding import understand
-from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, check_name, local, needs_picture, of_stage
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
@@ -30,6 +30,7 @@ def check_generate(
     *,
     strict: bool = False,
     words: bool = True,
+    adapters: Sequence[Adapter] = (),
 ) -> None:
     """Raises UsageError as `check_words` and for a run in use, EnvironmentFault for a prior that does not exist.
 
@@ -39,17 +40,19 @@ def check_generate(
     for name in dict.fromkeys(priors):
         check_name(name)
         if words:
-            check_words(name, prompt, seed, device, strict=strict)
+            check_words(name, prompt, seed, device, strict=strict, adapters=adapters)
 
 
-def check_words(name: str, prompt: str, seed: int, device: str, *, strict: bool = False) -> None:
+def check_words(
+    name: str, prompt: str, seed: int, device: str, *, strict: bool = False, adapters: Sequence[Adapter] = ()
+) -> None:
     """Raises UsageError for a prompt in which the prior of this name can draw nothing, and where it is shown a picture.
 
     Where a GPU may change which prior "auto" is, the words are left for later.
     """
     if name in FROM_PICTURE:
         raise needs_picture(name)
-    _understand(None if name == "auto" and _may_have_gpu(device) else local(name), prompt, seed, strict)
+    _understand(None if name == "auto" and _may_have_gpu(device) else local(name), prompt, seed, strict, adapters)
 
 
 def check_init(init: str, seed: int) -> str:
@@ -87,20 +90,21 @@ def choose_output(
     digest: str | None = None,
     typed: str | None = None,
     seeds: int = 1,
+    adapters: str | None = None,
 ) -> Path:
     """Where a request's asset goes, so that nothing is overwritten in silence.
 
     A file of the same request is written again. Without a name of its own, a request that finds its default name taken
     takes the next one, car-1.glb, with a run of its own. `digest` is of a request with pictures or of an
-    edit, `typed` its prompt; of several `seeds` from `seed` on each is the same request. Raises UsageError where a
-    given name is taken, unless `force`.
+    edit, `typed` its prompt; of several `seeds` from `seed` on each is the same request. `adapters` are `marks`. Raises
+    UsageError where a given name is taken, unless `force`.
     """
     output = check_output(given or default_output(prompt))
     prompt = prompt if digest is None else typed or ""
 
     def ours(path: Path) -> bool:
         run = RunDirectory.for_output(path)
-        return any(run.is_of(prompt, seed + n, preset, digest) for n in range(seeds))
+        return any(run.is_of(prompt, seed + n, preset, digest, adapters) for n in range(seeds))
 
     if force or ours(output):
         return output
@@ -164,11 +168,13 @@ def check_source(path: Path, output: Path, force: bool) -> None:
         refuse_to_overwrite(output)
 
 
-def _understand(folder: Path | None, prompt: str, seed: int, strict: bool = False) -> None:
+def _understand(
+    folder: Path | None, prompt: str, seed: int, strict: bool = False, adapters: Sequence[Adapter] = ()
+) -> None:
     """Raises UsageError for a prompt in which the prior in a folder can draw nothing; an open vocabulary draws all."""
     known = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
     if known is not None:
-        understand(Vocabulary.load(known), prompt, seed, strict=strict)
+        understand(vocabulary_with(known, adapters), prompt, seed, strict=strict)
 
 
 def _may_have_gpu(device: str) -> bool:

@@ -21,6 +21,7 @@ from magic3d_cli.cli.examples import epilog
 from magic3d_cli.cli.export import export
 from magic3d_cli.cli.failures import explain, json_failure, reported, say
 from magic3d_cli.cli.generate import generate
+from magic3d_cli.cli.personalise import personalise
 from magic3d_cli.cli.preview import preview
 from magic3d_cli.cli.priors import priors
 from magic3d_cli.cli.refine import refine
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # typer's boxed help imports a Markdown parser: 80 ms
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, batch, edit, refine, export, preview, runs, priors, bench, doctor, config):
+for command in (generate, batch, edit, refine, export, personalise, preview, runs, priors, bench, doctor, config):
     app.command(epilog=epilog(command.__name__))(command)
 
 

@@ -36,6 +36,11 @@ EXAMPLES = {
         "magic3d export car.run/coarse.ckpt -o coarse.glb --faces 2000",
         "magic3d export car.run -o car.glb --force --lod 3 --ao --normal-map",
     ),
+    "personalise": (
+        'magic3d personalise chair.glb --word "my chair" -o chair.safetensors',
+        'magic3d personalise front.png left.png@270 back.png@180 --word "my chair"',
+        'magic3d generate "a golden my chair" --adapter chair.safetensors',
+    ),
     "preview": ("magic3d preview car.glb", "magic3d preview car.run --size 1024 --frames 72 -o shown/car"),
     "priors": ("magic3d priors", "magic3d priors --words | grep dog"),
     "bench": ("magic3d bench --preset draft", "magic3d bench --prior sd15 --preset paper --views 1 --steps 1"),

@@ -15,6 +15,7 @@ from magic3d_cli.cli.plan import ask, described, goes_on
 from magic3d_cli.cli.session import answer, put, session
 from magic3d_cli.cli.variations import check_variations, choose, summaries
 from magic3d_cli.errors import Collapsed, UsageError
+from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
 
 if TYPE_CHECKING:
     from magic3d_cli.reference import PictureRequest
@@ -31,6 +32,7 @@ def generate(
     coarse_prior: options.CoarsePrior = None,
     fine_prior: options.FinePrior = None,
     also_prior: options.AlsoPrior = None,
+    adapter: options.Adapter = None,
     init: options.Init = "auto",
     init_up: options.InitUp = "y",
     perp_neg: options.PerpNeg = None,
@@ -77,6 +79,8 @@ def generate(
     checks.check_sizes(faces, texture_size, height, lod)
     check_variations(variations, pictured or recipe is not None)
     added = checks.check_added(also_prior or [])
+    adapters = read_adapters(adapter or [])
+    check_company(adapters, pictured, variations)
     init = precheck.check_init(init, seed)
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
 
@@ -85,9 +89,11 @@ def generate(
         digest = shown.digest if shown else precheck.drawn_digest(recipe, prompt, seed)
         name = shown.cutouts[0].name if shown else ""
         out = precheck.choose_output(
-            output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1
+            output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1, marks(adapters)
         )
-        precheck.check_generate(prompt, seed, names, device, out, strict=strict, words=digest is None)
+        precheck.check_generate(
+            prompt, seed, names, device, out, strict=strict, words=digest is None, adapters=adapters
+        )
         with session(quiet, verbose) as work:
             from magic3d_cli import job
             from magic3d_cli.plan import plan
@@ -116,6 +122,7 @@ def generate(
                 "fresh": fresh,
                 "pictures": shown,
                 "recipe": recipe,
+                "adapters": tuple(adapter or ()),
             }
             request = job.Request(out, **own)
             if dry_run or not (yes or goes_on(out)):

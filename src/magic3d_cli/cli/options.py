@@ -54,6 +54,15 @@ InitUp = Annotated[
         "--init-up", metavar="AXIS", help="Which axis of --init's mesh file points upwards: y, z, x, -y, -z, -x."
     ),
 ]
+Adapter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="FILE[=WEIGHT]",
+        help="What magic3d personalise made, or a LoRA or learnt word of others (.safetensors) for an open-vocabulary "
+        "prior. May be given several times.",
+    ),
+]
 PerpNeg = Annotated[
     bool | None,
     typer.Option(

@@ -13,6 +13,7 @@ from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.adapters import marks, read_adapters
 from magic3d_cli.run.directory import RunDirectory
 
 
@@ -41,6 +42,7 @@ def refine(
         str | None, typer.Option(metavar="NAME", help="As for generate; default: the checkpoint's, auto for a mesh.")
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="For a mesh of your own; default: 0.")] = None,
+    adapter: options.Adapter = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     device: options.Device = "auto",
@@ -66,7 +68,7 @@ def refine(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_choice("--up", up, checks.UPS)
     checks.check_sizes(faces, texture_size, height, lod)
-    source = find_source(source)
+    source, adapters = find_source(source), read_adapters(adapter or [])
     own = not checks.is_checkpoint(source) and source.is_file()
     if own and prompt is None:
         raise UsageError(
@@ -75,8 +77,8 @@ def refine(
         )
     if own and prompt is not None:
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
-        out = precheck.choose_output(output, prompt, seed, preset or "draft", force)
-        precheck.check_generate(prompt, seed, [prior or "auto"], device, out)
+        out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=marks(adapters))
+        precheck.check_generate(prompt, seed, [prior or "auto"], device, out, adapters=adapters)
     else:
         if prompt is not None or reshape or seed is not None or up != "y":
             raise UsageError(
@@ -106,6 +108,7 @@ def refine(
             init_up=up,
             mesh=(job.RESHAPE if reshape else job.TEXTURE) if own else None,
             fresh=fresh,
+            adapters=tuple(adapter or ()),
         )
         if own and prompt is not None:
             _, result = job.generate(prompt, seed or 0, request, work.observer, work.interrupts)

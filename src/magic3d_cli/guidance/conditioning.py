@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
-from magic3d_cli.guidance.builtin.vocabulary import Caption
+from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.diffusion import Prior
 from magic3d_cli.scene.reference import Camera
 from magic3d_cli.scene.views import Views
@@ -98,13 +98,14 @@ def relative_camera(views: Views, picture: Camera, absolute: bool = False) -> Fl
     return torch.stack([drop, torch.sin(turn), torch.cos(turn), torch.full_like(turn, last)], 1)
 
 
-def read_prompt(prior: Prior, prompt: str, seed: int = 0) -> Caption | str:
+def read_prompt(prior: Prior, prompt: str, seed: int = 0, vocabulary: Vocabulary | None = None) -> Caption | str:
     """What the prior will be asked for: a caption in its own words, or the prompt itself if it takes any.
 
+    `vocabulary` is the prior's with what adapters add to it, where there are some.
     Raises UsageError for an empty prompt, or one in which the prior can draw nothing.
     """
     if prior.vocabulary is not None:
-        return understand(prior.vocabulary, prompt, seed).caption
+        return understand(vocabulary or prior.vocabulary, prompt, seed).caption
     if not prompt.strip():
         raise UsageError("The prompt is empty.", 'Say what to make: magic3d generate "a metal dragon".')
     return prompt.strip()

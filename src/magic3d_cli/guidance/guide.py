@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
+from magic3d_cli.guidance.adapters import SUBJECT, Adapter, check_used, vocabulary_with
 from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.shape import VolumeShape
+from magic3d_cli.guidance.builtin.subject import load_subject, show_subject
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
@@ -108,6 +110,7 @@ def choose_priors(
     *,
     strict: bool = False,
     pictured: bool = False,
+    adapters: Sequence[Adapter] = (),
 ) -> dict[str, list[ChosenPrior]]:
     """Find and check the priors of each stage, and whether they understand the prompt, before any work starts.
 
@@ -118,9 +121,11 @@ def choose_priors(
     full = {stage: [WeightedPrior(full_name(p.name, device), p.weight) for p in some] for stage, some in names.items()}
     found = {name: find(name, tell) for name in dict.fromkeys(p.name for some in full.values() for p in some)}
     folders = {(stage, p.name): of_stage(found[p.name], stage) for stage, some in full.items() for p in some}
-    for words in dict.fromkeys(vocabulary_of(folder) for folder in folders.values()):
+    vocabularies = list(dict.fromkeys(vocabulary_of(folder) for folder in folders.values()))
+    for words in vocabularies:
         if words is not None:
-            understand(Vocabulary.load(words), prompt, seed, strict=strict)
+            understand(vocabulary_with(words, adapters), prompt, seed, strict=strict)
+    check_used(adapters, [words is not None for words in vocabularies])
     specs = {(stage, name): describe(folder, name) for (stage, name), folder in folders.items()}
     for spec in {spec.folder: spec for spec in specs.values()}.values():
         if spec.from_picture and not pictured:
@@ -129,10 +134,12 @@ def choose_priors(
     return {stage: [ChosenPrior.of(p, specs[stage, p.name]) for p in some] for stage, some in full.items()}
 
 
-def understood(priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int) -> Understood | None:
+def understood(
+    priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int, adapters: Sequence[Adapter] = ()
+) -> Understood | None:
     """How a prompt is drawn by the priors of closed vocabulary; None where all take any prompt."""
     words = next((prior.vocabulary for some in priors.values() for prior in some if prior.vocabulary), None)
-    return understand(Vocabulary.load(words), prompt, seed) if words else None
+    return understand(vocabulary_with(words, adapters), prompt, seed) if words else None
 
 
 def drawn_things(prior: str, prompt: str, seed: int) -> list[tuple[str, str]]:
@@ -182,6 +189,7 @@ class PriorGuide:
         tell: Tell = lambda text: None,
         pictured: Pictured | None = None,
         loaded: Loaded | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         """
         Args:
@@ -189,10 +197,13 @@ class PriorGuide:
             pictured: what the built-in prior shows in place of the prompt: a model of its own, bent to a picture.
             loaded: priors that other guides have loaded, and that later ones may use; not those that were changed to
                 show a picture's thing.
+            adapters: what is added to the priors.
         """
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
         self._encoder, self._tell, self._pictured = encoder, tell, pictured
-        shared = None if pictured is not None else loaded
+        self.adapters = tuple(adapters)
+        self._subjects = {str(a.word): load_subject(a) for a in self.adapters if a.kind == SUBJECT}
+        shared = None if pictured is not None or len(self._subjects) < len(self.adapters) else loaded
         self._shared = shared is not None
         self._loaded: Loaded = {} if shared is None else shared
         self._prepared: Loaded = {}
@@ -203,9 +214,10 @@ class PriorGuide:
         return self.priors[stage][0].name
 
     def sha256(self, stage: str) -> str:
-        """Hash of the weights of the stage's priors; of more than one, with what each counts for."""
+        """Hash of the weights of the stage's priors and of adapters; of more than one, with what each counts for."""
         first, *others = self.priors[stage]
-        return " ".join([first.sha256, *(f"{prior.sha256}*{prior.weight}" for prior in others)])
+        added = [f"+{adapter.mark}" for adapter in self.adapters]
+        return " ".join([first.sha256, *(f"{prior.sha256}*{prior.weight}" for prior in others), *added])
 
     def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
         """One distillation term for each prior of the stage, all loaded together.
@@ -284,9 +296,18 @@ class PriorGuide:
         if self._pictured is not None and self._pictured.fit is not None:
             self._show(prior, self._pictured)
         elif prior.vocabulary is not None:
-            caption = read_prompt(prior, self.prompt, self.seed)
-            if isinstance(caption, Caption) and caption.others:
-                show_together(prior.volume, prior.encode_prompt, caption)
+            caption = self._read(prior)
+            assert isinstance(caption, Caption)
+            show = partial(show_subject, prior.volume, self._subjects, prior.encode_prompt)
+            if caption.others:
+                show_together(prior.volume, prior.encode_prompt, caption, show)
+            else:
+                show(caption)
+
+    def _read(self, prior: DiffusersPrior) -> Caption | str:
+        """The prompt as a prior reads it, with the words of adapters."""
+        words = vocabulary_of(prior.spec.folder) if self._subjects else None
+        return read_prompt(prior, self.prompt, self.seed, vocabulary_with(words, self.adapters) if words else None)
 
     def _show(self, prior: DiffusersPrior, pictured: Pictured) -> None:
         """Have a prior show the fitted model wherever it is asked for the model."""
@@ -329,7 +350,7 @@ class PriorGuide:
         """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
         fit = self._pictured.fit if self._pictured else None
         fitted = fit.caption if fit is not None and prior.vocabulary is not None else None
-        words, spec = fitted or read_prompt(prior, self.prompt, self.seed), prior.spec
+        words, spec = fitted or self._read(prior), prior.spec
         assert spec.text_encoder is not None
         # Length and masking of the states follow from the network's class.
         key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, words)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from magic3d_cli.guidance.adapters import Adapter
 from magic3d_cli.guidance.guide import Guide
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run.callbacks import Intervals
@@ -40,6 +41,7 @@ class Job:
     shape: Callable[[], InitialShape | None] | None = None  # to begin with; None: the guide's
     pictured: Pictured | None = None  # what pictures ask for, beside the prompt
     typed: str = ""  # the prompt as a person gave it, where there are pictures
+    adapters: Sequence[Adapter] = ()  # what is added to the priors
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     edit: Edit | None = None  # of another run's scene
     surface: OwnSurface | None = None  # written in place of the fine stage's, which stands for it

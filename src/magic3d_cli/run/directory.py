@@ -53,15 +53,19 @@ class RunDirectory:
         """The checkpoint of the last stage that has one."""
         return next((self.path / name for name in CHECKPOINTS if (self.path / name).is_file()), None)
 
-    def is_of(self, prompt: str, seed: int, preset: str, digest: str | None = None) -> bool:
+    def is_of(
+        self, prompt: str, seed: int, preset: str, digest: str | None = None, adapters: str | None = None
+    ) -> bool:
         """Whether the run was last used for this request, as its settings.json says.
 
-        `digest` is of what was asked with pictures or of an edit, `prompt` as it was typed.
+        `digest` is of what was asked with pictures or of an edit, `prompt` as it was typed, `adapters` as
+        `guidance.adapters.marks`.
         """
         try:
             asked = parse_json(self.settings.read_text(encoding="utf-8"))
             typed, kept = asked.get("typed", asked["prompt"]), asked.get("pictures") or asked.get("edit")
-            return (typed, asked["seed"], asked["preset"], kept) == (prompt, seed, preset, digest)
+            found = (typed, asked["seed"], asked["preset"], kept, asked.get("adapters"))
+            return found == (prompt, seed, preset, digest, adapters)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from magic3d_cli import __version__
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
 from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.adapters import Adapter, kept
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
@@ -47,6 +48,10 @@ class Saved:
             return Pictured.restored(self.tensors, self.header["pictures"])
         except (KeyError, TypeError) as error:
             raise _other_version(self.path, self.header) from error
+
+    def adapters(self, given: Sequence[Adapter]) -> tuple[Adapter, ...]:
+        """The adapters that its run was made with, see `guidance.adapters.kept`."""
+        return kept(self.header.get("adapters", []), given, self.path)
 
     @property
     def unfinished(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from magic3d_cli import __version__
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.adapters import marks
 from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.callbacks import Callbacks
@@ -31,6 +32,8 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
         asked |= {"typed": job.typed, "pictures": job.pictured.digest}
     if job.edit is not None:
         asked |= {"edit": job.edit.digest, "edited_from": job.edit.parent}
+    if job.adapters:
+        asked |= {"adapters": marks(job.adapters)}
     job.run.write_json(job.run.settings, asked)
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
@@ -104,4 +107,5 @@ def _header(job: Job, stage: CoarseStage | FineStage, state: dict[str, Any], ori
         "state": state,
         "ledger": job.timings.to_json(),
         **({"pictures": job.pictured.to_json()} if job.pictured else {}),
+        **({"adapters": [adapter.to_json() for adapter in job.adapters]} if job.adapters else {}),
     }

@@ -77,16 +77,25 @@ class Group:
         return Group(np.concatenate([self.points, other.points]), (*self.parts, *other.parts))
 
 
-def show_together(volume: CaptionVolume, encode: Callable[[list[str]], Tensor], caption: Caption) -> None:
+def show_together(
+    volume: CaptionVolume,
+    encode: Callable[[list[str]], Tensor],
+    caption: Caption,
+    show: Callable[[Caption], None] = lambda thing: None,
+) -> None:
     """From now on the first thing of a caption is shown as the whole scene, painted as is asked of each thing.
 
-    `encode` are a prior's text states [C, L, D] of captions.
+    `encode` are a prior's text states [C, L, D] of captions; `show` has the volume show what a thing is, before it is
+    asked for it: two things may take the place of the same model.
     """
     things = [replace(caption, others=()), *(other.caption for other in caption.others)]
     weight = next(volume.parameters())
     texts = encode([thing.text for thing in things]).to(weight)
     with torch.no_grad():
-        volumes = [volume.painted(text[None]) for text in texts]
+        volumes = []
+        for thing, text in zip(things, texts, strict=True):
+            show(thing)
+            volumes.append(volume.painted(text[None]))
         scene = arranged(
             volumes, [thing.metres for thing in things], [o.relation for o in caption.others], volume.extent
         )

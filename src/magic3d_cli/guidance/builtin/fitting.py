@@ -37,6 +37,7 @@ _SIDE, _COARSE = 64, 64  # pixels of the pictures that are compared; voxels alon
 _LOOK = 48  # pixels of the views among which the camera is chosen
 _TURNS, _TILTS, _FINE = (-20.0, -10.0, 0.0, 10.0, 20.0), (-12.0, -6.0, 0.0, 6.0, 12.0), (-4.0, 0.0, 4.0)  # degrees
 _LOWEST, _HIGHEST = -15.0, 60.0
+_ROUND = 36  # azimuths that are tried of a further picture
 _STAY, _SMOOTH, _ALIKE = 0.05, 2.0, 1.0
 """Weights of the displacements' size, their differences between neighbours, and between left and right."""
 _COLOUR = 0.3  # weight of the colours' error beside the silhouettes'
@@ -147,6 +148,27 @@ def fit_model(
         overlap,
         sighting.score + overlap[1] - loss,
     )
+
+
+@torch.no_grad()
+def azimuth_of(
+    network: CaptionVolume,
+    volume: Float[Tensor, "J I K 7"],
+    picture: UInt8[np.ndarray, "h w 4"],
+    elevation: float,
+    fov: float = Camera.fov,
+) -> tuple[float, float]:
+    """From where round a volume a cut-out picture was taken, degrees, and how far the outlines agree there (IoU)."""
+    small = torch.from_numpy(thumbnail(picture)).float() / 255
+    azimuths = [n * 360.0 / _ROUND for n in range(_ROUND)]
+    views = Views.concatenate([Camera(a, elevation, fov).views() for a in azimuths])
+    seen = _render(network, volume.movedim(-1, 0)[None], views, _LOOK)
+    images = torch.cat([seen[:, 1:4] / seen[:, :1].clamp(min=0.05), seen[:, :1]], 1).clamp(0, 1)
+    pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
+    shown = [torch.from_numpy(thumbnail(image)).float() / 255 for image in pixels]
+    best = int(np.argmax([_likeness(one, small) for one in shown]))
+    both, either = torch.minimum(shown[best][..., 3], small[..., 3]), torch.maximum(shown[best][..., 3], small[..., 3])
+    return azimuths[best], float(both.sum() / either.sum().clamp(min=1))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Here a prompt is understood completely or refused; `understanding` also reads pr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Caption:
     style: str | None = None  # one training model of the noun, for example "<car-0>", or a mixture: "<car-0> <car-1>"
     metres: float | None = None  # its usual longest side
     others: tuple[Placed, ...] = ()  # further things of the same scene
+    stands: str | None = None  # the known noun whose place a person's own thing takes
 
     @property
     def text(self) -> str:
@@ -39,7 +40,8 @@ class Caption:
 
         Of several things it names the first alone, without its paint: their common volume is painted already.
         """
-        words = [self.noun] if self.others else [self.colour, self.material, self.noun]
+        noun = self.stands or self.noun
+        words = [noun] if self.others else [self.colour, self.material, noun]
         return " ".join([w.replace(" ", "_") for w in words if w] + ([self.style] if self.style else []))
 
 
@@ -78,6 +80,7 @@ class Vocabulary:
     styles: dict[str, tuple[str, ...]]  # noun -> style tokens, the best first
     metres: dict[str, float] = field(default_factory=dict)  # noun -> usual longest side
     lexicon: Lexicon = field(default_factory=Lexicon)  # other words for them
+    own: dict[str, str] = field(default_factory=dict)  # a person's own things -> the known noun whose place each takes
 
     @staticmethod
     def load(path: Path) -> Vocabulary:
@@ -134,7 +137,18 @@ class Vocabulary:
     def caption(self, noun: str, colour: str | None = None, material: str | None = None, seed: int = 0) -> Caption:
         """The caption of names of this vocabulary, with the noun's style for a seed."""
         style = _style(self.styles.get(noun, ()), seed)
-        return Caption(noun, colour, material, style, self.metres.get(noun))
+        return Caption(noun, colour, material, style, self.metres.get(noun), stands=self.own.get(noun))
+
+    def taught(self, word: str, noun: str, style: str | None) -> Vocabulary:
+        """The same with a word for a thing of a person's own, which takes the place of a known one's `style`."""
+        metres = {word: self.metres[noun]} if noun in self.metres else {}
+        return replace(
+            self,
+            nouns={**self.nouns, word: (word,)},
+            styles={**self.styles, word: (style,) if style else ()},
+            metres={**self.metres, **metres},
+            own={**self.own, word: noun},
+        )
 
     @cached_property
     def phrases(self) -> dict[str, tuple[tuple[str, str], ...]]:

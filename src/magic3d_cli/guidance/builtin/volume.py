@@ -118,6 +118,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
             self.voxel.get_parameter("3.bias")[0] = -2.0  # nearly transparent
         self._imagined: tuple[Tensor, Tensor, Tensor] | None = None
         self._instead: dict[int, Tensor] = {}
+        self._other_tones: dict[int, Tensor] = {}
 
     def forward(
         self,
@@ -141,7 +142,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         x = points[:, 1:] / points[:, :1].clamp(min=0.05)
         caption = view // (len(maps) // len(text))
         model, (colour, material) = self.find(text), self._paints(text)
-        tones = self.tones.float()[model.clamp(min=0)][caption] if len(self.tones) else x.new_ones(len(x), 6)
+        tones = self._tones_of(model)[caption] if len(self.tones) else x.new_ones(len(x), 6)
         normal, own = F.normalize(x[:, :3], dim=1), x[:, 3:6].clamp(0, 1)
         albedo = paint(own, normal, x[:, 6:], tones, colour[caption], material[caption])
         painted = maps.new_zeros((len(maps), *maps.shape[2:], 3))
@@ -159,7 +160,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         centres = (places[:, [1, 0, 2]] + 0.5) / volume.shape[0] * 2 - 1  # x, y, z
         colours = paint(
             chosen[:, 4:].clamp(0, 1), F.normalize(chosen[:, 1:4], dim=1), centres * self.extent,
-            *(row.expand(len(places), *row.shape[1:]) for row in (self.tones.float()[model], colour, material)),
+            *(row.expand(len(places), *row.shape[1:]) for row in (self._tones_of(model), colour, material)),
         )  # fmt: skip
         volume = volume.clone()
         volume[tuple(places.T)] = torch.cat([chosen[:, :4], colours], 1)
@@ -205,11 +206,25 @@ class CaptionVolume(ModelMixin, ConfigMixin):
     def show_own(self) -> None:
         """Undo `show_instead`: every model is shown as it is known."""
         if self._instead:
-            self._instead, self._imagined = {}, None
+            self._instead, self._other_tones, self._imagined = {}, {}, None
 
-    def show_instead(self, model: int, volume: Float[Tensor, "J I K 7"]) -> None:
-        """From now on a caption that names this model is shown as another volume, for instance a picture's."""
+    def show_instead(
+        self, model: int, volume: Float[Tensor, "J I K 7"], tones: Float[Tensor, "6"] | None = None
+    ) -> None:
+        """From now on a caption that names this model is shown as another volume, for instance a picture's.
+
+        `tones` are the other thing's, by default those of the model.
+        """
         self._instead[model], self._imagined = volume, None
+        if tones is not None:
+            self._other_tones[model] = tones.to(self.tones.device, torch.float32)
+
+    def _tones_of(self, models: Int[Tensor, "N"]) -> Float[Tensor, "N 6"]:
+        """Tones of models, or of what is shown in their place; of -1 the first's."""
+        tones = self.tones.float()[models.clamp(min=0)]
+        for model, own in self._other_tones.items():
+            tones = torch.where((models == model)[:, None], own, tones)
+        return tones
 
     def _caption_volume(self, text: Float[Tensor, "1 L D"]) -> Float[Tensor, "J I K 7"]:
         """The volume of one caption, in its own colours."""

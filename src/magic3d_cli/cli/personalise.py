@@ -1,0 +1,100 @@
+"""`magic3d personalise SOURCE...`: a word for a thing of a person's own, kept in a small file."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magic3d_cli import checks
+from magic3d_cli.cli import options
+from magic3d_cli.cli.failures import reported
+from magic3d_cli.cli.session import answer, session
+from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.builtin.own_words import known_kind, own_word
+from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+
+SUFFIX = ".safetensors"
+
+
+@reported
+def personalise(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="A mesh (.glb, .obj, ...); or pictures, FILE or FILE@AZIMUTH; or a folder of pictures.",
+            show_default=False,
+        ),
+    ],
+    word: Annotated[str, typer.Option(metavar="WORD", help='What prompts will call it: "my chair".')],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write; default: WORD.safetensors."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NOUN",
+            help="What it is, in words that the prior knows; default: what the word says, or what it looks like.",
+        ),
+    ] = None,
+    up: Annotated[
+        str, typer.Option("--up", metavar="AXIS", help=f"Which axis of a mesh points upwards: {', '.join(checks.UPS)}.")
+    ] = "y",
+    turn: Annotated[
+        float, typer.Option(metavar="DEGREES", help="Turn a mesh to its left until it faces +Z: 180 if it faces away.")
+    ] = 0.0,
+    elevation: Annotated[
+        float | None,
+        typer.Option(metavar="DEGREES", help="How far above the horizon pictures were taken; default: found out."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there already.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Teach the built-in prior a thing of your own, from a mesh or from pictures.
+
+    It is then drawn wherever a prompt has its word, also in other colours and materials and beside other things:
+    magic3d generate "a golden my chair" --adapter chair.safetensors
+    """
+    checks.check_choice("--up", up, checks.UPS)
+    if not -360 <= turn <= 360:
+        raise UsageError(f"--turn {turn:g} is out of range.", "Use degrees from -360 to 360.")
+    vocabulary = Vocabulary.load(BUILTIN / "vocabulary.json")
+    word = own_word(vocabulary, word)
+    if kind is not None:
+        known_kind(vocabulary, word, kind)
+    out = check_adapter_output(output or Path(re.sub(r"[^a-z0-9]+", "-", word).strip("-") or "thing"), force)
+    with session(quiet, verbose) as work:
+        from magic3d_cli.photos import are_pictures, read_sources
+
+        pictures = read_sources(sources, elevation) if are_pictures(sources) else None
+        mesh = Path(sources[0]).expanduser() if pictures is None else None
+        if mesh is not None and not mesh.is_file():
+            raise UsageError(f"There is no file {mesh}.", "Give a mesh, pictures, or a folder of pictures.")
+        from magic3d_cli.personalise import Wish, personalise
+
+        work.observer.phase("learn the thing")
+        wish = Wish(word, out, mesh, pictures, kind, up, turn)
+        answer(personalise(wish, work.observer.note), as_json)
+
+
+def check_adapter_output(output: Path, force: bool) -> Path:
+    """A .safetensors file that can be written. Raises UsageError."""
+    output = output.expanduser()
+    if output.suffix == "":
+        output = output.with_suffix(SUFFIX)
+    if output.suffix != SUFFIX:
+        raise UsageError(f"{output} does not end in {SUFFIX}.", f"Use -o {output.with_suffix(SUFFIX)}")
+    if not output.parent.is_dir():
+        raise UsageError(f"The folder {output.parent} does not exist.", f"mkdir -p {shlex.quote(str(output.parent))}")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder.", "Name a file with -o.")
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists already.", "Give another name with -o, or --force to overwrite it.")
+    return output
