@@ -207,6 +207,8 @@ def test_a_run_is_not_taken_up_with_another_adapter(
     assert magic3d(*command, "box.safetensors") == 0
     assert magic3d(*command, "changed.safetensors") == 2
     assert "was not made by this request" in capsys.readouterr().err
+    assert magic3d("edit", "box.run", "a blue my box") == 2
+    assert "edit knows none" in capsys.readouterr().err
     Path("box.safetensors").unlink()
     assert magic3d("refine", "box.run/coarse.ckpt", "-o", "fine.glb", "--prior", "builtin") == 2
     assert "no longer there" in capsys.readouterr().err

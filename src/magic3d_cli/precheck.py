@@ -129,7 +129,7 @@ def drawn_digest(recipe: str | None, prompt: str, seed: int) -> str | None:
 def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint of a run that is to be edited: of a .run folder, of the asset beside it, or as it is; its header.
 
-    Raises UsageError where there is none, or it is damaged.
+    Raises UsageError where there is none, or it is damaged, or it was made with an adapter.
     """
     run = RunDirectory(source) if source.is_dir() else RunDirectory.for_output(source)
     found = source if is_checkpoint(source) and source.is_file() else run.furthest
@@ -138,7 +138,13 @@ def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
             f"There is no checkpoint of {source}.",
             "Name a .run folder, its asset or a checkpoint; for a mesh of your own: magic3d refine MESH --prompt TEXT",
         )
-    return found, checkpoint.read_header(found)
+    header = checkpoint.read_header(found)
+    if header.get("adapters"):
+        raise UsageError(
+            f"{found} was made with an adapter ({Path(header['adapters'][0]['file']).name}), and edit knows none.",
+            "Make it anew as it should be: magic3d generate PROMPT --adapter FILE",
+        )
+    return found, header
 
 
 def prior_of(header: dict[str, Any]) -> str:
