@@ -14,7 +14,19 @@ import magic3d_cli
 
 ROOT = Path(magic3d_cli.__file__).parent
 LAYERS = (
-    ("atomic", "checks", "config", "environment", "errors", "kernels", "photos", "reference", "srgb"),
+    (
+        "atomic",
+        "checks",
+        "config",
+        "environment",
+        "errors",
+        "kernels",
+        "photos",
+        "picture_file",
+        "picture_request",
+        "reference",
+        "srgb",
+    ),
     ("presets", "recipes", "scene", "settings"),
     ("training",),
     ("guidance",),

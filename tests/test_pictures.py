@@ -20,8 +20,9 @@ from magic3d_cli.coarse import initial
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.guide import imagined
 from magic3d_cli.guidance.pictured import Pictured
+from magic3d_cli.picture_request import PictureRequest, read_pictures
 from magic3d_cli.pictures import colour_name, look_at
-from magic3d_cli.reference import Cutout, PictureRequest, read_pictures
+from magic3d_cli.reference import Cutout
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.reference import Camera, Reference

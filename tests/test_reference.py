@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magic3d_cli import reference
+from magic3d_cli import picture_file, reference
 from magic3d_cli.errors import UsageError
-from magic3d_cli.reference import Cutout, pictures_in, plain_border, read_cutout, read_pictures
+from magic3d_cli.picture_request import pictures_in, read_pictures
+from magic3d_cli.reference import Cutout, plain_border, read_cutout
 
 
 def disc(side: int = 96, radius: float = 0.3, at: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
@@ -141,8 +142,23 @@ def test_a_picture_cropped_to_its_thing_is_whole(tmp_path: Path) -> None:
     assert cut.rgba.shape[:2] == (58, 58)
 
 
+def test_a_thing_that_an_edge_cuts_off_before_a_plain_ground_is_named(tmp_path: Path) -> None:
+    refused(saved(tmp_path, before(disc(at=(0.1, 0.5)), (255, 255, 255)), "cut.png"), "touches the left edge")
+    refused(saved(tmp_path, before(disc(at=(0.1, 0.1)), (90, 140, 90)), "cut.png"), "touches the left and the top edge")
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
+    refused(saved(tmp_path, noise, "noise.png"), "cannot be told")
+
+
+def test_what_belongs_to_a_picture_is_refused_for_its_own_reason(tmp_path: Path) -> None:
+    path = saved(tmp_path, disc())
+    refused(path, "is a folder", mask=tmp_path)
+    huge = saved(tmp_path, Image.new("1", (20000, 20000)), "huge.png")
+    refused(path, "more pixels than can be read safely, and disc.png has 96 x 96", depth=huge)
+    refused(huge, "more pixels than can be read safely")
+
+
 def test_a_decompression_bomb_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "MOST_PIXELS", 4000)
+    monkeypatch.setattr(picture_file, "MOST_PIXELS", 4000)
     path = saved(tmp_path, Image.new("1", (100, 50)))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
     refused(path, "more than can be read")

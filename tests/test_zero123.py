@@ -25,7 +25,7 @@ from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.guide import STAGES, WeightedPrior, choose_priors, imagined, takes_words
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.kernels.rasterize import rasterize_reference
-from magic3d_cli.reference import PictureRequest
+from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.run import checkpoint
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.render import Render

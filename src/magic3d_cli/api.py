@@ -16,8 +16,8 @@ from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.checks import UPS, check_choice, check_output, check_prompt, check_recipe, check_seed, check_sizes
 from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
+from magic3d_cli.picture_request import read_pictures
 from magic3d_cli.precheck import check_init, choose_output, drawn_digest
-from magic3d_cli.reference import read_pictures
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.training.report import StepReport
@@ -66,6 +66,7 @@ def generate(
     image: str | Path | Sequence[str | Path] | None = None,
     mask: str | Path | None = None,
     depth: str | Path | None = None,
+    normals: str | Path | None = None,
     elevation: float | None = None,
     fov: float | None = None,
     imagine: float | None = None,
@@ -118,8 +119,8 @@ def generate(
     shown = None
     if image is not None:
         some = [image] if isinstance(image, str | Path) else image
-        beside = {"mask": Path(mask) if mask else None, "depth": Path(depth) if depth else None}
-        shown = read_pictures([*map(str, some)], **beside, elevation=elevation, fov=fov, imagine=imagine)
+        beside = {"mask": Path(mask) if mask else None, "normals": Path(normals) if normals else None}
+        shown = read_pictures([*map(str, some)], **beside, depth=depth, elevation=elevation, fov=fov, imagine=imagine)
     if prompt or shown is None:
         prompt = check_prompt(prompt)
     check_recipe(recipe, shown is not None)

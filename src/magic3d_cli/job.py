@@ -40,9 +40,9 @@ from magic3d_cli.guidance.guide import (
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
+from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.pictures import NO_PRIOR, PictureAlone, draw_picture, look_at, write_sheet
 from magic3d_cli.precheck import drawn_digest, prior_of
-from magic3d_cli.reference import PictureRequest
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job, OwnSurface
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory

@@ -30,8 +30,8 @@ from magic3d_cli.guidance.diffusers.files import weights_sha256
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.pictured import Pictured
+from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.pictures import look_at
-from magic3d_cli.reference import PictureRequest
 from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.mesh_shape import MeshShape
 from magic3d_cli.scene.reference import Camera

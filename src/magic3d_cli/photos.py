@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.reference import SUFFIXES, PictureRequest, pictures_in, read_cutout, read_pictures
+from magic3d_cli.picture_request import SUFFIXES, PictureRequest, pictures_in, read_pictures
+from magic3d_cli.reference import read_cutout
 
 MOST_PICTURES = 20
 

@@ -26,11 +26,13 @@ from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, article
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.depth import with_depth
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, of_stage
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.pictured import Pictured
-from magic3d_cli.reference import Cutout, PictureRequest, cut_out
+from magic3d_cli.picture_request import PictureRequest
+from magic3d_cli.reference import Cutout, cut_out
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import CoarseSettings, FineSettings, StagePrior
@@ -126,6 +128,10 @@ def look_at(
     """
     for note in (note for cutout in request.cutouts for note in cutout.notes):
         tell(note)
+    if request.depth_by:
+        known = [with_depth(cutout, request.depth_by, tell) if cutout.depth is None else cutout
+                 for cutout in request.cutouts]  # fmt: skip
+        request = replace(request, cutouts=tuple(known), drawn_for=request.digest)  # the same request still
     prior = DiffusersPrior(describe(of_stage(BUILTIN, "coarse"), "builtin"), torch.device("cpu"), torch.float32)
     noun = _noun(prior, prompt, seed)
     fov, first = request.fov or Camera.fov, request.cutouts[0]
@@ -252,6 +258,7 @@ def _outlined(request: PictureRequest, fov: float, elevation: float = ELEVATION)
 
 def _reference(cutout: Cutout, camera: Camera, height: float, centre: tuple[float, float]) -> Reference:
     rgba, depth = cutout.placed(SIZE, height, centre)
+    normals = cutout.placed_normals(SIZE, height, centre)
     pixels: UInt8[np.ndarray, "S S 4"] = np.ascontiguousarray(rgba)
     return Reference(
         camera,
@@ -259,6 +266,7 @@ def _reference(cutout: Cutout, camera: Camera, height: float, centre: tuple[floa
         torch.from_numpy(pixels[..., 3].copy()),
         None if depth is None else torch.from_numpy(np.ascontiguousarray(depth)).float(),
         cutout.name,
+        None if normals is None else torch.from_numpy(np.ascontiguousarray(normals)).float(),
     )
 
 

@@ -9,28 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 
 from magic3d_cli import srgb
 from magic3d_cli.errors import UsageError
+from magic3d_cli.picture_file import LEAST_SIDE, MOST_SIDE, fitted, read_beside, read_normals, read_picture, shrunk
 
-MOST_PIXELS = 150_000_000
-"""A picture with more is refused unread: it would take gigabytes."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-"""Of the pictures in a folder."""
-LEAST_SIDE = 16
-"""Pixels of a picture, and of the thing's longer side in it."""
-MOST_SIDE = 2048
-"""Larger pictures are scaled down first: no texture holds more."""
 _SOLID = 128  # alpha from which a pixel belongs to the thing
 _PLAIN = 12.0
 """Distance in Lab, whose L runs to 100, up to which a pixel has the border's colour."""
@@ -51,6 +42,7 @@ class Cutout:
         depth: 0 (near) to 1 (far) for every pixel of `rgba`, or None; right up to scale and shift.
         mask_from: "mask", "transparency", "plain border", "rembg" or "drawn".
         notes: what a person may want to know.
+        normals: unit vectors right, up and towards the viewer for every pixel of `rgba`, or None.
         digest: of everything above but the name and the notes.
     """
 
@@ -59,12 +51,14 @@ class Cutout:
     depth: Float[np.ndarray, "h w"] | None
     mask_from: str
     notes: tuple[str, ...] = ()
+    normals: Float[np.ndarray, "h w 3"] | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         known = hashlib.sha256(repr(self.rgba.shape).encode() + self.rgba.tobytes())
-        if self.depth is not None:
-            known.update(self.depth.tobytes())
+        for beside in (self.depth, self.normals):
+            if beside is not None:
+                known.update(beside.tobytes())
         object.__setattr__(self, "digest", known.hexdigest()[:16])
 
     @property
@@ -82,45 +76,63 @@ class Cutout:
 
         Colours go on past the thing's edge, so that no background shows when the mask is moved by a pixel.
         """
-        h, w = self.rgba.shape[:2]
-        scale = h / (height * size)  # pixels of the cutout for one of the square
-        x0 = (w / 2) - scale * size * (1 + centre[0]) / 2
-        y0 = (h / 2) - scale * size * (1 - centre[1]) / 2
         alpha = self.rgba[..., 3:].astype(np.float32)
         layers = np.concatenate([self.rgba[..., :3].astype(np.float32) * alpha / 255, alpha], -1)
         if self.depth is not None:
             layers = np.concatenate([layers, self.depth[..., None] * alpha], -1)
-        # Box and pixels outside the cutout are transparent: a border wide enough for both.
-        pad = [max(int(np.ceil(v)), 0) + 2 for v in (-y0, y0 + scale * size - h, -x0, x0 + scale * size - w)]
-        layers = np.pad(layers, ((pad[0], pad[1]), (pad[2], pad[3]), (0, 0)))
-        box = (x0 + pad[2], y0 + pad[0], x0 + pad[2] + scale * size, y0 + pad[0] + scale * size)
-        kind = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BOX
-        small = np.stack([_resized(layer, size, box, kind) for layer in np.moveaxis(layers, -1, 0)], -1)
+        small = self._square(layers, size, height, centre)
         found = small[..., 3].clip(0, 255)
         rgb = small[..., :3] / np.maximum(found[..., None] / 255, 1e-3)
         out = np.dstack([rgb.clip(0, 255), found]).round().astype(np.uint8)
         depth = None if self.depth is None else (small[..., 4] / np.maximum(found, 1e-3)).clip(0, 1)
         return bleed(out), depth
 
+    def placed_normals(
+        self, size: int, height: float, centre: tuple[float, float] = (0.0, 0.0)
+    ) -> Float[np.ndarray, "S S 3"] | None:
+        """The normals of the picture that `placed` gives, zero where nothing is."""
+        if self.normals is None:
+            return None
+        inside = (self.rgba[..., 3:] >= _SOLID).astype(np.float32)
+        small = self._square(self.normals * inside, size, height, centre)
+        return small / np.maximum(np.linalg.norm(small, axis=-1, keepdims=True), 1e-3)
 
-def read_cutout(path: Path, mask: Path | None = None, depth: Path | None = None) -> Cutout:
+    def _square(
+        self, layers: Float[np.ndarray, "h w c"], size: int, height: float, centre: tuple[float, float]
+    ) -> Float[np.ndarray, "S S c"]:
+        """Layers of the cutout, zero where nothing is, as `placed` places them."""
+        h, w = self.rgba.shape[:2]
+        scale = h / (height * size)  # pixels of the cutout for one of the square
+        x0 = (w / 2) - scale * size * (1 + centre[0]) / 2
+        y0 = (h / 2) - scale * size * (1 - centre[1]) / 2
+        # Box and pixels outside the cutout are transparent: a border wide enough for both.
+        pad = [max(int(np.ceil(v)), 0) + 2 for v in (-y0, y0 + scale * size - h, -x0, x0 + scale * size - w)]
+        layers = np.pad(layers, ((pad[0], pad[1]), (pad[2], pad[3]), (0, 0)))
+        box = (x0 + pad[2], y0 + pad[0], x0 + pad[2] + scale * size, y0 + pad[0] + scale * size)
+        kind = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BOX
+        return np.stack([_resized(layer, size, box, kind) for layer in np.moveaxis(layers, -1, 0)], -1)
+
+
+def read_cutout(path: Path, mask: Path | None = None, depth: Path | None = None, normals: Path | None = None) -> Cutout:
     """A picture's thing, cut out.
 
     Args:
         mask: a picture of the same size, white where the thing is.
         depth: a picture of the same size, bright where the thing is near, as MiDaS and Depth Anything write it.
+        normals: a picture of the same size: red rightwards, green upwards (or downwards: that is seen from the
+            outline), blue towards the viewer.
 
     Raises UsageError for a file that is no picture or cannot be decoded, and for a picture in which the thing cannot be
     told from its surroundings, is missing, cut off, too small or not the only one.
     """
-    image, notes = _read(path)
+    image, notes = read_picture(path)
     size = image.size
     if min(size) < LEAST_SIDE:
         raise UsageError(f"{path.name} has {size[0]} x {size[1]} pixels.", "Use a picture of at least 256 pixels.")
-    given = [None if file is None else _read_beside(file, path, size) for file in (mask, depth)]
+    given = [None if file is None else read_beside(file, path, size) for file in (mask, depth)]
     if max(size) > MOST_SIDE:
-        image = _shrunk(image)
-        given = [None if other is None else _fit(other, image.size) for other in given]
+        image = shrunk(image)
+        given = [None if other is None else fitted(other, image.size) for other in given]
     alpha, how = _mask(image, path, given[0], mask)
     alpha = _one_thing(alpha, path, how)
     box = _box(alpha)
@@ -131,10 +143,15 @@ def read_cutout(path: Path, mask: Path | None = None, depth: Path | None = None)
             "Use a picture that shows it larger.",
         )
     rgba = np.dstack([np.asarray(image.convert("RGB")), alpha])[box[1] : box[3], box[0] : box[2]]
-    far = None if given[1] is None else _far(given[1][box[1] : box[3], box[0] : box[2]], rgba[..., 3], depth)
+    far = None if given[1] is None else scaled_depth(-given[1][box[1] : box[3], box[0] : box[2]], rgba[..., 3], depth)
+    facing = None
+    if normals is not None:
+        whole = read_normals(normals, path, size, image.size)
+        facing, note = _upward(whole[box[1] : box[3], box[0] : box[2]], rgba[..., 3], normals)
+        notes += [note] if note else []
     if min(rgba.shape[:2]) < 128:
         notes.append(f"{path.name} shows the thing only {rgba.shape[1]} x {rgba.shape[0]} pixels large.")
-    return Cutout(path.name, bleed(rgba, margin=how != "transparency"), far, how, tuple(notes))
+    return Cutout(path.name, bleed(rgba, margin=how != "transparency"), far, how, tuple(notes), facing)
 
 
 def bleed(rgba: UInt8[np.ndarray, "h w 4"], margin: bool = False) -> UInt8[np.ndarray, "h w 4"]:
@@ -150,105 +167,6 @@ def bleed(rgba: UInt8[np.ndarray, "h w 4"], margin: bool = False) -> UInt8[np.nd
         solid = rgba[..., 3] >= rgba[..., 3].max()
     nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
     return np.dstack([rgba[..., :3][tuple(nearest)], rgba[..., 3]])
-
-
-def _read(path: Path) -> tuple[Image.Image, list[str]]:
-    """An upright picture, RGB or RGBA of 8 bits, and what was done to it."""
-    notes = []
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Give a picture, or all pictures in it: --images {path}")
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.", "Give the path of a picture: PNG, JPEG, WebP, TIFF, BMP, GIF.")
-    try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # a decompression bomb is refused below, before it is decoded
-            if image.size[0] * image.size[1] > MOST_PIXELS:
-                raise UsageError(
-                    f"{path.name} has {image.size[0]} x {image.size[1]} pixels, more than can be read safely.",
-                    f"Scale it down to {MOST_SIDE} pixels first: more does not show in a texture.",
-                )
-            if getattr(image, "n_frames", 1) > 1:
-                notes.append(f"{path.name} is animated or has several pages: the first is used.")
-            image.draft("RGB", (MOST_SIDE, MOST_SIDE))  # a large JPEG is decoded smaller
-            image.load()
-            return _eight_bits(ImageOps.exif_transpose(image)), notes
-    except Image.DecompressionBombError as error:
-        raise UsageError(
-            f"{path.name} has more pixels than can be read safely.",
-            f"Scale it down to {MOST_SIDE} pixels first: more does not show in a texture.",
-        ) from error
-    except UnidentifiedImageError as error:
-        raise UsageError(f"{path.name} is {_kind(path)}.", "Save it as PNG or JPEG and use that.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise UsageError(
-            f"{path.name} cannot be decoded: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
-            "The file is damaged or incomplete: save or download it again.",
-        ) from error
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """RGB or RGBA of 8 bits; 16 bits and floating point are scaled, not cut off."""
-    if image.mode.startswith(("I", "F")):
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        top = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), float(values.max()))
-        top = 65535.0 if image.mode.startswith("I") and top > 1 and image.mode != "I" else top
-        return Image.fromarray((values.clip(0) / max(top, 1e-9) * 255).round().astype(np.uint8)).convert("RGB")
-    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    return image.convert("RGBA" if transparent else "RGB")
-
-
-def _kind(path: Path) -> str:
-    """What a file that Pillow does not know seems to be."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        return f"unreadable ({error.strerror})"
-    if not start:
-        return "empty"
-    if start[4:8] == b"ftyp":
-        return "a HEIC, AVIF or video file, which is not read here"
-    lower = start.lstrip().lower()
-    if b"<svg" in lower:
-        return "an SVG drawing, which is not read here"
-    if lower.startswith((b"<!doctype", b"<html")):
-        return "a web page, not a picture"
-    if start.startswith(b"%PDF"):
-        return "a PDF, not a picture"
-    return "text, not a picture" if b"\0" not in start else "no picture that is known here"
-
-
-def _read_beside(file: Path, path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"] | Float[np.ndarray, "H W"]:
-    """A grey picture that belongs to another of this size, in [0, 1]."""
-    try:
-        with warnings.catch_warnings(), Image.open(file) as image:
-            warnings.simplefilter("ignore")
-            if image.size != size:
-                raise UsageError(
-                    f"{file.name} has {image.size[0]} x {image.size[1]} pixels and {path.name} {size[0]} x {size[1]}.",
-                    "They have to be of the same size, and show the same part of the scene.",
-                )
-            if image.mode.startswith(("I", "F")):
-                values = np.nan_to_num(np.asarray(image, np.float32))
-                return values / max(float(values.max()), 1e-9)
-            return np.asarray(image.convert("L"), np.float32) / 255
-    except FileNotFoundError as error:
-        raise UsageError(f"There is no file {file}.", "Give the path of a picture.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{file.name} cannot be read as a picture.", "Save it as PNG.") from error
-
-
-def _shrunk(image: Image.Image) -> Image.Image:
-    """At most MOST_SIDE pixels on a side; colours are averaged with their opacity."""
-    scale = MOST_SIDE / max(image.size)
-    size = (max(round(image.size[0] * scale), 1), max(round(image.size[1] * scale), 1))
-    if image.mode == "RGBA":
-        return image.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
-    return image.resize(size, Image.Resampling.BOX)
-
-
-def _fit(values: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX))
 
 
 def _resized(
@@ -277,6 +195,8 @@ def _mask(
         return plain, "plain border"
     if importlib.util.find_spec("rembg") is not None:
         return _by_rembg(image.convert("RGB"), path), "rembg"
+    if touched := _touched(np.asarray(image.convert("RGB"))):
+        raise _cut_off(path, touched)
     raise UsageError(
         f"What in {path.name} is the thing cannot be told: nothing is transparent and the border is not of one colour.",
         f"{_ASK} Or install rembg, which finds it by itself: pip install 'rembg[cpu]'",
@@ -325,6 +245,16 @@ def plain_border(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | 
     background = np.isin(parts, outside[outside > 0])
     thing = ndimage.binary_opening(~background, iterations=1)
     return (thing * 255).astype(np.uint8)
+
+
+def _touched(rgb: UInt8[np.ndarray, "H W 3"]) -> list[str]:
+    """The sides that a thing touches in front of a plain ground, which shows on at least two others; else none."""
+    lab = _lab(rgb)
+    sides = {"left": lab[:, 0], "right": lab[:, -1], "top": lab[0], "bottom": lab[-1]}
+    ground = np.median(np.concatenate(list(sides.values())), 0)
+    plain = {side: (np.linalg.norm(row - ground, axis=1) < _PLAIN).mean() for side, row in sides.items()}
+    found = [side for side, share in plain.items() if share < _PLAIN_SHARE]
+    return found if len(found) <= 2 else []
 
 
 def _lab(rgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
@@ -379,45 +309,51 @@ def _check_edges(alpha: UInt8[np.ndarray, "H W"], box: tuple[int, int, int, int]
         return
     cut = [side for side, share in touched.items() if share > _CUT]
     if cut:
-        raise UsageError(
-            f"The thing touches the {' and the '.join(cut)} edge of {path.name}: a part of it is missing.",
-            "Leave a margin around it, or use another photo.",
-        )
+        raise _cut_off(path, cut)
 
 
-def _far(
-    near: Float[np.ndarray, "h w"], alpha: UInt8[np.ndarray, "h w"], path: Path | None
+def _cut_off(path: Path, sides: list[str]) -> UsageError:
+    return UsageError(
+        f"The thing touches the {' and the '.join(sides)} edge of {path.name}: a part of it is missing.",
+        "Leave a margin around it, or use another photo.",
+    )
+
+
+def scaled_depth(
+    far: Float[np.ndarray, "h w"], alpha: UInt8[np.ndarray, "h w"], path: Path | None
 ) -> Float[np.ndarray, "h w"]:
-    """Depth from nearness: 0 (near) to 1 within the thing."""
+    """Depth, up to scale and shift, from 0 (near) to 1 within the thing. Raises UsageError where it is all the same."""
     inside = alpha >= 250
     inside = inside if inside.any() else alpha >= _SOLID
-    low, high = float(near[inside].min()), float(near[inside].max())
-    if high - low < 1e-3:
+    low, high = float(far[inside].min()), float(far[inside].max())
+    if not high - low >= 1e-3:  # nor where a number is none
         raise UsageError(
             f"{path and path.name} is the same everywhere on the thing: it says nothing of depth.",
             "Use a depth picture that is bright where the thing is near, or leave out --depth.",
         )
-    return (1 - (near - low) / (high - low)).clip(0, 1).astype(np.float32)
+    return ((far - low) / (high - low)).clip(0, 1).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class PictureRequest:
-    """Pictures of one thing, and what a person says of them; None is left to be found out."""
+def _upward(
+    normals: Float[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"], path: Path
+) -> tuple[Float[np.ndarray, "h w 3"], str | None]:
+    """Normals whose second number goes upward, and a note where it went downward in the file (DirectX's way).
 
-    cutouts: tuple[Cutout, ...]
-    azimuths: tuple[float | None, ...]  # degrees, of each: 0 the front, 90 the side on the viewer's right
-    elevation: float | None = None  # degrees, of all
-    fov: float | None = None  # degrees, of all
-    imagine: float | None = None  # 0..1
-    drawn_for: str | None = None  # where the picture was drawn and not given: the digest of what it was drawn for
-
-    @property
-    def digest(self) -> str:
-        """The same for the same request."""
-        if self.drawn_for is not None:
-            return self.drawn_for
-        said = [cutout.digest for cutout in self.cutouts], self.azimuths, self.elevation, self.fov, self.imagine
-        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+    Near its outline a thing faces outward: that tells both. Raises UsageError where they do not face outward there.
+    """
+    solid = np.pad(alpha >= _SOLID, 1)
+    down, right = np.gradient(ndimage.gaussian_filter(solid.astype(np.float32), 2.0))
+    edge = (solid & ~ndimage.binary_erosion(solid, iterations=3))[1:-1, 1:-1]
+    outward = np.stack([-right, down], -1)[1:-1, 1:-1][edge]  # rightwards, upwards
+    across, upward = (normals[edge][:, :2] * outward).mean(0)
+    if across <= 0:
+        raise UsageError(
+            f"{path.name} shows no normals, or another thing's: at its left and right edge they do not face outward.",
+            "Red is rightwards (0 to 255 for -1 to 1), green upwards, blue towards the viewer.",
+        )
+    if upward >= 0:
+        return normals, None
+    return normals * np.array([1, -1, 1], np.float32), f"{path.name} has green downwards: it is turned round."
 
 
 def cut_out(rgba: UInt8[np.ndarray, "H W 4"], name: str) -> Cutout:
@@ -427,63 +363,3 @@ def cut_out(rgba: UInt8[np.ndarray, "H W 4"], name: str) -> Cutout:
     _check_edges(alpha, box, Path(name), "transparency")
     part = np.dstack([rgba[..., :3], alpha])[box[1] : box[3], box[0] : box[2]]
     return Cutout(name, bleed(part), None, "drawn")
-
-
-def read_pictures(
-    images: Sequence[str],
-    *,
-    mask: Path | None = None,
-    depth: Path | None = None,
-    elevation: float | None = None,
-    fov: float | None = None,
-    imagine: float | None = None,
-) -> PictureRequest:
-    """Read pictures given as FILE or FILE@AZIMUTH; mask and depth are of the first.
-
-    Raises UsageError as `read_cutout` does, and for numbers out of range and several pictures without azimuths.
-    """
-    bounds = {
-        "--elevation": (elevation, -30.0, 89.0),
-        "--fov": (fov, 5.0, 100.0),
-        "--imagine": (imagine, 0.0, 1.0),
-    }
-    for option, (value, low, high) in bounds.items():
-        if value is not None and not low <= value <= high:
-            raise UsageError(f"{option} {value:g} is out of range.", f"Use a number from {low:g} to {high:g}.")
-    places = [_place(text) for text in images]
-    azimuths = [azimuth for _, azimuth in places]
-    if len(places) > 1:
-        azimuths[0] = azimuths[0] or 0.0
-        if None in azimuths:
-            name = places[azimuths.index(None)][0].name
-            raise UsageError(
-                f"It is not said from where {name} shows the thing.",
-                f"Say how far round from the first it is, in degrees: --image {name}@90 (what is on its right).",
-            )
-    beside = [(mask, depth)] + [(None, None)] * (len(places) - 1)
-    cutouts = [read_cutout(path, *more) for (path, _), more in zip(places, beside, strict=True)]
-    return PictureRequest(tuple(cutouts), tuple(azimuths), elevation, fov, imagine)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name. Raises UsageError where there is none."""
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}.", "Give a folder of pictures, one thing each.")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
-        raise UsageError(f"{folder} holds no pictures.", f"It is searched for {', '.join(SUFFIXES)}.")
-    return found
-
-
-def _place(text: str) -> tuple[Path, float | None]:
-    """A file, and the azimuth after its @."""
-    name, at, number = text.rpartition("@")
-    if at and name and not Path(text).exists():
-        try:
-            azimuth = float(number)
-        except ValueError as error:
-            raise UsageError(f"--image {text}: what follows @ is no number.", "Use degrees: left.png@90") from error
-        if not -360 <= azimuth <= 360:
-            raise UsageError(f"--image {text}: the azimuth is out of range.", "Use degrees from -360 to 360.")
-        return Path(name).expanduser(), azimuth % 360.0
-    return Path(text).expanduser(), None

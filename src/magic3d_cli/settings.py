@@ -79,6 +79,7 @@ class ReferenceSettings:
     colour: float = 10.0
     mask: float = 10.0
     depth: float = 0.05  # where there is a depth of the picture
+    normals: float = 0.5  # where there are normals of the picture [m]
     smoothness: float = 0.02  # of the normals seen from where the picture was taken
     colour_from: float = 0.0  # progress before which colours do not count: outline and depth first
     imagine: float = 0.5  # 0: only the picture; 1: the prior pulls twice as hard

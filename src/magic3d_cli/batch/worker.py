@@ -55,7 +55,7 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         loaded: priors that are kept between tasks, see `PriorGuide`.
     """
     from magic3d_cli import job
-    from magic3d_cli.reference import read_pictures
+    from magic3d_cli.picture_request import read_pictures
 
     observer, begun = Telling(emit), time.monotonic()
     record = {**task, "status": FAILED}

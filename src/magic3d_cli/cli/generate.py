@@ -18,7 +18,7 @@ from magic3d_cli.errors import Collapsed, UsageError
 from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
 
 if TYPE_CHECKING:
-    from magic3d_cli.reference import PictureRequest
+    from magic3d_cli.picture_request import PictureRequest
 
 
 @reported
@@ -52,6 +52,7 @@ def generate(
     images: pictures.Images = None,
     mask: pictures.Mask = None,
     depth: pictures.Depth = None,
+    normals: pictures.Normals = None,
     elevation: pictures.Elevation = None,
     fov: pictures.Fov = None,
     imagine: pictures.Imagine = None,
@@ -67,7 +68,7 @@ def generate(
 
     The same command again goes on where an interrupted run stopped.
     """
-    shown = pictures.requested(image, images, mask, depth, elevation, fov, imagine)
+    shown = pictures.requested(image, images, mask, depth, normals, elevation, fov, imagine)
     pictured = shown is not None or images is not None
     if prompt or not pictured:
         prompt = checks.check_prompt(prompt)
@@ -143,7 +144,7 @@ def generate(
     failed = []
     for path, target in pictures.outputs_of(images, output):
         try:
-            make(target, pictures.requested([str(path)], None, None, None, elevation, fov, imagine))
+            make(target, pictures.requested([str(path)], None, None, depth, None, elevation, fov, imagine))
         except (UsageError, Collapsed) as error:
             failed.append(path.name)
             say(error.what, error.next_step)

@@ -11,7 +11,7 @@ from magic3d_cli.checks import RECIPES
 from magic3d_cli.errors import UsageError
 
 if TYPE_CHECKING:  # NumPy and Pillow take longer to import than --help may take
-    from magic3d_cli.reference import PictureRequest
+    from magic3d_cli.picture_request import PictureRequest
 
 _PANEL = "A picture in"
 
@@ -39,10 +39,21 @@ Mask = Annotated[
     typer.Option(metavar="FILE", help="White where the thing is in --image.", rich_help_panel=_PANEL),
 ]
 Depth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|auto|none",
+        help="Depth of --image, bright where near, as Depth Anything and MiDaS write it; auto: estimated by Depth "
+        "Anything V2 Small (99 MB, Apache-2.0, downloaded once). A folder with another network of transformers' kind "
+        "will do too. Default: none.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Normals = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Depth of --image, bright where near, as Depth Anything and MiDaS write it.",
+        help="Normals of --image: red rightwards, green upwards, blue towards the viewer.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -84,23 +95,35 @@ def requested(
     image: list[str] | None,
     images: Path | None,
     mask: Path | None,
-    depth: Path | None,
+    depth: str | None,
+    normals: Path | None,
     elevation: float | None,
     fov: float | None,
     imagine: float | None,
 ) -> PictureRequest | None:
     """The pictures of one asset; None where none is asked for. Raises UsageError for what cannot be used."""
-    if images is not None and (image or mask or depth):
-        raise UsageError("--images takes whole folders, without --image, --mask or --depth.", "Use one or the other.")
+    if images is not None and (image or mask or normals or not estimated(depth)):
+        raise UsageError(
+            "--images takes whole folders, without --image, and without --mask, --depth or --normals files.",
+            "Use one or the other.",
+        )
     if image:
-        from magic3d_cli.reference import read_pictures
+        from magic3d_cli.picture_request import read_pictures
 
-        return read_pictures(image, mask=mask, depth=depth, elevation=elevation, fov=fov, imagine=imagine)
-    given = {"--mask": mask, "--depth": depth, "--elevation": elevation, "--fov": fov, "--imagine": imagine}
+        return read_pictures(
+            image, mask=mask, depth=depth, normals=normals, elevation=elevation, fov=fov, imagine=imagine
+        )
+    given = {"--mask": mask, "--depth": depth, "--normals": normals, "--elevation": elevation, "--fov": fov,
+             "--imagine": imagine}  # fmt: skip
     unused = [option for option, value in given.items() if value is not None and images is None]
     if unused:
         raise UsageError(f"{unused[0]} says something of a picture, and there is none.", "Add --image FILE.")
     return None
+
+
+def estimated(depth: str | None) -> bool:
+    """Whether `--depth` names no file: it is left out, none, auto, or a folder."""
+    return depth is None or depth in ("auto", "none") or Path(depth).expanduser().is_dir()
 
 
 def outputs_of(images: Path, output: Path | None) -> list[tuple[Path, Path]]:
@@ -108,7 +131,7 @@ def outputs_of(images: Path, output: Path | None) -> list[tuple[Path, Path]]:
     folder = Path() if output is None else output.expanduser()
     if not folder.is_dir():
         raise UsageError(f"With --images, -o names a folder, and {folder} is none.", f"mkdir -p {folder}")
-    from magic3d_cli.reference import pictures_in
+    from magic3d_cli.picture_request import pictures_in
 
     found = pictures_in(images)
     names = [path.stem for path in found]

@@ -48,6 +48,7 @@ class Reference:
         mask: uint8 opacity.
         depth: 0 (near) to 1 (far), right up to scale and shift, or None.
         name: of the file that it is from.
+        normals: unit vectors right, up and towards the camera, zero where nothing is, or None.
     """
 
     camera: Camera
@@ -55,6 +56,7 @@ class Reference:
     mask: Tensor  # uint8 [S, S]
     depth: Float[Tensor, "S S"] | None = None
     name: str = "picture"
+    normals: Float[Tensor, "S S 3"] | None = None
 
     def at(self, size: int) -> tuple[Float[Tensor, "s s 3"], Float[Tensor, "s s"], Float[Tensor, "s s"] | None]:
         """Colours, opacity and depth at another size, averaged where smaller."""
@@ -69,10 +71,20 @@ class Reference:
         rgb = torch.where(alpha > 0.02, straight[:3].clamp(0, 1), plain).movedim(0, -1)
         return rgb, alpha, None if self.depth is None else straight[4]
 
+    def normals_at(self, size: int) -> Float[Tensor, "s s 3"] | None:
+        """The normals at another size, in world space."""
+        if self.normals is None:
+            return None
+        small = F.interpolate(self.normals.movedim(-1, 0)[None], size=(size, size), mode="bilinear", antialias=True)
+        right, up, forward = (axis[0] for axis in self.camera.views().axes())
+        turned = small[0].movedim(0, -1) @ torch.stack([right, up, -forward])
+        return F.normalize(turned, dim=-1, eps=1e-3)
+
     def to_tensors(self, prefix: str) -> dict[str, Tensor]:
         """What a checkpoint keeps beside `to_json`."""
         depth = {} if self.depth is None else {f"{prefix}.depth": self.depth.float()}
-        return {f"{prefix}.rgb": self.rgb, f"{prefix}.mask": self.mask, **depth}
+        normals = {} if self.normals is None else {f"{prefix}.normals": self.normals.float()}
+        return {f"{prefix}.rgb": self.rgb, f"{prefix}.mask": self.mask, **depth, **normals}
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, **vars(self.camera)}
@@ -82,4 +94,5 @@ class Reference:
         """Inverse of `to_tensors` and `to_json`. Raises KeyError where something is missing."""
         camera = Camera(*(meta[key] for key in ("azimuth", "elevation", "fov", "half_height")))
         depth = tensors.get(f"{prefix}.depth")
-        return Reference(camera, tensors[f"{prefix}.rgb"], tensors[f"{prefix}.mask"], depth, meta["name"])
+        normals = tensors.get(f"{prefix}.normals")
+        return Reference(camera, tensors[f"{prefix}.rgb"], tensors[f"{prefix}.mask"], depth, meta["name"], normals)

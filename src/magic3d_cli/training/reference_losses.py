@@ -30,6 +30,7 @@ class ReferenceLosses:
         """
         self.size, self.pixels = size, pixels
         self._rgb, self._mask, self._depth = reference.at(size)
+        self._normals = reference.normals_at(size)
 
     def colour(self, render: Render, step: Step) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """Squared error against the picture before the render's own background, so that outlines count too."""
@@ -53,6 +54,15 @@ class ReferenceLosses:
         found = self._depth.to(render.depth).expand_as(render.depth)
         inside = (self._mask.to(render.opacity) > 0.9) & (render.opacity.detach() > 0.5)
         return self.pixels * (1 - pearson(render.depth[inside], found[inside])) / 2
+
+    def normals(self, render: Render, step: Step) -> Float[Tensor, ""]:
+        """1 - cosine of the angle between the normals, over two, inside the thing; Magic123's and DreamCraft3D's normal
+        loss, which both leave off by default."""
+        assert self._normals is not None  # no such term otherwise
+        found = self._normals.to(render.normal).expand_as(render.normal)
+        inside = (render.opacity.detach() > 0.5) & (found.square().sum(-1) > 0.5)
+        apart = (1 - (render.normal * found).sum(-1)) / 2
+        return self.pixels * (apart * inside).sum() / inside.numel()
 
     def smoothness(self, render: Render, step: Step) -> Float[Tensor, ""]:
         """Squared differences of neighbouring pixels' normals, inside the thing."""
@@ -90,6 +100,7 @@ def _group(reference: Reference, settings: ReferenceSettings, pixels: float, sha
         (settings.colour, "reference_colour", losses.colour),
         (settings.mask, "reference_mask", losses.mask),
         (settings.depth if reference.depth is not None else 0.0, "reference_depth", losses.depth),
+        (settings.normals if reference.normals is not None else 0.0, "reference_normals", losses.normals),
         (settings.smoothness, "reference_smoothness", losses.smoothness),
     ]
     view = reference.camera.views()
