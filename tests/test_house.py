@@ -47,6 +47,7 @@ LAYERS = (
         "pipeline",
         "plan",
         "precheck",
+        "tuning",
     ),
     ("cli", "__main__"),
 )

@@ -14,11 +14,13 @@ from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.adapters import LORA, TOKENS
 from magic3d_cli.guidance.builtin.own_words import known_kind, own_word
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
-from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, check_name
 
 SUFFIX = ".safetensors"
+METHODS = {"lora": LORA, "word": TOKENS}
 
 
 @reported
@@ -52,16 +54,52 @@ def personalise(
         float | None,
         typer.Option(metavar="DEGREES", help="How far above the horizon pictures were taken; default: found out."),
     ] = None,
+    prior: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Whom to teach: builtin, or an open-vocabulary prior, which is tuned on photos (GPU)."
+        ),
+    ] = "builtin",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="For an open-vocabulary prior: lora (DreamBooth, the default) or word (textual inversion, lighter).",
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Of tuning; default: 500, a word 3000.")] = None,
+    rank: Annotated[int | None, typer.Option(metavar="N", help="Of the LoRA; default: 4.")] = None,
+    kept: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="The prior's own pictures of the kind that tuning must keep; default: 50, 0 for a word."
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there already.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Teach the built-in prior a thing of your own, from a mesh or from pictures.
+    """Teach a prior a thing of your own: the built-in one from a mesh or pictures, others from 3 to 20 photos.
 
     It is then drawn wherever a prompt has its word, also in other colours and materials and beside other things:
     magic3d generate "a golden my chair" --adapter chair.safetensors
     """
+    checks.check_choice("--device", device, checks.DEVICES)
+    checks.check_seed(seed)
+    bounds = {"--steps": (steps, 1, 100_000), "--rank": (rank, 1, 256), "--kept": (kept, 0, 1000)}
+    for option, (value, low, high) in bounds.items():
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
+    if prior != "builtin":
+        _tune(sources, word, output, kind, prior, method or "lora", steps, rank, kept, seed, device, force,
+              as_json, quiet, verbose)  # fmt: skip
+        return
+    tuning = {"--method": method, "--steps": steps, "--rank": rank, "--kept": kept}
+    if unused := next((option for option, value in tuning.items() if value is not None), None):
+        raise UsageError(f"{unused} is for an open-vocabulary prior.", "Add --prior sd15, or leave it out.")
     checks.check_choice("--up", up, checks.UPS)
     if not -360 <= turn <= 360:
         raise UsageError(f"--turn {turn:g} is out of range.", "Use degrees from -360 to 360.")
@@ -69,7 +107,7 @@ def personalise(
     word = own_word(vocabulary, word)
     if kind is not None:
         known_kind(vocabulary, word, kind)
-    out = check_adapter_output(output or Path(re.sub(r"[^a-z0-9]+", "-", word).strip("-") or "thing"), force)
+    out = check_adapter_output(output or _named_after(word), force)
     with session(quiet, verbose) as work:
         from magic3d_cli.photos import are_pictures, read_sources
 
@@ -82,6 +120,46 @@ def personalise(
         work.observer.phase("learn the thing")
         wish = Wish(word, out, mesh, pictures, kind, up, turn)
         answer(personalise(wish, work.observer.note), as_json)
+
+
+def _tune(
+    sources: list[str],
+    word: str,
+    output: Path | None,
+    kind: str | None,
+    prior: str,
+    method: str,
+    steps: int | None,
+    rank: int | None,
+    kept: int | None,
+    seed: int,
+    device: str,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """For a prior that is told words."""
+    checks.check_choice("--method", method, tuple(METHODS))
+    word = checks.check_prompt(word)
+    kind = kind or word.split()[-1]
+    check_name(prior)
+    out = check_adapter_output(output or _named_after(word), force)
+    with session(quiet, verbose) as work:
+        from magic3d_cli.photos import read_photos
+
+        photos = read_photos(sources)
+        from magic3d_cli import job
+        from magic3d_cli.tuning import Lesson, learn
+
+        where = job.choose_device(device, work.observer)
+        work.observer.phase("learn the thing")
+        lesson = Lesson(tuple(photos), word, kind, out, prior, METHODS[method], steps, rank, kept, seed, where)
+        answer(learn(lesson, work.interrupts, work.observer.note), as_json)
+
+
+def _named_after(word: str) -> Path:
+    return Path(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") or "thing")
 
 
 def check_adapter_output(output: Path, force: bool) -> Path:

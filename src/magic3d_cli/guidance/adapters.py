@@ -22,7 +22,7 @@ SUBJECT, LORA, TOKENS = "subject", "lora", "tokens"
 """Kinds: a thing for the built-in prior; changes to a network's layers; a new word's embeddings (textual inversion)."""
 FORMAT = 1
 """Of this program's own files; raised when an older program could misread them."""
-_KEY = "magic3d"
+_KEY, _PEFT = "magic3d", "lora_adapter_metadata"
 _LORA_ENDS = (
     ".lora_down.weight", ".lora_up.weight", ".lora.down.weight", ".lora.up.weight", ".lora_A.weight", ".lora_B.weight",
     "_lora.down.weight", "_lora.up.weight", ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight",
@@ -217,7 +217,11 @@ def _header(path: Path, data: bytes) -> tuple[dict[str, tuple[int, ...]], dict[s
 def _own(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """What this program wrote into a file of its own; nothing for one of others."""
     if _KEY not in metadata:
-        return {}
+        try:  # what PEFT notes of a LoRA: its alpha
+            peft = parse_json(metadata.get(_PEFT, "{}"))
+        except (ValueError, TypeError):
+            peft = {}
+        return {"peft": peft} if isinstance(peft, dict) and peft else {}
     try:
         meta = parse_json(metadata[_KEY])
         known = isinstance(meta, dict) and ("kind" in meta or "stage" in meta)

@@ -20,6 +20,7 @@ from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
 from magic3d_cli.guidance.diffusers import compile as compiling
+from magic3d_cli.guidance.diffusers.adapted import adapt, check_any_fits, fitting
 from magic3d_cli.guidance.diffusers.catalogue import (
     FROM_PICTURE,
     HUB,
@@ -127,10 +128,12 @@ def choose_priors(
             understand(vocabulary_with(words, adapters), prompt, seed, strict=strict)
     check_used(adapters, [words is not None for words in vocabularies])
     specs = {(stage, name): describe(folder, name) for (stage, name), folder in folders.items()}
-    for spec in {spec.folder: spec for spec in specs.values()}.values():
+    apart = {spec.folder: spec for spec in specs.values()}
+    for spec in apart.values():
         if spec.from_picture and not pictured:
             raise needs_picture(spec.name)
         check(spec)
+    check_any_fits(adapters, [spec for spec in apart.values() if spec.volume is None and not spec.from_picture])
     return {stage: [ChosenPrior.of(p, specs[stage, p.name]) for p in some] for stage, some in full.items()}
 
 
@@ -282,6 +285,8 @@ class PriorGuide:
         if key not in self._loaded:
             kind = PicturePrior if spec.from_picture else DiffusersPrior
             self._loaded[key] = kind(spec, self.device, default_dtype(self.device))
+            if spec.volume is None:
+                adapt(self._loaded[key], fitting(self.adapters, spec))
         prior = self._loaded[key]
         if self._prepared.get(key) is not prior:
             self._prepared[key] = prior

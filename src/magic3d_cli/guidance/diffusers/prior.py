@@ -53,6 +53,8 @@ class DiffusersPrior:
         self.kind = "pixel" if self.vae is None else "latent"
         words = vocabulary_of(spec.folder)
         self.vocabulary = Vocabulary.load(words) if words else None
+        self.on_text_encoder: list[Callable[[Any, Any], None]] = []  # what adapters do to it and its tokenizer
+        self.spellings: list[Callable[[str], str]] = []  # how they spell prompts
         self._text_encoder: Any = None
         self._compiled = False
 
@@ -75,6 +77,10 @@ class DiffusersPrior:
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it."""
+        return self.text_states(prompts)
+
+    def text_encoder(self) -> tuple[Any, Any]:
+        """The text encoder and its tokenizer, loaded where they are not yet."""
         if self._text_encoder is None:
             part, words = self.spec.text_encoder, self.spec.tokenizer
             if part is None or words is None:
@@ -82,7 +88,15 @@ class DiffusersPrior:
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if part.cls.startswith("T5") else torch.float32
             self._text_encoder = self._component(part, dtype), load_tokenizer(words)
-        encoder, tokenizer = self._text_encoder
+            for change in self.on_text_encoder:
+                change(*self._text_encoder)
+        return self._text_encoder
+
+    def text_states(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
+        """As `encode_prompt`, with gradients to what of the encoder asks for them."""
+        encoder, tokenizer = self.text_encoder()
+        for spelt in self.spellings:
+            prompts = [spelt(prompt) for prompt in prompts]
         if encoder.config.model_type == "t5":  # T5 tells capitals apart; IF and PixArt-alpha were trained without them
             prompts = [prompt.lower().strip() for prompt in prompts]
         length = min(tokenizer.model_max_length, _LONGEST[self.spec.network.cls])
@@ -138,6 +152,12 @@ class DiffusersPrior:
         with torch.no_grad():
             alpha, sigma = alpha_sigma(self.alphas_cumprod, timestep)
             return as_clean_and_noise(self.prediction, output.clone(), noisy.float(), alpha, sigma)
+
+    def predict(
+        self, noisy: Float[Tensor, "B C h w"], timestep: Int[Tensor, "B"], text: Float[Tensor, "B L D"]
+    ) -> Float[Tensor, "B C h w"]:
+        """What the network predicts, as it is: with gradients to what of it asks for them."""
+        return self._network(noisy, timestep, text, None)
 
     def _network(self, noisy: Tensor, timestep: Tensor, text: Tensor, features: Tensor | None) -> Tensor:
         """The raw output, in the space of `noisy`."""
