@@ -181,6 +181,25 @@ def test_the_scene_is_shown_where_the_first_thing_is_named_without_its_paint():
     torch.testing.assert_close(volume.shown[model], arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE))
 
 
+def test_each_thing_is_shown_as_what_it_is_before_it_is_painted():
+    mine = Caption("my box", stands="chair", metres=0.3, others=(Placed("on", Caption("chair", metres=0.9)),))
+    volume: Any = OneVolume()
+    told: list[str] = []
+    painted: list[str] = []
+
+    def paint(text: torch.Tensor) -> torch.Tensor:
+        painted.append(told[-1])
+        return BOX if told[-1] == "my box" else CHAIR
+
+    volume.painted = paint
+    show_together(
+        volume, lambda texts: torch.tensor([[float(ord(text[0]))] for text in texts]).view(-1, 1, 1), mine,
+        lambda thing: told.append(thing.noun),
+    )  # fmt: skip
+    assert painted == ["my box", "chair"]
+    torch.testing.assert_close(volume.shown[ord("c")], arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE))
+
+
 @pytest.mark.parametrize(
     ("prompt", "drawn", "left"),
     [
