@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from magic3d_cli.guidance.builtin import fitting
 from magic3d_cli.guidance.builtin.fitting import Fit, fit_model, likeliest, placement
 from magic3d_cli.guidance.builtin.looks import SIDE, Looks, Sighting, looks_views, thumbnail
 from magic3d_cli.guidance.builtin.projection import painted
@@ -86,7 +87,10 @@ def fitted() -> tuple[Fit, Tensor, Tensor]:
     real, model = box((0.5, 0.3, 0.7)), box((0.35, 0.38, 0.7))
     camera = Camera(35.0, 20.0)
     network: Any = Network()
-    return fit_model(network, model, sighting(35.0, 20.0), shot(real, camera), 40.0, 1.05), model, real  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "TAKEN", 1.0)
+        found = fit_model(network, model, sighting(35.0, 20.0), shot(real, camera), 40.0, 1.05)  # type: ignore[arg-type]
+    return found, model, real
 
 
 def test_the_camera_is_found_near_where_it_was_sighted() -> None:
@@ -114,6 +118,19 @@ def test_bending_brings_the_outline_to_the_pictures(fitted: tuple[Fit, Tensor, T
     outlines = [thumbnail(shot(volume, behind))[..., 3] > 128 for volume in (real, model, fit.bent(model, EXTENT))]
     before, after = ((outlines[0] & one).sum() / (outlines[0] | one).sum() for one in outlines[1:])
     assert after > before + 0.02
+
+
+@pytest.mark.parametrize(("before", "share"), [(0.6, 1.0), (0.8, fitting.TAKEN)])
+def test_of_a_model_that_fits_already_only_a_part_of_the_bend_is_taken(
+    before: float, share: float, fitted: tuple[Fit, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, model, real = fitted
+    lattice = torch.tensor(whole.lattice).view(1, 3, 5, 5, 5)
+    monkeypatch.setattr(fitting, "_bend", lambda *rest: (lattice, (before, 0.9), 0.0))
+    network: Any = Network()
+    found = fit_model(network, model, sighting(35.0, 20.0), shot(real, Camera(35.0, 20.0)), 40.0, 1.05)  # type: ignore[arg-type]
+    assert torch.allclose(torch.tensor(found.lattice), share * torch.tensor(whole.lattice), atol=1e-4)
+    assert found.overlap == (before, 0.9)
 
 
 def test_the_left_is_bent_like_the_right_and_normals_stay_unit(fitted: tuple[Fit, Tensor, Tensor]) -> None:

@@ -25,6 +25,7 @@ from magic3d_cli.guidance.builtin.paint import COLOURS
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, article
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
+from magic3d_cli.guidance.builtin.voxels import without_crumbs
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.depth import with_depth
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, of_stage
@@ -48,8 +49,12 @@ ELEVATION = 10.0
 """Degrees above the horizon, of a picture of an unknown thing: products are mostly photographed from there."""
 CANDIDATES, BENT = 8, 2
 """Models whose cameras are looked for, and of these whose volume is bent."""
-FITS = 0.8
-"""Overlap of the silhouettes from which a bent model counts as the thing [m]."""
+FITS = 0.65
+"""Overlap of the silhouettes from which a model that is bent to them is begun with. Below it (a torus knot, a coil) the
+outline made solid is no worse from the unseen sides. Otherwise it is: of 16 models that the prior never saw, 0.48 of
+their silhouettes' overlap against 0.72 of the nearest model [m]."""
+SURE = 0.8
+"""Overlap from which it is said to be the thing, and not merely like it [m]."""
 _NAMED = 0.5  # of the thing's pixels, from which a colour names it
 
 
@@ -150,9 +155,11 @@ def look_at(
         references = _outlined(request, fov, ELEVATION if elevation is None else elevation)
         return Pictured(prompt, tuple(references), None, imagine, request.digest)
     said = article(" ".join(word for word in (colour_name(first), fit.noun) if word))
+    looks = "looks like" if fit.overlap[1] >= SURE else "is unlike all that the built-in prior knows, and most like"
     tell(
-        f"{first.name} looks like: {said}, seen {_around(fit.azimuth)} and from {fit.elevation:.0f} degrees above "
-        f"({fit.overlap[1]:.0%} of the outline)."
+        f"{first.name} {looks}: {said}, seen {_around(fit.azimuth)} and from {fit.elevation:.0f} degrees above "
+        f"({fit.overlap[1]:.0%} of the outline, bent to it)."
+        + ("" if fit.overlap[1] >= SURE or noun else " A prompt says what it is.")
     )
     imagine = 0.5 if request.imagine is None else request.imagine
     references = _fitted(prior, request, fit, fov, depth)
@@ -211,7 +218,7 @@ def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float
     assert network is not None
     model = int(network.find(_states(prior, fit.caption))[0])
     with torch.no_grad():
-        volume = fit.bent(network.volume_of(network.latent(model)), network.extent)
+        volume = fit.bent(without_crumbs(network.volume_of(network.latent(model))), network.extent)
     references = []
     for cutout, azimuth in zip(request.cutouts, request.azimuths, strict=True):
         turn = 0.0 if cutout is request.cutouts[0] else (azimuth or 0.0) - (request.azimuths[0] or 0.0)
