@@ -15,7 +15,7 @@ from tiny_priors import save_builtin, save_sd, save_zero123
 from tiny_run import tiny_draft
 from torch import Tensor
 
-from magic3d_cli import job, pictures
+from magic3d_cli import job, pictures, recipes
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.conditioning import PictureConditioning, relative_camera
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB
@@ -26,6 +26,7 @@ from magic3d_cli.guidance.guide import STAGES, WeightedPrior, choose_priors, ima
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.kernels.rasterize import rasterize_reference
 from magic3d_cli.picture_request import PictureRequest
+from magic3d_cli.plan import _foreseen
 from magic3d_cli.run import checkpoint
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.render import Render
@@ -192,6 +193,16 @@ def test_without_a_picture_it_is_refused_before_any_download(folder: Path, tmp_p
     for name in FROM_PICTURE:
         assert not takes_words(name, "cpu") and HUB[name].licence
         assert magic3d("generate", "a dog", "--prior", name) == 2
+
+
+def test_a_recipe_that_needs_it_takes_it_from_a_folder(folder: Path, tmp_path: Path) -> None:
+    sd = save_sd(tmp_path / "sd")
+    foreseen = [_foreseen(str(sd)), _foreseen(str(folder))]
+    assert [prior.from_picture for prior in foreseen] == [False, True]
+    for recipe, some in {"magic123": foreseen, "zero123": foreseen[1:], "realfusion": foreseen[:1]}.items():
+        recipes.check_priors(recipes.named(recipe), dict.fromkeys(STAGES, some))
+    with pytest.raises(UsageError, match="zero123"):
+        recipes.check_priors(recipes.named("zero123"), dict.fromkeys(STAGES, foreseen[:1]))
 
 
 def test_beside_a_prior_of_words_it_keeps_to_what_is_known(folder: Path, tmp_path: Path) -> None:

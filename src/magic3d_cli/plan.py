@@ -8,6 +8,7 @@ from magic3d_cli import presets, recipes
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
 from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
+from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.guide import full_name
 from magic3d_cli.job import Request, choose_device, prior_names, resolved
 from magic3d_cli.run import estimate
@@ -32,7 +33,10 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     full = {stage: full_name(name, device) for stage, name in prior_names(request).items()}
     more = [_foreseen(prior.name, prior.weight) for prior in request.more_priors]
     some = {stage: [_foreseen(name), *more] for stage, name in full.items()}
-    if request.recipe:
+    names = {*full.values(), *(prior.name for prior in request.more_priors)}
+    if request.recipe and all(
+        name in HUB or local(name) is not None for name in names
+    ):  # else it is seen when it is here
         recipes.check_priors(recipes.named(request.recipe), some)
     chosen = resolved(replace(presets.preset(request.preset or "draft"), seed=seed), some, request)
     absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
@@ -44,7 +48,9 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
 
 
 def _foreseen(name: str, weight: float = 1.0) -> StagePrior:
-    """A prior as far as settings depend on it, by its name alone."""
+    """A prior as far as settings depend on it, by its name and, where it is here, by its files."""
     folder = local(name)
-    known = folder is not None and vocabulary_of(of_stage(folder, "coarse")) is not None
-    return StagePrior(name, weight, not known, name in FROM_PICTURE, known)
+    pipeline = None if folder is None else of_stage(folder, "coarse")
+    known = pipeline is not None and vocabulary_of(pipeline) is not None
+    shown = name in FROM_PICTURE or (pipeline is not None and not known and describe(pipeline, name).from_picture)
+    return StagePrior(name, weight, not known, shown, known)
