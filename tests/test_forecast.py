@@ -113,6 +113,6 @@ def test_loading_a_prior_takes_no_share_but_time_runs_on():
 def test_an_open_prior_costs_by_its_network_and_views():
     priors = {"coarse": "deepfloyd-if-m", "fine": "sd15"}
     coarse, _, fine, *_ = parts_of(preset("paper"), priors)
-    assert fine.units(1) / coarse.units(1) == pytest.approx(3.9 / 0.46)
+    assert fine.units(1) / coarse.units(1) == pytest.approx((1.6 + 2.27) / 0.46)
     same = parts_of(preset("paper"), {"coarse": "sd15", "fine": "sd15"})
     assert same[2].units(1) == same[0].units(1)

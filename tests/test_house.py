@@ -27,7 +27,7 @@ LAYERS = (
         "reference",
         "srgb",
     ),
-    ("presets", "recipes", "scene", "settings"),
+    ("open_presets", "presets", "recipes", "scene", "settings"),
     ("training",),
     ("guidance",),
     ("coarse",),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from magic3d_cli import open_presets
 from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
@@ -102,11 +103,11 @@ def test_auto_takes_the_volume_of_a_prior_that_has_one_and_the_ball_of_the_paper
     for preset in ("draft", "standard"):
         volume = resolve(PRESETS[preset], closed)
         assert volume.coarse.init == VOLUME and volume.coarse.steps < PRESETS[preset].coarse.steps / 3
-        for priors, init in ((closed, BALL), (opened, None)):
+        for priors, init, own in ((closed, BALL, PRESETS), (opened, None, open_presets.PRESETS)):
             ball = resolve(PRESETS[preset], priors, init=init)
-            whole = PRESETS[preset].coarse
+            whole = own[preset].coarse
             assert ball.coarse == replace(whole, init=BALL, guidance=ball.coarse.guidance)  # the way from a ball stays
-            assert ball.fine.steps == PRESETS[preset].fine.steps
+            assert ball.fine.steps == own[preset].fine.steps
     assert resolve(PRESETS["paper"], closed).coarse.init == BALL
     # A checkpoint's settings say what they began with.
     assert resolve(volume, opened).coarse.init == VOLUME

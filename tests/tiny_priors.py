@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     PreTrainedTokenizerFast,
@@ -119,6 +120,51 @@ def save_pixart(folder: Path) -> Path:
     return _save(folder, parts, tokenizer=tiny_tokenizer(["dragon", "front", "view"], 512))
 
 
+def publish_pixart(folder: Path, sample_size: int = 128) -> Path:
+    """PixArt-alpha as it was published: an older class's name, and at 1024 pixels sizes that no key asks for."""
+    save_pixart(folder)
+    torch.manual_seed(2)
+    transformer: Any = PixArtTransformer2DModel(
+        sample_size=sample_size, in_channels=4, out_channels=8, patch_size=2, num_layers=1, num_attention_heads=2,
+        attention_head_dim=12, cross_attention_dim=24, caption_channels=24, norm_num_groups=4,
+    )  # fmt: skip
+    transformer.save_pretrained(folder / "transformer")
+    config = json.loads((folder / "transformer/config.json").read_text())
+    del config["use_additional_conditions"]
+    config |= {"_class_name": "Transformer2DModel", "double_self_attention": False, "num_vector_embeds": None}
+    (folder / "transformer/config.json").write_text(json.dumps(config))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "transformer": ["diffusers", "Transformer2DModel"]}))
+    return folder
+
+
+def save_sdxl(folder: Path) -> Path:
+    """SDXL: two text encoders side by side, and a summary and six sizes beside their states."""
+    torch.manual_seed(8)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=16 + 24, attention_head_dim=4,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=24 + 6 * 8,
+        use_linear_projection=True,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, scaling_factor=0.13025, force_upcast=True,
+    )  # fmt: skip
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    second = CLIPTextModelWithProjection(clip_config(40, 24, layers=2))
+    parts = {"unet": unet, "vae": vae, "scheduler": scheduler, "text_encoder_2": second}
+    parts["text_encoder"] = CLIPTextModel(clip_config(40, 16, layers=2))
+    words = ["dragon", "front", "view"]
+    _save(folder, parts, tokenizer=tiny_tokenizer(words, 8))
+    tiny_tokenizer(words[::-1], 8).save_pretrained(folder / "tokenizer_2")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"tokenizer_2": index["tokenizer"], "force_zeros_for_empty_prompt": True}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
 def save_builtin(root: Path, features: int = CAMERA_EMBEDDING) -> Path:
     """The built-in prior's layout: coarse/ and fine/ on space-to-depth pixels, told the view; a word list."""
     words = ["red", "blue", "orange", "gray", "metal", "wood", "gold"]
@@ -162,12 +208,14 @@ def tiny_unet(channels: int) -> UNet2DConditionModel:
 
 
 def tiny_clip(vocabulary: int, width: int) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=1,
-            num_attention_heads=2, max_position_embeddings=8, projection_dim=width,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        )
+    return CLIPTextModel(clip_config(vocabulary, width))
+
+
+def clip_config(vocabulary: int, width: int, layers: int = 1) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=2, max_position_embeddings=8, projection_dim=width,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
 
 
@@ -195,7 +243,7 @@ def _save(folder: Path, parts: dict[str, Any], tokenizer: PreTrainedTokenizerFas
     for name, part in parts.items():
         extra = {"variant": variant} if variant and name != "scheduler" else {}
         part.save_pretrained(folder / name, **extra)
-        library = "transformers" if name == "text_encoder" else "diffusers"
+        library = "transformers" if name.startswith("text_encoder") else "diffusers"
         index[name] = [library, type(part).__name__]
     tokenizer.save_pretrained(folder / "tokenizer")
     (folder / "model_index.json").write_text(json.dumps(index))

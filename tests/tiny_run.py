@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from magic3d_cli import job, pipeline, presets
+from magic3d_cli import job, open_presets, pipeline, presets
 from magic3d_cli.coarse import initial
 from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.presets import resolve
@@ -90,8 +90,11 @@ class BallGuide:
 
 def tiny_draft(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preset draft is tiny, from a ball and from a prior's volume."""
-    monkeypatch.setitem(presets.PRESETS, "draft", replace(tiny_settings(), preset="draft"))
+    for some in (presets.PRESETS, open_presets.PRESETS):
+        monkeypatch.setitem(some, "draft", replace(tiny_settings(), preset="draft"))
     monkeypatch.setattr(presets, "_SHAPED", {})
+    monkeypatch.setattr(open_presets, "_SHAPED", {})
+    monkeypatch.setattr(open_presets, "SHAPE_FIELD", tiny_settings().coarse.field)
     monkeypatch.setattr(initial, "STEPS", 30)
     monkeypatch.setattr(initial, "COLOUR_STEPS", 10)
 

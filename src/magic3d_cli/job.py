@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from magic3d_cli import pipeline, presets, recipes, settings
+from magic3d_cli import open_presets, pipeline, presets, recipes, settings
 from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.checks import check_recipe
@@ -128,6 +128,8 @@ def generate(
         request = replace(request, init=f"{settings.PICTURE_SHAPE}{pictured.digest}")
     base = replace(presets.preset(request.preset or "draft"), seed=seed)
     chosen = resolved(base, priors or NOTHING, request, pictured=pictured)
+    if priors is not None and (short := open_presets.shortfall(chosen, priors["coarse"])):
+        observer.note(short)
     surface = None
     if request.mesh is not None:
         chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)

@@ -8,7 +8,7 @@ from magic3d_cli import presets, recipes
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
 from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
-from magic3d_cli.guidance.diffusers.spec import describe
+from magic3d_cli.guidance.diffusers.spec import DENOISERS, describe
 from magic3d_cli.guidance.guide import full_name
 from magic3d_cli.job import Request, choose_device, prior_names, resolved
 from magic3d_cli.run import estimate
@@ -31,18 +31,18 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     """Looked up and estimated; nothing is downloaded, loaded or made. Raises EnvironmentFault, UsageError."""
     device = choose_device(request.device, observer)
     full = {stage: full_name(name, device) for stage, name in prior_names(request).items()}
-    more = [_foreseen(prior.name, prior.weight) for prior in request.more_priors]
+    more = [_foreseen(full_name(prior.name, device), prior.weight) for prior in request.more_priors]
+    names = dict.fromkeys([*full.values(), *(prior.name for prior in more)])
     some = {stage: [_foreseen(name), *more] for stage, name in full.items()}
-    names = {*full.values(), *(prior.name for prior in request.more_priors)}
     if request.recipe and all(
         name in HUB or local(name) is not None for name in names
     ):  # else it is seen when it is here
         recipes.check_priors(recipes.named(request.recipe), some)
     chosen = resolved(replace(presets.preset(request.preset or "draft"), seed=seed), some, request)
-    absent = {name for name in full.values() if name in HUB and state_of(HUB[name]) != INSTALLED}
+    absent = {name for name in names if name in HUB and state_of(HUB[name]) != INSTALLED}
     alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
-    here = {name: folder for name in full.values() if name not in NAMES and (folder := directory(name))}
-    weights = {name: installed_bytes(folder / "unet") for name, folder in here.items()}
+    here = {name: folder for name in names if name not in NAMES and (folder := directory(name))}
+    weights = {name: sum(installed_bytes(folder / part) for part in DENOISERS) for name, folder in here.items()}
     seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device), weights)
     return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
 

@@ -1,5 +1,7 @@
 """The presets draft, standard and paper, and the settings of a run: a preset with what its priors need.
 
+PRESETS are for the built-in prior; those of priors that take any words are in `open_presets`.
+
 Sources: [m] chosen by measurement on two CPU cores; the others as in `settings`.
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from magic3d_cli import open_presets
 from magic3d_cli.errors import UsageError
 from magic3d_cli.scene.views import ViewSampling
 from magic3d_cli.settings import (
@@ -52,9 +55,6 @@ _BUILTIN_FINE = replace(
 _BUILTIN_SHAPED = replace(
     _BUILTIN_COARSE, scale=(1.0, 1.0), times=TimestepSchedule(start=(0.4, 0.7), end=(0.3, 0.6), anneal=0.8)
 )
-# An open-vocabulary prior may change the shape at first; then the noise that would draw it anew is left out: at most
-# 0.55 after 500 of 1200 steps [GaussianDreamer, 2310.08529, the configuration of its code].
-_OPEN_SHAPED = GuidanceSettings(times=TimestepSchedule(start=(0.02, 0.98), end=(0.02, 0.55), anneal=0.4))
 # Zero-1-to-3's kind. Scale: Magic123, DreamCraft3D, stable-dreamfusion (threestudio: 3); times: its zero123.yaml.
 _PICTURE_PRIOR = GuidanceSettings(
     scale=(5.0, 5.0), times=TimestepSchedule(start=(0.4, 0.85), end=(0.2, 0.5), anneal=1 / 3)
@@ -143,7 +143,7 @@ PRESETS: dict[str, Settings] = {
         asset=AssetSettings(faces=40_000),
     ),
 }
-"""Guided for the built-in prior; see `resolve`."""
+"""For the built-in prior; see `resolve`."""
 COMPILED = ("paper",)
 """Presets in which an open-vocabulary prior works long enough on a GPU to be compiled first."""
 
@@ -155,31 +155,54 @@ def preset(name: str) -> Settings:
     return PRESETS[name]
 
 
-def _begun_with(base: Settings, init: str, open_vocabulary: bool) -> Settings:
-    """A preset's settings with this beginning: for another one than a ball, on finer grids.
+def _for_any_words(base: Settings, priors: Mapping[str, Sequence[StagePrior]]) -> Settings:
+    """A preset with the stages of `open_presets` where the prior that leads them takes any words.
 
-    Also with fewer steps, unless the prior has an open vocabulary and knows nothing of the shape's details.
+    The asset is the fine stage's. Settings that are no preset as it is, a checkpoint's, stay as they are.
     """
-    if init == BALL or base.preset not in _SHAPED:
-        return replace(base, coarse=replace(base.coarse, init=init))
-    coarse, fine = _SHAPED[base.preset]
-    if open_vocabulary:
-        coarse, fine = ({key: value for key, value in part.items() if key != "steps"} for part in (coarse, fine))
-    if init == VOLUME or init.startswith(EDITED_VOLUME):
-        coarse, fine = coarse | _OWN_VOLUME_COARSE, fine | _OWN_VOLUME_FINE
-    if init.startswith(PICTURE_SHAPE):
-        coarse = coarse | _OWN_VOLUME_COARSE  # the fine stage takes over the picture's detail, at the usual rate
+    own = open_presets.PRESETS.get(base.preset)
+    if own is None or base != replace(PRESETS[base.preset], seed=base.seed):
+        return base
+    coarse, fine = (priors[stage][0].takes_any_words for stage in ("coarse", "fine"))
     return replace(
         base,
-        coarse=replace(base.coarse, init=init, **(_SHAPED_COARSE | coarse)),
-        fine=replace(base.fine, **(_SHAPED_FINE | fine)),
+        coarse=own.coarse if coarse else base.coarse,
+        fine=own.fine if fine else base.fine,
+        asset=own.asset if fine else base.asset,
+    )
+
+
+def _begun_with(base: Settings, init: str, priors: Mapping[str, Sequence[StagePrior]]) -> Settings:
+    """A preset's settings with this beginning: for another one than a ball, on finer grids.
+
+    Also with fewer steps, unless the prior has an open vocabulary and knows nothing of the shape's details. Stages that
+    a prior leads that takes any words have their own way, see `open_presets`.
+    """
+    own = {stage: priors[stage][0].takes_any_words for stage in ("coarse", "fine")}
+    changes: dict[str, dict[str, Any]] = {"coarse": {"init": init}, "fine": {}}
+    if init != BALL and base.preset in _SHAPED:
+        coarse, fine = _SHAPED[base.preset]
+        if priors["coarse"][0].open_vocabulary:
+            coarse, fine = ({key: value for key, value in part.items() if key != "steps"} for part in (coarse, fine))
+        if init == VOLUME or init.startswith(EDITED_VOLUME):
+            coarse, fine = coarse | _OWN_VOLUME_COARSE, fine | _OWN_VOLUME_FINE
+        if init.startswith(PICTURE_SHAPE):
+            coarse = coarse | _OWN_VOLUME_COARSE  # the fine stage takes over the picture's detail, at the usual rate
+        changes = {"coarse": {"init": init, **(_SHAPED_COARSE | coarse)}, "fine": _SHAPED_FINE | fine}
+    return replace(
+        base,
+        coarse=open_presets.coarse_from(base.coarse, base.preset, init)
+        if own["coarse"]
+        else replace(base.coarse, **changes["coarse"]),
+        fine=open_presets.fine_from(base.fine, init) if own["fine"] else replace(base.fine, **changes["fine"]),
     )
 
 
 def _pictured(base: Settings, imagine: float) -> Settings:
     """Settings for a job that follows pictures: a hash grid that holds their details."""
     coarse, fine = base.coarse, base.fine
-    field = coarse.field if base.preset not in _SHAPED else replace(_CPU_FIELD, **_PICTURED_FIELD)
+    small = base.preset in _SHAPED and coarse.field != open_presets.SHAPE_FIELD
+    field = replace(_CPU_FIELD, **_PICTURED_FIELD) if small else coarse.field
     return replace(
         base,
         coarse=replace(coarse, field=field, reference=replace(coarse.reference, imagine=imagine)),
@@ -230,16 +253,20 @@ def resolve(
         frame: field of view, degrees, and half-height of the picture that a prior is shown, see `ViewSampling`.
     """
     if fine_preset is not None:
-        other = preset(fine_preset)
+        other = _for_any_words(preset(fine_preset), priors)
         fine = replace(other.fine, guidance=base.fine.guidance)
+        if priors["fine"][0].takes_any_words:
+            fine = open_presets.fine_from(fine, base.coarse.init)
         base = replace(base, preset=fine_preset, fine=fine, asset=other.asset)
+    else:
+        base = _for_any_words(base, priors)
     asset = base.asset if choices is None else choices.applied(base.asset)
 
     init = init or base.coarse.init
     if init == AUTO:
         init = VOLUME if priors["coarse"][0].has_volume else BALL
     if init != base.coarse.init:
-        base = _begun_with(base, init, priors["coarse"][0].open_vocabulary)
+        base = _begun_with(base, init, priors)
 
     if imagine is not None:
         base = _pictured(base, imagine)
@@ -252,15 +279,24 @@ def resolve(
             small_encoder=asked.small_encoder if small_encoder is None else small_encoder,
             compile=base.preset in COMPILED,
         )
+        if imagine is not None or not all(prior.takes_any_words for prior in chosen):
+            stage = replace(stage, sampling=open_presets.usual_views(stage.sampling))
         shown = any(prior.from_picture for prior in chosen)
         if shown and frame is not None:
             fov, half_height = ((side, side) for side in frame)
             sampling = replace(stage.sampling, fov=fov, half_height=half_height, **_PICTURE_VIEWS)
             stage = replace(stage, sampling=sampling)
         picture = replace(_PICTURE_PRIOR, compile=paper.compile, small_encoder=paper.small_encoder)
-        first, *more = (
-            picture if prior.from_picture else paper if prior.open_vocabulary else builtin for prior in chosen
-        )
+        pixels = replace(paper, scale=open_presets.PIXEL_SCALE)
+
+        def suiting(prior: StagePrior) -> GuidanceSettings:
+            if prior.from_picture:
+                return picture
+            if not prior.open_vocabulary:
+                return builtin
+            return pixels if prior.on_pixels else paper
+
+        first, *more = map(suiting, chosen)
         added = (AddedGuidance(prior.name, prior.weight, own) for prior, own in zip(chosen[1:], more, strict=True))
         return replace(stage, guidance=first, added_guidance=tuple(added))
 
@@ -268,7 +304,7 @@ def resolve(
         base,
         coarse=guided(
             base.coarse,
-            CoarseSettings().guidance if base.coarse.init == BALL else _OPEN_SHAPED,
+            CoarseSettings().guidance if base.coarse.init == BALL else open_presets.SHAPED_GUIDANCE,
             _BUILTIN_COARSE if base.coarse.init == BALL else _BUILTIN_SHAPED,
             priors["coarse"],
         ),

@@ -108,6 +108,8 @@ class CoarseSettings:
     opaqueness: float = 0.0  # weight of the entropy of the opacity
     predicted_normal: float = 1.0  # predicted normals against the density's [Ref-NeRF]
     orientation: float = 10.0  # normals facing away from the camera [DF]
+    orientation_first: float = 0.0  # its weight at first; it grows linearly
+    orientation_until: float = 1.0  # share of the stage after which it does not grow any more
     field: FieldSettings = FieldSettings()
     guidance: GuidanceSettings = GuidanceSettings()
     added_guidance: tuple[AddedGuidance, ...] = ()
@@ -176,6 +178,12 @@ class StagePrior:
     open_vocabulary: bool = True  # it takes any prompt
     from_picture: bool = False  # it is shown a picture of the thing (Zero-1-to-3)
     has_volume: bool = False  # it has a volume of what it is asked for, to begin with
+    on_pixels: bool = False  # it works on pixels, without an image encoder
+
+    @property
+    def takes_any_words(self) -> bool:
+        """Whether it is told in words alone, any of them."""
+        return self.open_vocabulary and not self.from_picture
 
 
 @dataclass(frozen=True)

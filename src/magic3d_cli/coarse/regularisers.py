@@ -32,17 +32,19 @@ def regularisers(settings: CoarseSettings, field: HashField) -> list[LossTerm]:
     loss is a sum over pixels like that of the distillation.
     """
     normals = NormalLosses(field, settings.normal_samples)
+    start = settings.orientation_first, settings.orientation_until
     candidates = [
         (settings.sparsity, LossTerm("sparsity", _sparsity_loss, _growing(settings.sparsity))),
         (settings.opaqueness, LossTerm("opaqueness", _opaqueness_loss, _growing(settings.opaqueness))),
         (settings.predicted_normal, LossTerm("predicted_normal", normals.predicted_normal, settings.predicted_normal)),
-        (settings.orientation, LossTerm("orientation", normals.orientation, _growing(settings.orientation))),
+        (settings.orientation, LossTerm("orientation", normals.orientation, _growing(settings.orientation, *start))),
     ]
     return [term for weight, term in candidates if weight]
 
 
-def _growing(weight: float) -> Callable[[float], float]:
-    return lambda progress: progress * weight
+def _growing(weight: float, first: float = 0.0, until: float = 1.0) -> Callable[[float], float]:
+    """A weight that grows from `first` on, linearly, and stays as it is after `until` of the stage."""
+    return lambda progress: first + min(progress / until, 1.0) * (weight - first)
 
 
 def _sparsity_loss(render: VolumeRender, step: Step) -> Float[Tensor, ""]:

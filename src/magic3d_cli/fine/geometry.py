@@ -13,7 +13,7 @@ from magic3d_cli.scene.region import SHAPE, Region
 
 _ROOM = 1.5  # the grid grows when the surface comes this close to its outside, cells
 _GROWTH = 3  # by this many cells
-_LIMIT = 1.3  # never past this coordinate: cameras stand 1.9 or more from the origin
+_LIMIT = 1.3  # never past this coordinate: cameras stand 1.5 or more from the origin
 
 
 class Geometry(nn.Module):

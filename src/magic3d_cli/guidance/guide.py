@@ -70,7 +70,15 @@ class ChosenPrior(StagePrior):
     @staticmethod
     def of(prior: WeightedPrior, spec: PriorSpec) -> ChosenPrior:
         known = vocabulary_of(spec.folder) is not None
-        return ChosenPrior(prior.name, prior.weight, not known, spec.from_picture, spec.volume is not None, spec=spec)
+        return ChosenPrior(
+            prior.name,
+            prior.weight,
+            not known,
+            spec.from_picture,
+            spec.volume is not None,
+            spec.vae is None and not known,
+            spec=spec,
+        )
 
     @property
     def vocabulary(self) -> Path | None:

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from magic3d_cli.run.forecast import LATENT, SAMPLE, parts_of
+from magic3d_cli.run.forecast import ENCODER, LATENT_NETWORK, parts_of, view_work
 from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, Settings
 
 REFERENCE = 0.16
@@ -23,6 +23,11 @@ SHARE = {"cpu": 0.5, "cuda": 0.3}
 than the 65 to 73 % of the prior alone, on an H200 as measured (examples/bench.md)."""
 FULL_SIZE = 3.4e9
 """Bytes of the denoiser's weights of Stable Diffusion 1.5 in single precision."""
+OTHER = {"cpu": {"coarse": (0.15, 0.1), "fine": (0.5, 0.9)}, "cuda": {"coarse": (0.02, 0.0004), "fine": (0.03, 0.0005)}}
+"""Seconds of a step beside the prior's work, and for each view: rendering both ways, the optimiser. On two cores and on
+an H200, by the shares of `magic3d bench` with the preset paper (examples/bench.md), there 29 and 45 ms in all."""
+FITTING = {"cpu": 40.0, "cuda": 10.0}
+"""Seconds in which a field is fitted to the shape that it begins with, on the same machines."""
 
 
 def seconds_of(
@@ -31,11 +36,13 @@ def seconds_of(
     """Of a whole job, from nothing.
 
     Args:
-        priors: the first one of each stage; "builtin" also for others of its layout.
+        priors: the first one of each stage; "builtin" also for others of its layout. Those beside it are in the
+            settings.
         teraflops: `matrix_speed` of the device.
         weights: bytes of priors that are directories here, whose work is taken to be as their size.
     """
-    if all(name == "builtin" for name in priors.values()):
+    stages: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
+    if all(name == "builtin" for name in priors.values()) and not any(s.added_guidance for s in stages.values()):
         if device != "cpu":
             steps = ON_GPU["coarse"] * settings.coarse.steps + ON_GPU["fine"] * settings.fine.steps
             return LOADING + steps + AFTERWARDS
@@ -43,16 +50,18 @@ def seconds_of(
         measured = SHAPED_SECONDS if shaped else SECONDS
         unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
         return LOADING + unit * sum(part.units(part.steps) for part in parts_of(settings, priors))
-    work: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
-    total = 0.0
-    for stage, name in priors.items():
-        part = work[stage]
-        per_view = 0.004 if name == "builtin" else SAMPLE.get(name, LATENT)  # TFLOP
-        if weights and name in weights:
-            per_view = LATENT * min(weights[name] / FULL_SIZE, 2.0)
-        times = 2 if part.guidance.perp_neg else 1
-        total += part.steps * part.views * per_view * times
-    return LOADING + total / (SHARE[device] * teraflops)
+    slower = REFERENCE / teraflops if device == "cpu" else 1.0
+    total = LOADING + AFTERWARDS * (3 * slower if device == "cpu" else 1.0)
+    total += 0.0 if settings.coarse.init in (AUTO, BALL) else FITTING[device] * slower
+    for name, stage in stages.items():
+        work = view_work(stage, priors[name])
+        for prior in (priors[name], *(added.prior for added in stage.added_guidance)):
+            if weights and prior in weights:  # of unknown shape: by its size, for what an unlisted one is taken to be
+                share = min(weights[prior] / FULL_SIZE, 2.0)
+                work += (share - 1) * (LATENT_NETWORK + ENCODER)
+        step, view = OTHER[device][name]
+        total += stage.steps * ((step + view * stage.views) * slower + stage.views * work / (SHARE[device] * teraflops))
+    return total
 
 
 def matrix_speed(device: str) -> float:

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-from magic3d_cli.settings import AUTO, BALL, Settings
+from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, GuidanceSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,27 @@ BUILTIN = {
 SHAPED = Costs(coarse=1.0, fine=3.2, mesh=25.0, asset=36.0)
 """The same where a shape is there from the beginning, in the presets draft and standard."""
 
-SAMPLE = {"deepfloyd-if-m": 0.46, "deepfloyd-if-l": 1.22, "deepfloyd-if-xl": 5.76, "minisd": 1.0}
-"""TFLOP of distilling one view with an open-vocabulary prior: two evaluations of the network, and where it is latent
-both passes of the encoder. Beside them a step's other work is small."""
-LATENT = 3.9  # Stable Diffusion at 512 pixels, and any that is not listed
+NETWORK = {"deepfloyd-if-m": 0.46, "deepfloyd-if-l": 1.22, "deepfloyd-if-xl": 5.76, "minisd": 0.4, "builtin": 0.004}
+"""TFLOP of distilling one view with a prior: two evaluations of the network. Beside it and the encoder a step's other
+work is small on a CPU."""
+LATENT_NETWORK, ENCODER = 1.6, 2.27  # Stable Diffusion at 512 pixels, and any that is not listed; both passes
+ENCODERS = {"deepfloyd-if-m": 0.0, "deepfloyd-if-l": 0.0, "deepfloyd-if-xl": 0.0, "minisd": 0.57, "builtin": 0.0}
+"""TFLOP of encoding one view, forward and backward."""
+SMALL_ENCODER = 1 / 9
+"""Of the encoder's work, what the small one does."""
+
+
+def sample_work(name: str, guidance: GuidanceSettings) -> float:
+    """TFLOP of distilling one view with a prior, as it is guided."""
+    network = NETWORK.get(name, LATENT_NETWORK) * (2 if guidance.perp_neg and name != "builtin" else 1)
+    return network + ENCODERS.get(name, ENCODER) * (SMALL_ENCODER if guidance.small_encoder else 1.0)
+
+
+def view_work(stage: CoarseSettings | FineSettings, name: str) -> float:
+    """TFLOP of distilling one view with all priors of a stage; `name` is the first one's."""
+    added = sum(sample_work(prior.prior, prior.guidance) for prior in stage.added_guidance)
+    return sample_work(name, stage.guidance) + added
+
 
 ASSET = {"clean": 0.06, "simplify": 0.05, "unwrap": 0.53, "bake": 0.32, "write": 0.04}
 """Share of the asset's time in each of its phases."""
@@ -72,11 +89,11 @@ class Part:
 def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
     """The parts of a whole job in order; `priors` names each stage's."""
     coarse, fine = settings.coarse, settings.fine
-    if all(name == "builtin" for name in priors.values()):
+    if all(name == "builtin" for name in priors.values()) and not (coarse.added_guidance or fine.added_guidance):
         costs = BUILTIN.get(settings.preset, BUILTIN["draft"]) if coarse.init in (AUTO, BALL) else SHAPED
     else:
         first, second = (
-            SAMPLE.get(priors[stage], LATENT) * own.views for stage, own in (("coarse", coarse), ("fine", fine))
+            view_work(own, priors[stage]) * own.views for stage, own in (("coarse", coarse), ("fine", fine))
         )
         costs = Costs(coarse=1.0, fine=second / first, mesh=0.0, asset=0.0)
     small = sum(step / coarse.steps < coarse.warmup for step in range(coarse.steps))

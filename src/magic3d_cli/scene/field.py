@@ -77,11 +77,11 @@ class HashField(nn.Module):
     def density_normal(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Unit normals of the density itself, by central differences.
 
-        The step is a cell of the finest level, but at least 0.01: a smaller one sees only noise, a larger one
+        The step is about a cell of the finest level, but at least 0.014: a smaller one sees only noise, a larger one
         no detail. Six probes, since the error of four at the corners of a tetrahedron is of first order: where the
-        surface is twisted it tilts the normal by the step.
+        surface is twisted it tilts the normal by the step. (Theirs were 0.017 away, with the same noise.)
         """
-        size = max(2 / self.settings.finest_resolution, 1e-2)
+        size = math.sqrt(2) * max(2 / self.settings.finest_resolution, 1e-2)
         shifts = size * torch.eye(3, device=points.device)
         probes = points[:, None, None] + torch.stack([shifts, -shifts])  # N 2 3 3
         ahead, behind = self.density_logit(probes.reshape(-1, 3)).view(-1, 2, 3).unbind(1)

@@ -7,8 +7,9 @@ on +Z (it sees the front), azimuth 90 degrees on +X; elevation 90 looks straight
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +27,8 @@ class Views:
     """A batch of B views: a camera looking at the origin, a distant light, a shading mode, a plain background.
 
     Angles are radians. `half_height` is the visible half-height at the origin in world units, so that field of view
-    and apparent size vary independently; the camera distance follows as half_height / tan(fov / 2).
+    and apparent size vary independently; the camera distance follows as half_height / tan(fov / 2). It may look beside
+    the origin, and be rolled.
     """
 
     azimuth: Float[Tensor, "B"]
@@ -38,20 +40,36 @@ class Views:
     shading: Int[Tensor, "B"]  # ALBEDO, DIFFUSE or TEXTURELESS
     backdrop: Float[Tensor, "B 3"]  # plain background colour in [0, 1]
     solid_background: Float[Tensor, "B"]  # 1: the backdrop is used; 0: the scene's own learned background
+    look_at: Float[Tensor, "B 3"] | None = None  # what is in the middle of the image; None: the origin
+    roll: Float[Tensor, "B"] | None = None  # of the camera about its axis, counter-clockwise as it looks; None: none
 
     def __len__(self) -> int:
         return self.azimuth.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> Views:
-        return Views(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return self._each(lambda value: value[index])
 
     def to(self, device: torch.device | str) -> Views:
-        return Views(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return self._each(lambda value: value.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Views:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: Any = {name: None if value is None else change(value) for name, value in values.items()}
+        return Views(**changed)
 
     @staticmethod
     def concatenate(parts: Sequence[Views]) -> Views:
         """The views of all parts, one after the other."""
-        return Views(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Views)))
+
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if all(value is None for value in values):
+                return None
+            shape = next(value.shape[1:] for value in values if value is not None)
+            zeros = (part.azimuth.new_zeros(len(part), *shape) for part in parts)
+            return torch.cat([none if value is None else value for value, none in zip(values, zeros, strict=True)])
+
+        return Views(**{f.name: joined(f.name) for f in fields(Views)})
 
     def replace(self, **changes: Tensor) -> Views:
         return replace(self, **changes)
@@ -71,7 +89,15 @@ class Views:
         forward = -direction(self.azimuth, self.elevation)
         zero = torch.zeros_like(self.azimuth)
         right = torch.stack([torch.cos(self.azimuth), zero, -torch.sin(self.azimuth)], -1)
-        return right, torch.linalg.cross(right, forward), forward
+        up = torch.linalg.cross(right, forward)
+        if self.look_at is not None:
+            forward = torch.nn.functional.normalize(self.look_at - self.position, dim=-1)
+            right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
+            up = torch.linalg.cross(right, forward)
+        if self.roll is not None:
+            cosine, sine = torch.cos(self.roll)[:, None], torch.sin(self.roll)[:, None]
+            right, up = cosine * right + sine * up, cosine * up - sine * right
+        return right, up, forward
 
     def rays(self, size: int) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 3"]]:
         """Origins and unit directions through the pixel centres of a square image; row 0 is the top."""
@@ -145,10 +171,15 @@ class ViewSampling:
     elevation: tuple[float, float] = (-15.0, 80.0)
     fov: tuple[float, float] = (30.0, 50.0)
     half_height: tuple[float, float] = (0.95, 1.15)
+    distance: tuple[float, float] | None = None  # of the camera, in place of `half_height`
     ambient: tuple[float, float] = (0.3, 0.8)
     light_spread: float = 60.0  # light within this angle of the camera (paper, supplement)
+    light_by_angle: bool = False  # its angle is uniform, and so more often small; else its direction in the cone is
     shading: tuple[float, float, float] = (0.5, 0.35, 0.15)  # probabilities of ALBEDO, DIFFUSE, TEXTURELESS
     solid_background: float = 0.75  # probability of a plain random backdrop
+    albedo_first: float = 0.0  # share of the stage in which all views are ALBEDO
+    look_at_jitter: float = 0.0  # standard deviation of the point that is looked at, each coordinate in world units
+    roll_jitter: float = 0.0  # standard deviation of the roll, radians
     backdrop: tuple[float, float, float] | None = None  # the colour of plain backdrops; None: any
     growth: tuple[tuple[float, float], ...] = ()  # (progress, share of all angles round `centre`); see `share_at`
     centre: tuple[float, float] = (0.0, 0.0)  # azimuth and elevation that the views grow from: a picture's
@@ -190,13 +221,18 @@ def sample_views(
         azimuth, elevation = azimuth % (2 * math.pi), middle[1] + share * (elevation - middle[1])
     camera = direction(azimuth, elevation)
     # Uniform on the spherical cap of `light_spread` around the camera direction.
-    cosine = uniform(math.cos(math.radians(sampling.light_spread)), 1.0)
+    if sampling.light_by_angle:
+        cosine = torch.cos(uniform(0.0, math.radians(sampling.light_spread)))
+    else:
+        cosine = uniform(math.cos(math.radians(sampling.light_spread)), 1.0)
     tangent = torch.nn.functional.normalize(
         torch.linalg.cross(camera, torch.randn(count, 3, generator=generator)), dim=-1
     )
     light = cosine[:, None] * camera + (1 - cosine**2).clamp(min=0).sqrt()[:, None] * tangent
     shading = torch.multinomial(torch.tensor(sampling.shading), count, replacement=True, generator=generator)
-    return Views(
+    if progress < sampling.albedo_first:
+        shading = torch.full_like(shading, ALBEDO)
+    drawn = Views(
         azimuth=azimuth,
         elevation=elevation,
         fov=torch.deg2rad(uniform(*sampling.fov)),
@@ -207,6 +243,13 @@ def sample_views(
         backdrop=torch.tensor(sampling.backdrop).expand(count, 3) if sampling.backdrop else uniform(0, 1, count, 3),
         solid_background=(uniform(0, 1) < sampling.solid_background).float(),
     )
+    if sampling.distance:
+        drawn = drawn.replace(half_height=uniform(*sampling.distance) * torch.tan(drawn.fov / 2))
+    if sampling.look_at_jitter:
+        drawn = drawn.replace(look_at=sampling.look_at_jitter * torch.randn(count, 3, generator=generator))
+    if sampling.roll_jitter:
+        drawn = drawn.replace(roll=sampling.roll_jitter * torch.randn(count, generator=generator))
+    return drawn
 
 
 def turntable(

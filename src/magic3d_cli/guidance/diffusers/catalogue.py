@@ -167,7 +167,7 @@ def _download(source: HubPrior, tell: Callable[[str], None]) -> Path:
     """What this program needs of a hub repository in diffusers layout."""
     # Plain weights only: repositories keep fp16 and pickled copies of the same ones beside them.
     weights = ["model.safetensors", "model-0*.safetensors", "*.index.json", "config.json"]
-    patterns = ["model_index.json", "vocabulary.json", "words.json", "scheduler/*.json", "tokenizer/*"]
+    patterns = ["model_index.json", "vocabulary.json", "words.json", "scheduler/*.json", "tokenizer/*", "tokenizer_2/*"]
     weights += [f"diffusion_pytorch_{name}" for name in weights[:2]]
     patterns += [f"{part}/{name}" for part in WEIGHTED for name in weights]
     return snapshot(source, patterns, state_of(source), "use --prior builtin", tell)

@@ -16,9 +16,13 @@ from magic3d_cli.errors import EnvironmentFault
 
 PROJECTIONS = ("clip_camera_projection", "cc_projection")
 """Zero-1-to-3's layer for picture and camera, as two authors name it."""
-WEIGHTED = ("unet", "transformer", "text_encoder", "image_encoder", *PROJECTIONS, "vae", "volume")
+WEIGHTED = ("unet", "transformer", "text_encoder", "text_encoder_2", "image_encoder", *PROJECTIONS, "vae", "volume")
 """Components of a pipeline that this program loads; the rest (safety checker, ...) is left alone."""
-_SETTINGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+_SETTINGS = {
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    "tokenizer_2": "tokenizer_config.json",
+}
 
 
 def has(index: dict[str, Any], part: str) -> bool:

@@ -19,9 +19,9 @@ from magic3d_cli.guidance.diffusers.catalogue import locate, small_encoder
 from magic3d_cli.guidance.diffusers.compile import compile_at_first_call
 from magic3d_cli.guidance.diffusers.files import read_json, vocabulary_of, weight_variant
 from magic3d_cli.guidance.diffusers.spec import (
-    IMAGE_ENCODERS,
+    OF_TRANSFORMERS,
     OWN,
-    TEXT_ENCODERS,
+    SIZES,
     Component,
     PriorSpec,
     check,
@@ -76,8 +76,11 @@ class DiffusersPrior:
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
-        """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it."""
-        return self.text_states(prompts)
+        """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it.
+
+        SDXL's have one row more, its second encoder's summary of the prompt, filled up with zeros.
+        """
+        return self.text_states(prompts) if self.spec.second_text_encoder is None else self._encode_twice(prompts)
 
     def text_encoder(self) -> tuple[Any, Any]:
         """The text encoder and its tokenizer, loaded where they are not yet."""
@@ -108,6 +111,26 @@ class DiffusersPrior:
         mask = tokens.attention_mask if masked else None
         states = encoder(tokens.input_ids, attention_mask=mask)[0].float()
         return states * tokens.attention_mask[:, :, None] if self.masks_text else states
+
+    def _encode_twice(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
+        """SDXL's (2307.01952, section 2.1): the last states but one of both encoders side by side, and a summary."""
+        spec = self.spec
+        pairs = (spec.text_encoder, spec.tokenizer), (spec.second_text_encoder, spec.second_tokenizer)
+        if self._text_encoder is None:
+            self._text_encoder = [
+                (self._component(part, torch.float32), load_tokenizer(words)) for part, words in pairs if part and words
+            ]
+        states = []
+        for encoder, tokenizer in self._text_encoder:
+            length = min(tokenizer.model_max_length, _LONGEST[spec.network.cls])
+            tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            found = encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+            states.append(found.hidden_states[-2].float())
+        both, summary = torch.cat(states, -1), found.text_embeds.float()
+        rows = torch.cat([both, F.pad(summary, (0, both.shape[-1] - summary.shape[-1]))[:, None]], 1)
+        if spec.zero_unconditional:
+            rows = rows * torch.tensor([bool(prompt) for prompt in prompts], device=rows.device)[:, None, None]
+        return rows
 
     def release_text_encoder(self) -> None:
         self._text_encoder = None
@@ -172,6 +195,8 @@ class DiffusersPrior:
         if self.masks_text:
             extra["encoder_attention_mask"] = (text != 0).any(-1).to(self.dtype)
             extra["added_cond_kwargs"] = self._resolution(len(noisy))
+        if self.spec.second_text_encoder is not None:
+            text, extra["added_cond_kwargs"] = text[:, :-1], self._summary(text[:, -1])
         if self.volume is not None:
             extra["look"] = self.volume(_distinct(text), features, self.image_size)
         else:
@@ -183,10 +208,17 @@ class DiffusersPrior:
         return F.pixel_shuffle(output[:, : self.network.config.in_channels], self.patch)
 
     def _resolution(self, batch: int) -> dict[str, Tensor | None]:
-        if not self.network.config.get("use_additional_conditions"):
+        if not self.network.use_additional_conditions:  # its configuration may leave that to the size
             return {"resolution": None, "aspect_ratio": None}
         size = torch.full((batch, 2), float(self.image_size), device=self.device, dtype=self.dtype)
         return {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
+
+    def _summary(self, row: Float[Tensor, "B D"]) -> dict[str, Tensor]:
+        """SDXL's further inputs: the summary of the prompt, and the sizes of an image that is whole."""
+        config, side = self.network.config, float(self.image_size)
+        width = config.projection_class_embeddings_input_dim - SIZES * config.addition_time_embed_dim
+        sizes = torch.tensor([side, side, 0.0, 0.0, side, side], device=self.device, dtype=self.dtype)
+        return {"text_embeds": row[:, :width], "time_ids": sizes.expand(len(row), SIZES)}
 
 
 def load_prior(
@@ -252,7 +284,7 @@ def _load(part: Component, dtype: torch.dtype, device: torch.device) -> Any:
 
     disable_progress_bar()  # a bar for each file, over before it can be read; downloads were before this
     variant = weight_variant(part.folder)
-    naming = {"dtype" if part.cls in (*TEXT_ENCODERS, *IMAGE_ENCODERS) else "torch_dtype": dtype}
+    naming = {"dtype" if part.cls in OF_TRANSFORMERS else "torch_dtype": dtype}
     try:
         model = class_named(part.cls).from_pretrained(
             part.folder, use_safetensors=True, local_files_only=True, variant=variant, **naming

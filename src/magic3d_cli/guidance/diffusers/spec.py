@@ -25,11 +25,29 @@ from magic3d_cli.guidance.diffusion import PREDICTIONS
 from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
 DENOISERS = {"unet": ("UNet2DConditionModel", "VolumeUNet"), "transformer": ("PixArtTransformer2DModel",)}
+_PIXART = "Transformer2DModel"
+"""The class that published PixArt-alpha names: its layers are PixArtTransformer2DModel's, which came later."""
+REFUSED = {
+    "SD3Transformer2DModel": "Stable Diffusion 3 was trained by flow matching, with three text encoders",
+    "FluxTransformer2DModel": "Flux was trained by flow matching, and its guidance is built in: there is no scale",
+    "SanaTransformer2DModel": "Sana was trained by flow matching, with another autoencoder",
+    "HunyuanDiT2DModel": "Hunyuan-DiT has two text encoders of other kinds",
+    "AuraFlowTransformer2DModel": "AuraFlow was trained by flow matching",
+    "Kandinsky3UNet": "Kandinsky 3 has another network and autoencoder",
+}
+"""Why priors cannot be used that have a network of this class."""
 TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel")
+SECOND_TEXT_ENCODERS = ("CLIPTextModelWithProjection",)
+"""Of SDXL: the states of both are read side by side, and this one's summary of the prompt."""
 IMAGE_ENCODERS = ("CLIPVisionModelWithProjection",)
+OF_TRANSFORMERS = (*TEXT_ENCODERS, *SECOND_TEXT_ENCODERS, *IMAGE_ENCODERS)
+"""Classes that the package transformers has, not diffusers."""
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 ABSOLUTE = "stable-zero123"
 """In the name of a prior that is told the picture's own elevation: nothing in the files of Stable Zero123 says so."""
+SIZES = 6
+"""Numbers that SDXL is told of an image: its height and width, what was cut off at the top and left, and the size
+wanted."""
 OWN = {"VolumeUNet": VolumeUNet, "CaptionVolume": CaptionVolume}
 """The built-in prior's networks."""
 
@@ -60,6 +78,9 @@ class PriorSpec:
     volume: Component | None  # the built-in prior's knowledge of things
     text_encoder: Component | None  # None: it is told nothing in words
     tokenizer: Path | None
+    second_text_encoder: Component | None  # of SDXL
+    second_tokenizer: Path | None
+    zero_unconditional: bool  # SDXL: without a prompt the states are zeros, not those of an empty one
     image_encoder: Component | None  # of a prior that is shown a picture of the thing: Zero-1-to-3's kind
     projection: Path | None  # its layer for picture and camera
     patch: int  # pixels are packed patch x patch to a position
@@ -97,10 +118,17 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
     def part(key: str, *known: str) -> Component:
         entry = index.get(key)
         cls = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if cls == _PIXART and read_json(part_of(folder, key) / "config.json").get("norm_type") == "ada_norm_single":
+            cls = "PixArtTransformer2DModel"
+        if cls in REFUSED:
+            raise EnvironmentFault(
+                f"{name}: {REFUSED[cls]}, which this program cannot use.",
+                "Use Stable Diffusion 1.x, 2.x or XL, DeepFloyd IF stage I or PixArt-alpha: --prior sd15.",
+            )
         if cls not in known:
             raise EnvironmentFault(
                 f"{name}: its {key} is {cls or 'missing'}; this program can use {', '.join(known)}.",
-                "Use Stable Diffusion 1.x or 2.x, DeepFloyd IF stage I or PixArt-alpha: --prior sd15.",
+                "Use Stable Diffusion 1.x, 2.x or XL, DeepFloyd IF stage I or PixArt-alpha: --prior sd15.",
             )
         return Component(part_of(folder, key), cls)
 
@@ -111,6 +139,7 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
         vae = Component(encoder, "AutoencoderTiny")
     projection = next((key for key in PROJECTIONS if has(index, key)), None)
     shown = projection is not None and has(index, "image_encoder")
+    two = _has_two_texts(name, network.config, has(index, "text_encoder_2"))
     patch, image_size = _shapes(name, network, vae, shown)
     alphas_cumprod, prediction = _schedule(part_of(folder, "scheduler"), name)
     return PriorSpec(
@@ -121,6 +150,9 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
         part("volume", "CaptionVolume") if has(index, "volume") else None,
         None if shown else part("text_encoder", *TEXT_ENCODERS),
         None if shown else part_of(folder, "tokenizer"),
+        part("text_encoder_2", *SECOND_TEXT_ENCODERS) if two else None,
+        part_of(folder, "tokenizer_2") if two else None,
+        two and bool(index.get("force_zeros_for_empty_prompt", True)),  # the pipeline's default
         part("image_encoder", *IMAGE_ENCODERS) if shown else None,
         part_of(folder, projection) if shown and projection else None,
         patch,
@@ -133,11 +165,13 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
 
 def check(spec: PriorSpec) -> None:
     """Raises EnvironmentFault where a part could not be loaded later; builds the networks without their weights."""
-    for part in (spec.network, spec.vae, spec.volume, spec.text_encoder, spec.image_encoder):
+    texts = spec.text_encoder, spec.second_text_encoder
+    for part in (spec.network, spec.vae, spec.volume, *texts, spec.image_encoder):
         if part is not None:
             _check_part(part)
-    if spec.tokenizer is not None:
-        load_tokenizer(spec.tokenizer)
+    for words in (spec.tokenizer, spec.second_tokenizer):
+        if words is not None:
+            load_tokenizer(words)
     if spec.projection is not None and spec.image_encoder is not None:
         _check_projection(spec.projection, spec.image_encoder, spec.network)
 
@@ -147,7 +181,7 @@ def _check_part(part: Component) -> None:
     found = weight_shapes(part.folder)
     try:
         with torch.device("meta"):  # shapes without memory
-            if part.cls in (*TEXT_ENCODERS, *IMAGE_ENCODERS):
+            if part.cls in OF_TRANSFORMERS:
                 network = cls(cls.config_class.from_pretrained(part.folder, local_files_only=True))
             else:
                 network = cls.from_config(settings)
@@ -195,7 +229,7 @@ def class_named(cls: str) -> Any:
     import diffusers
     import transformers
 
-    return OWN.get(cls) or getattr(transformers if cls in (*TEXT_ENCODERS, *IMAGE_ENCODERS) else diffusers, cls)
+    return OWN.get(cls) or getattr(transformers if cls in OF_TRANSFORMERS else diffusers, cls)
 
 
 def _shapes(name: str, network: Component, vae: Component | None, shown: bool) -> tuple[int, int]:
@@ -245,7 +279,7 @@ def _takes_views(name: str, config: dict[str, Any]) -> bool:
         )
     known = {
         "class_embed_type": (None, "projection"),
-        "addition_embed_type": (None, "text"),
+        "addition_embed_type": (None, "text", "text_time"),
         "num_class_embeds": (None,),
         "attention_type": (None, "default"),  # GLIGEN
     }
@@ -253,9 +287,25 @@ def _takes_views(name: str, config: dict[str, Any]) -> bool:
     if foreign:
         raise EnvironmentFault(
             f"{name}: its network needs inputs this program does not have: {foreign}.",
-            "SDXL and image-conditioned models are not supported; use for example --prior sd15.",
+            "Image-conditioned models are not supported; use for example --prior sd15.",
         )
     return camera_conditioned
+
+
+def _has_two_texts(name: str, config: dict[str, Any], second: bool) -> bool:
+    """Whether a network is SDXL's: told a summary of the prompt and six numbers of the image's size beside the states.
+
+    Raises EnvironmentFault for a part of SDXL, and for its refiner, which has one text encoder and other numbers.
+    """
+    if config.get("addition_embed_type") != "text_time":
+        return False
+    width, numbers = config.get("projection_class_embeddings_input_dim"), config.get("addition_time_embed_dim")
+    if not second or not isinstance(width, int) or not isinstance(numbers, int) or width <= SIZES * numbers:
+        raise EnvironmentFault(
+            f"{name}: its network wants text_time inputs, and its files are not those of SDXL's base model.",
+            "Use the whole base model, not the refiner, with text_encoder and text_encoder_2; or --prior sd15.",
+        )
+    return True
 
 
 def _schedule(folder: Path, name: str) -> tuple[Float[Tensor, "T"], str]:
