@@ -23,7 +23,7 @@ from magic3d_cli import presets
 from magic3d_cli.bench import measure as bench
 from magic3d_cli.bench import random_weights as shapes
 from magic3d_cli.bench.priors import SpeedGuide
-from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
+from magic3d_cli.bench.random_weights import SHAPES, RandomPrior, set_size
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import stage
 from magic3d_cli.coarse.occupancy import OccupancyGrid
@@ -41,6 +41,7 @@ from magic3d_cli.training.terms import LossTerm
 
 TERAFLOPS = {"sd15": 0.80, "sd21": 0.80, "deepfloyd-if-m": 0.23, "deepfloyd-if-l": 0.61, "deepfloyd-if-xl": 2.88}
 MILLIONS = {"sd15": 859.5, "sd21": 865.9, "deepfloyd-if-m": 372, "deepfloyd-if-l": 935, "deepfloyd-if-xl": 4305}
+TERAFLOPS["mvdream"], MILLIONS["mvdream"] = TERAFLOPS["sd21"], 867.6  # and two layers for the camera
 TERAFLOPS["minisd"], MILLIONS["minisd"] = TERAFLOPS["sd15"], MILLIONS["sd15"]
 """Of one 64 x 64 forward pass of each network, and its parameters, as published or measured on the real ones."""
 
@@ -53,7 +54,8 @@ def test_shapes_are_those_of_the_real_networks(name: str) -> None:
         unet: Any = UNet2DConditionModel(**SHAPES[name]["unet"])
         width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
         image = torch.empty(1, unet.config.in_channels, 64, 64)
-        unet(image, torch.empty(1, dtype=torch.int64), torch.empty(1, 77, width))
+        camera = torch.empty(1, 16) if set_size(name) > 1 else None
+        unet(image, torch.empty(1, dtype=torch.int64), torch.empty(1, 77, width), class_labels=camera)
     assert sum(p.numel() for p in unet.parameters()) / 1e6 == pytest.approx(MILLIONS[name], rel=0.005)
     assert counter.get_total_flops() / 1e12 == pytest.approx(TERAFLOPS[name], rel=0.01)
 

@@ -25,7 +25,7 @@ SETTINGS = GuidanceSettings(scale=(7.0, 7.0), times=TimestepSchedule((0.3, 0.7),
 class Truth:
     """A prior that knows the clean image: `target` when told the prompt, `plain` when not."""
 
-    id, kind, image_size, camera_conditioned, vocabulary = "truth", "pixel", 8, True, None
+    id, kind, image_size, camera_conditioned, set_size, vocabulary = "truth", "pixel", 8, True, 1, None
     alphas_cumprod, device = ALPHAS, torch.device("cpu")
 
     def __init__(self, prediction: str = "epsilon") -> None:
@@ -211,7 +211,7 @@ def test_the_scale_schedule_is_linear_and_clamped():
 class Words:
     """A prior told the view in words: it adds up what they show, and sees half a face on the back too."""
 
-    id, kind, image_size, camera_conditioned, vocabulary = "words", "latent", 8, False, None
+    id, kind, image_size, camera_conditioned, set_size, vocabulary = "words", "latent", 8, False, 1, None
     alphas_cumprod, device = ALPHAS, torch.device("cpu")
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ def test_random_numbers_are_drawn_again_after_running_out() -> None:
         seen.append((batch, count, rows, fraction))
         return drawn
 
-    drawn = MicroBatches().run([7, 2], generator, compute, lambda: cleared.append(1), Processes())
+    drawn = MicroBatches().run([7, 2], [1, 1], generator, compute, lambda: cleared.append(1), Processes())
     assert seen == [
         (0, 3, slice(0, 3), 3 / 7),
         (0, 3, slice(3, 6), 3 / 7),

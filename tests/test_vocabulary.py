@@ -138,7 +138,7 @@ class Recorder:
     """A prior that only notes what it is asked to encode."""
 
     def __init__(self, vocabulary: Vocabulary | None, camera_conditioned: bool) -> None:
-        self.vocabulary, self.camera_conditioned = vocabulary, camera_conditioned
+        self.vocabulary, self.camera_conditioned, self.set_size = vocabulary, camera_conditioned, 1
         self.prompts: list[str] = []
         self.released = False
 

@@ -73,6 +73,86 @@ def save_sd(
     return _save(folder, parts, tokenizer=tiny_tokenizer(["dragon", "front", "view"], 8), variant=variant)
 
 
+def save_mvdream(folder: Path, layout: str = "diffusers") -> Path:
+    """MVDream: Stable Diffusion whose network is told the camera, in one of three layouts.
+
+    Args:
+        layout: "diffusers", "beside" (the camera's layers in a folder of their own), "authors" (names and settings).
+    """
+    save_sd(folder)
+    torch.manual_seed(8)
+    wide: dict[str, Any] = {"block_out_channels": (32, 64), "norm_num_groups": 32, "attention_head_dim": (2, 4)}
+    wide |= {"use_linear_projection": True, "sample_size": 8, "cross_attention_dim": 16, "layers_per_block": 1}
+    wide |= {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
+    unet: Any = UNet2DConditionModel(**wide, class_embed_type="projection", projection_class_embeddings_input_dim=16)
+    shutil.rmtree(folder / "unet")
+    index = json.loads((folder / "model_index.json").read_text())
+    tensors = {key: tensor.contiguous() for key, tensor in unet.state_dict().items()}
+    if layout == "diffusers":
+        unet.save_pretrained(folder / "unet")
+    elif layout == "beside":
+        network: Any = UNet2DConditionModel(**wide)
+        network.load_state_dict({key: value for key, value in tensors.items() if "class_embedding" not in key})
+        network.save_pretrained(folder / "unet")
+        (folder / "camera_proj").mkdir()
+        camera = {key.removeprefix("class_embedding."): tensors[key] for key in tensors if "class_embedding" in key}
+        save_file(camera, folder / "camera_proj" / "diffusion_pytorch_model.safetensors")
+        (folder / "camera_proj" / "config.json").write_text("{}")
+        index["camera_proj"] = ["mvdream.camera_proj", "CameraMatrixEmbedding"]
+    else:
+        (folder / "unet").mkdir()
+        named = {authors: tensors[own] for authors, own in AUTHORS_NAMES.items() if own in tensors}
+        named |= _authors_blocks(tensors)
+        assert len(named) == len(tensors)
+        save_file(named, folder / "unet" / "diffusion_pytorch_model.safetensors")
+        (folder / "unet" / "config.json").write_text(json.dumps(AUTHORS_SETTINGS))
+        index["unet"] = ["mv_unet", "MultiViewUNetModel"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+AUTHORS_SETTINGS: dict[str, Any] = {
+    "image_size": 8, "in_channels": 4, "out_channels": 4, "model_channels": 32, "attention_resolutions": [2, 1],
+    "num_res_blocks": 1, "channel_mult": [1, 2], "num_head_channels": 16, "transformer_depth": 1, "context_dim": 16,
+    "camera_dim": 16,
+}  # fmt: skip
+"""Of `save_mvdream`, as the authors write them."""
+_ENDS = ("weight", "bias")
+AUTHORS_NAMES = {
+    f"{authors}.{end}": f"{own}.{end}"
+    for end in _ENDS
+    for authors, own in {
+        "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+        "camera_embed.0": "class_embedding.linear_1", "camera_embed.2": "class_embedding.linear_2",
+        "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
+        "input_blocks.2.0.op": "down_blocks.0.downsamplers.0.conv",
+        "output_blocks.1.2.conv": "up_blocks.0.upsamplers.0.conv",
+    }.items()
+}  # fmt: skip
+
+
+def _authors_blocks(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Blocks of the tiny network under the authors' names, written out block by block."""
+    blocks = {
+        "input_blocks.1": ("down_blocks.0", 0), "input_blocks.3": ("down_blocks.1", 0),
+        "output_blocks.0": ("up_blocks.0", 0), "output_blocks.1": ("up_blocks.0", 1),
+        "output_blocks.2": ("up_blocks.1", 0), "output_blocks.3": ("up_blocks.1", 1),
+    }  # fmt: skip
+    places = {f"{authors}.0.": f"{own}.resnets.{i}." for authors, (own, i) in blocks.items()}
+    places |= {f"{authors}.1.": f"{own}.attentions.{i}." for authors, (own, i) in blocks.items()}
+    places |= {f"middle_block.{i}.": f"mid_block.{own}." for i, own in enumerate(("resnets.0", "attentions.0"))}
+    places["middle_block.2."] = "mid_block.resnets.1."
+    inside = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1"}
+    inside |= {"norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+    named = {}
+    for authors, own in places.items():
+        for key in (key for key in tensors if key.startswith(own)):
+            rest = key.removeprefix(own)
+            first, _, last = rest.partition(".")
+            named[authors + (f"{inside[first]}.{last}" if ".resnets." in own else rest)] = tensors[key]
+    return named
+
+
 def save_small_encoder(folder: Path) -> Path:
     """TAESD for the latents of `save_sd`."""
     torch.manual_seed(6)

@@ -262,7 +262,8 @@ def opened(
 ) -> Iterator[Job]:
     """A job whose processes have met and whose run folder is made and locked; a failure inside goes into its log."""
     views = {"coarse": chosen.coarse.views, "fine": chosen.fine.views}
-    with joined(device, views) as processes, _run_of(processes, output) as run, run, run.recording():
+    together = {"coarse": chosen.coarse.sampling.together, "fine": chosen.fine.sampling.together}
+    with joined(device, views, together) as processes, _run_of(processes, output) as run, run, run.recording():
         yield Job(
             prompt=prompt,
             settings=chosen,

@@ -59,6 +59,16 @@ _BUILTIN_SHAPED = replace(
 _PICTURE_PRIOR = GuidanceSettings(
     scale=(5.0, 5.0), times=TimestepSchedule(start=(0.4, 0.85), end=(0.2, 0.5), anneal=1 / 3)
 )
+# MVDream's kind (2308.16512): scale, times and rescaling of its code's mvdream-sd21-shading.yaml; both ends of the
+# times go down over 8000 of 10,000 steps.
+_SET_PRIOR = GuidanceSettings(
+    scale=(50.0, 50.0),
+    times=TimestepSchedule(start=(0.98, 0.98), end=(0.02, 0.5), anneal=0.8),
+    weighting="uniform",
+    rescale=0.5,
+)
+# The cameras of that file, whose distance is the half-height over the field of view's half tangent.
+_SET_VIEWS: dict[str, Any] = {"elevation": (0.0, 30.0), "fov": (15.0, 60.0), "half_height": (0.8, 1.0)}
 # It was taught with photos of whole things before white; what it is not told, it takes to be as in the picture.
 _PICTURE_VIEWS: dict[str, Any] = {
     "elevation": (-10.0, 80.0),
@@ -225,6 +235,20 @@ def of_an_edit(base: Settings, field: FieldSettings, keep_geometry: bool) -> Set
     return replace(base, coarse=coarse, fine=replace(base.fine, freeze_geometry=keep_geometry))
 
 
+def _in_sets(stage: Any, chosen: Sequence[StagePrior], shown: bool) -> Any:
+    """A stage's settings with views in sets, whole ones, as large as one of its priors is shown; at least one set.
+
+    `shown` says that a prior is also shown a picture, which decides on the cameras.
+    """
+    together = max(prior.set_size for prior in chosen)
+    cameras = _SET_VIEWS if together > 1 and not shown else {}
+    return replace(
+        stage,
+        views=-(-stage.views // together) * together,
+        sampling=replace(stage.sampling, together=together, **cameras),
+    )
+
+
 def resolve(
     base: Settings,
     priors: Mapping[str, Sequence[StagePrior]],
@@ -286,6 +310,10 @@ def resolve(
             fov, half_height = ((side, side) for side in frame)
             sampling = replace(stage.sampling, fov=fov, half_height=half_height, **_PICTURE_VIEWS)
             stage = replace(stage, sampling=sampling)
+        stage = _in_sets(stage, chosen, shown)
+        sets = replace(_SET_PRIOR, compile=paper.compile, small_encoder=paper.small_encoder)
+        if stage.init != BALL if isinstance(stage, CoarseSettings) else True:
+            sets = replace(sets, times=paper.times)  # there is a shape already
         picture = replace(_PICTURE_PRIOR, compile=paper.compile, small_encoder=paper.small_encoder)
         pixels = replace(paper, scale=open_presets.PIXEL_SCALE)
 
@@ -294,6 +322,8 @@ def resolve(
                 return picture
             if not prior.open_vocabulary:
                 return builtin
+            if prior.set_size > 1:
+                return sets
             return pixels if prior.on_pixels else paper
 
         first, *more = map(suiting, chosen)

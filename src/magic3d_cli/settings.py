@@ -50,6 +50,8 @@ class GuidanceSettings:
     scale: tuple[float, float] = (100.0, 100.0)  # uncond + scale (cond - uncond); from first to last step [paper]
     times: TimestepSchedule = TimestepSchedule()
     weighting: str = "sds"  # "sds": sigma_t^2 [DF]; "uniform": weight 1 on the clean-image residual
+    # How far the guided clean image takes over the contrast that it has at scale 1; over a set of views together.
+    rescale: float = 0.0  # [2305.08891, section 3.4]
     clean_clip: bool = False  # clip the guided clean image to [-1, 1]; pixel priors only [Imagen, 2205.11487]
     perp_neg: float = 0.0  # weight of the views it is not [Perp-Neg, 2304.04968]: 4 evaluations a step instead of 2
     small_encoder: bool = False  # TAESD in place of the VAE's encoder; latent priors only
@@ -179,6 +181,7 @@ class StagePrior:
     from_picture: bool = False  # it is shown a picture of the thing (Zero-1-to-3)
     has_volume: bool = False  # it has a volume of what it is asked for, to begin with
     on_pixels: bool = False  # it works on pixels, without an image encoder
+    set_size: int = 1  # views that it is shown together (MVDream)
 
     @property
     def takes_any_words(self) -> bool:
@@ -224,7 +227,7 @@ _RENAMED = {
     "ViewSampling": {"frame": "half_height", "plain": "solid_background"},
 }
 """Keys of older checkpoints, by class."""
-_RETIRED = {"GuidanceSettings": {"rescale": 0.0, "clip_gradient": 0.0}, "FineSettings": {"laplacian": 0.0}}
+_RETIRED = {"GuidanceSettings": {"clip_gradient": 0.0}, "FineSettings": {"laplacian": 0.0}}
 """Keys of older checkpoints that are gone, with the one value they ever had."""
 
 

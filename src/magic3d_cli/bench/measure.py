@@ -27,7 +27,7 @@ from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import forget_peak, peak_memory
 from magic3d_cli.scene.render import Render
-from magic3d_cli.settings import GuidanceSettings, Settings
+from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings, Settings
 from magic3d_cli.training.report import StepReport, now
 from magic3d_cli.training.terms import LossTerm, Step
 
@@ -85,8 +85,9 @@ class TimedPrior:
         result = self._timed("prior", self.prior.denoise, noisy, timestep, text, features)
         self.rows += len(noisy)
         if self.operations == 0:
-            # One row without the prompt and one with it: uncompiled, a whole batch might not fit the memory.
-            few = slice(None, None, max(len(noisy) // 2, 1))
+            # One row without the prompt and one with it, or a set: uncompiled, a whole batch might not fit the memory.
+            together = self.prior.set_size
+            few = slice(together) if together > 1 else slice(None, None, max(len(noisy) // 2, 1))
             told = None if features is None else features[few]
             with uncompiled(), FlopCounterMode(display=False) as counter:
                 self.prior.denoise(noisy[few], timestep[few], text[few], told)
@@ -139,8 +140,8 @@ def _measure(chosen: Settings, priors: Priors, device: str, steps: int, most: in
     where, coarse, fine = torch.device(device), chosen.coarse, chosen.fine
     few = replace(
         chosen,
-        coarse=replace(coarse, views=min(coarse.views, most)),
-        fine=replace(fine, views=min(fine.views, most)),
+        coarse=replace(coarse, views=_fewer(coarse, most)),
+        fine=replace(fine, views=_fewer(fine, most)),
     )
     begun = now(where)
     distillation = priors.distillation("coarse", coarse.guidance)
@@ -184,6 +185,12 @@ def _measure(chosen: Settings, priors: Priors, device: str, steps: int, most: in
         "matmul_flops_per_second": peak,
         "parts": parts,
     }
+
+
+def _fewer(stage: CoarseSettings | FineSettings, most: int) -> int:
+    """Views to measure: no more than these, but in whole sets."""
+    together = stage.sampling.together
+    return min(stage.views, max(most // together, 1) * together)
 
 
 def _timed(steps: int, total: int) -> int:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from magic3d_cli.bench.random_weights import SHAPES, RandomPrior
+from magic3d_cli.bench.random_weights import SHAPES, RandomPrior, set_size
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.diffusers import compile as compiling
 from magic3d_cli.guidance.diffusers.catalogue import HUB
@@ -30,7 +30,7 @@ class SpeedGuide:
         encoder = fetch_small_encoder(chosen, tell) if small and chosen else None
         self._known = PriorGuide(chosen, prompt, 0, device, encoder, tell)
         self._priors: dict[str, Sequence[StagePrior]] = {
-            stage: chosen.get(stage, [StagePrior(name)]) for stage, name in names.items()
+            stage: chosen.get(stage, [StagePrior(name, set_size=set_size(name))]) for stage, name in names.items()
         }
         self._random: tuple[str, RandomPrior] | None = None
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from magic3d_cli.guidance.diffusers.mvdream import CAMERA_SETTINGS, SET_SIZE
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.diffusers.spec import Component, class_named, describe
 
@@ -67,11 +68,27 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
         "vae": _SD_VAE,
         "scheduler": _SD_NOISE,
     },
+    "mvdream": {
+        "unet": {
+            "sample_size": 32,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": [5, 10, 20, 20],
+            "use_linear_projection": True,
+            **CAMERA_SETTINGS,
+        },
+        "vae": _SD_VAE,
+        "scheduler": _SD_NOISE,
+    },
     "deepfloyd-if-m": {"unet": _if_unet(192), "scheduler": _IF_NOISE},
     "deepfloyd-if-l": {"unet": _if_unet(320), "scheduler": _IF_NOISE},
     "deepfloyd-if-xl": {"unet": _if_unet(704), "scheduler": _IF_NOISE},
 }
 """Configuration of each component that costs time, as far as it differs from diffusers' defaults."""
+
+
+def set_size(name: str) -> int:
+    """Views that the prior of this name is shown together."""
+    return SET_SIZE if SHAPES.get(name, {}).get("unet", {}).keys() >= CAMERA_SETTINGS.keys() else 1
 
 
 class RandomPrior(DiffusersPrior):

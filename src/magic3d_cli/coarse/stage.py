@@ -72,6 +72,7 @@ class CoarseStage(Stage):
             draw=lambda progress, generator: sample_views(coarse.views, coarse.sampling, generator, progress=progress),
             size=lambda progress: coarse.warmup_render_size if progress < coarse.warmup else coarse.render_size,
             terms=(*terms, *regularisers(coarse, self.field)),
+            together=coarse.sampling.together,
         )
 
     def hold_outside(self, region: Region, kept: HashField | None = None) -> None:

@@ -158,6 +158,7 @@ class FineStage(Stage):
             draw=draw,
             size=fine.render_size,
             terms=(*([smooth] if fine.normal_consistency and not fine.freeze_geometry else []), *terms),
+            together=fine.sampling.together,
         )
 
     def modules(self) -> dict[str, nn.Module]:

@@ -23,6 +23,12 @@ from magic3d_cli.scene.reference import Camera
 from magic3d_cli.scene.views import Views
 
 VIEW_WORDS = ("front view", "side view", "back view", "overhead view")
+SHUNNED = (
+    "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, cropped, "
+    "lowres, low quality, artifacts, duplicate, morbid, mutilated, poorly drawn face, deformed, dehydrated, "
+    "bad proportions"
+)
+"""In place of the empty prompt for priors that are shown sets of views [MVDream, mvdream-sd21-shading.yaml]."""
 OVERHEAD = 60.0
 """Degrees of elevation above which a view counts as seen from overhead [threestudio]."""
 OVERHEAD_BLEND = 10.0  # degrees on either side over which it fades in
@@ -115,7 +121,7 @@ def condition(prior: Prior, prompt: Caption | str) -> Conditioning:
     """Encode a prompt, then free the prior's text encoder."""
     text = prompt.text if isinstance(prompt, Caption) else prompt
     prompts = [text] if prior.camera_conditioned else [f"{text}, {words}" for words in VIEW_WORDS]
-    states = prior.encode_prompt([*prompts, ""])
+    states = prior.encode_prompt([*prompts, SHUNNED if prior.set_size > 1 else ""])
     prior.release_text_encoder()
     return Conditioning(states[:-1], states[-1:])
 

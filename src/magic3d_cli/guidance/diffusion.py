@@ -24,6 +24,7 @@ class Prior(Protocol):
     kind: str  # "pixel": x is the image in [-1, 1]; "latent": x is the scaled mean of the VAE's encoding
     image_size: int  # side in pixels of the images it is meant for; others are resized
     camera_conditioned: bool  # wants Views.camera_embedding(); else the view is told in words
+    set_size: int  # views that it is shown together, evenly round the object; then it wants Views.camera_matrix()
     vocabulary: Vocabulary | None  # the words it knows; None: any prompt
     alphas_cumprod: Float[Tensor, "T"]
     device: torch.device
@@ -42,7 +43,7 @@ class Prior(Protocol):
         noisy: Float[Tensor, "B C h w"],
         timestep: Int[Tensor, "B"],
         text: Float[Tensor, "B L D"],
-        features: Float[Tensor, "B 23"] | None,
+        features: Float[Tensor, "B F"] | None,
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
         """Predicted clean x and noise, float32, without gradient."""
 

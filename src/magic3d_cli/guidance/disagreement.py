@@ -113,6 +113,7 @@ def _scores(
 
 
 def _rows(count: int, at_once: int = 4) -> Sequence[slice]:
+    """A ring of `views_to_compare` at once: that is a set, for a prior that is shown sets."""
     return [slice(start, start + at_once) for start in range(0, count, at_once)]
 
 

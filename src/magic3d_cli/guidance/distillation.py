@@ -50,7 +50,10 @@ class ScoreDistillation:
         views, progress, times = step.views, step.progress, self.settings.times
         clean = self.prior.encode_image(self._shown(render, views).permute(0, 3, 1, 2))
         steps, generator = len(self.prior.alphas_cumprod), step.generator
-        timestep = step.draw(lambda n: sample_timesteps(times, progress, n, steps, generator))
+        together = self.prior.set_size  # views of a set are one sample, as noisy as each other
+        timestep = step.draw(
+            lambda n: sample_timesteps(times, progress, n // together, steps, generator).repeat_interleave(together)
+        )
         noise = step.draw(lambda n: torch.randn(n, *clean.shape[1:], generator=generator)).to(clean)
         with torch.no_grad():
             scale = mix(*self.settings.scale, progress)
@@ -88,8 +91,12 @@ class ScoreDistillation:
         denoised, eps = (
             classifier_free_guidance(u, c, scale, o, weights) for u, c, *o in zip(uncond, cond, *others, strict=True)
         )
-        if settings.clean_clip and self.prior.kind == "pixel":
+        clipped = settings.clean_clip and self.prior.kind == "pixel"
+        if settings.rescale:
+            denoised = rescaled(denoised, cond[0], settings.rescale, self.prior.set_size)
+        if clipped:
             denoised = denoised.clamp(-1, 1)
+        if clipped or settings.rescale:
             eps = (noisy - alpha * denoised) / sigma.clamp(min=1e-4)
         return sigma**2 * (eps - noise) if settings.weighting == "sds" else clean - denoised
 
@@ -102,7 +109,9 @@ class ScoreDistillation:
         negatives: list[Float[Tensor, "B L D"]],
     ) -> list[tuple[Tensor, Tensor]]:
         """(clean, noise) without the prompt, with it, and with each negative: one batch, the same view features."""
-        features = views.camera_embedding().to(noisy) if self.prior.camera_conditioned else None
+        features = None
+        if self.prior.camera_conditioned:
+            features = (views.camera_matrix() if self.prior.set_size > 1 else views.camera_embedding()).to(noisy)
         text = self.conditioning.text(views).to(noisy)
         if scale == 1 and not negatives:  # the unconditional half has no say
             cond = self.prior.denoise(noisy, timestep, text, features)
@@ -151,6 +160,22 @@ def perpendicular(vectors: Float[Tensor, "B *s"], to: Float[Tensor, "B *s"]) -> 
     flat, axis = vectors.flatten(1), to.flatten(1)
     along = (flat * axis).sum(1, keepdim=True) / axis.square().sum(1, keepdim=True).clamp(min=1e-12)
     return (flat - along * axis).view_as(vectors)
+
+
+def rescaled(
+    guided: Float[Tensor, "B *s"], cond: Float[Tensor, "B *s"], share: float, together: int = 1
+) -> Float[Tensor, "B *s"]:
+    """Guided clean images, taken this share of the way to the contrast that they have at scale 1.
+
+    A high scale makes colours too strong (Lin et al., arXiv 2305.08891, section 3.4, equations 15 and 16). Of views
+    that are shown `together`, one deviation is taken over all: each for itself would lighten a dark back (MVDream's
+    code for its 3D loss).
+    """
+    sets = guided.unflatten(0, (-1, together)).flatten(1)
+    told = cond.unflatten(0, (-1, together)).flatten(1)
+    factor = (told.std(1) + 1e-8) / (sets.std(1) + 1e-8)
+    factor = (share * factor + 1 - share).repeat_interleave(together)
+    return guided * factor.view(-1, *[1] * (guided.ndim - 1))
 
 
 def reparameterised(x: Float[Tensor, "B *d"], gradient: Float[Tensor, "B *d"]) -> Float[Tensor, ""]:

@@ -73,10 +73,11 @@ class ChosenPrior(StagePrior):
         return ChosenPrior(
             prior.name,
             prior.weight,
-            not known,
-            spec.from_picture,
-            spec.volume is not None,
-            spec.vae is None and not known,
+            open_vocabulary=not known,
+            from_picture=spec.from_picture,
+            has_volume=spec.volume is not None,
+            set_size=spec.set_size,
+            on_pixels=spec.vae is None and not known,
             spec=spec,
         )
 

@@ -39,7 +39,7 @@ class OraclePrior:
         spread: degrees of azimuth and elevation to the neighbouring cameras.
     """
 
-    kind, camera_conditioned = "pixel", True
+    kind, camera_conditioned, set_size = "pixel", True, 1
     vocabulary: Vocabulary | None = None
 
     def __init__(

@@ -20,6 +20,8 @@ ALBEDO, DIFFUSE, TEXTURELESS = 0, 1, 2
 
 CAMERA_EMBEDDING = 23
 """Length of the vector that `Views.camera_embedding` returns."""
+CAMERA_MATRIX = 16
+"""Length of the vector that `Views.camera_matrix` returns."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,13 @@ class Views:
 
     def replace(self, **changes: Tensor) -> Views:
         return replace(self, **changes)
+
+    def turned(self, angle: float) -> Views:
+        """The same views, cameras and lights turned together about the up axis by this angle, radians."""
+        x, y, z = self.light.unbind(-1)
+        sine, cosine = math.sin(angle), math.cos(angle)
+        light = torch.stack([cosine * x + sine * z, y, cosine * z - sine * x], -1)
+        return self.replace(azimuth=(self.azimuth + angle) % (2 * math.pi), light=light)
 
     @property
     def distance(self) -> Float[Tensor, "B"]:
@@ -138,6 +147,18 @@ class Views:
         backdrop = [self.solid_background, *((self.backdrop * 2 - 1) * self.solid_background[:, None]).unbind(-1)]
         return torch.stack(camera + mode + light + backdrop, -1)
 
+    def camera_matrix(self) -> Float[Tensor, "B 16"]:
+        """What MVDream is told of each camera (2308.16512, its code's get_camera and normalize_camera).
+
+        The 4 x 4 matrix from OpenGL's camera to a world with z up, row by row, from one unit away. That world shows the
+        front of things to its azimuth 90, so that its x axis is our z axis.
+        """
+        right, up, forward = self.replace(azimuth=self.azimuth + math.pi / 2).axes()
+        columns = torch.stack([right, up, -forward, -forward], -1)  # the last one is the camera's place
+        rows = torch.stack([columns[:, 0], -columns[:, 2], columns[:, 1]], 1)
+        bottom = rows.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(self), 1, 4)
+        return torch.cat([rows, bottom], 1).flatten(1)
+
 
 def views_from_embedding(features: Float[Tensor, "B 23"]) -> Views:
     """Inverse of `Views.camera_embedding`, but for what has no effect (albedo views' light, unused backdrops)."""
@@ -183,6 +204,7 @@ class ViewSampling:
     backdrop: tuple[float, float, float] | None = None  # the colour of plain backdrops; None: any
     growth: tuple[tuple[float, float], ...] = ()  # (progress, share of all angles round `centre`); see `share_at`
     centre: tuple[float, float] = (0.0, 0.0)  # azimuth and elevation that the views grow from: a picture's
+    together: int = 1  # views of a set, evenly round the object and else alike: for priors that are shown sets
 
     def share_at(self, progress: float) -> float:
         """How much of the way from `centre` to the angles drawn views go: linear between the knots of `growth`, and all
@@ -205,7 +227,16 @@ def sample_views(
     Elevation is uniform over the sphere's area, not over the angle. With `stratified`, azimuths are spread
     evenly over the circle with one random offset, so that a small batch sees all sides. At a `progress` (0 to 1) of the
     stage at which `sampling` has not grown to all angles, they are drawn in to its centre.
+
+    Where `sampling.together` is more than one, the first view of each set is drawn so, and those after it are the same
+    turned round the object, camera and light. Sets lie one after the other. Raises ValueError for a part of a set.
     """
+    if (together := sampling.together) > 1:
+        if count % together:
+            raise ValueError(f"{count} views are not whole sets of {together}")
+        first = sample_views(count // together, replace(sampling, together=1), generator, stratified, progress)
+        order = torch.arange(count).view(together, -1).T.flatten()
+        return Views.concatenate([first.turned(2 * math.pi * k / together) for k in range(together)])[order]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape or (count,), generator=generator)

@@ -83,11 +83,12 @@ class Processes:
 
 
 @contextmanager
-def joined(device: str, views: Mapping[str, int]) -> Iterator[Processes]:
+def joined(device: str, views: Mapping[str, int], together: Mapping[str, int] | None = None) -> Iterator[Processes]:
     """Meet the other processes that torchrun started, if it did.
 
     Args:
         views: of a step, by stage.
+        together: how many of them are a set, which one process has whole; by stage, else 1.
 
     Raises UsageError when a step's views cannot be shared out evenly, EnvironmentFault when there are not enough GPUs.
     """
@@ -95,11 +96,13 @@ def joined(device: str, views: Mapping[str, int]) -> Iterator[Processes]:
     if count == 1:
         yield Processes()
         return
-    for stage, number in views.items():
+    sets = {stage: number // (together or {}).get(stage, 1) for stage, number in views.items()}
+    for stage, number in sets.items():
         if number % count:
+            what = f"{number} views" if number == views[stage] else f"{number} sets of views"
             raise UsageError(
-                f"The {stage} stage's {number} views a step cannot be shared out evenly to {count} processes.",
-                f"Use a --nproc-per-node that divides {' and '.join(map(str, views.values()))}.",
+                f"The {stage} stage's {what} a step cannot be shared out evenly to {count} processes.",
+                f"Use a --nproc-per-node that divides {' and '.join(map(str, sets.values()))}.",
             )
     if device == "cuda":
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()

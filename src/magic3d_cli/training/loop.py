@@ -139,7 +139,10 @@ class Stage(ABC):
             return weighed, opacity, self._describe(image)
 
         sizes = [len(step.views) for step, _, _ in batches]
-        parts = self._microbatches.run(sizes, self.generator, compute, self.optimiser.zero_grad, self.processes)
+        together = [group.together for group in groups]
+        parts = self._microbatches.run(
+            sizes, together, self.generator, compute, self.optimiser.zero_grad, self.processes
+        )
         covered = torch.stack([opacity for index, (_, opacity, _) in parts if index == 0]).sum()
         self.processes.average([covered])
         self.processes.average_gradients(self.optimiser.parameters())

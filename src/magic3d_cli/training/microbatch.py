@@ -22,6 +22,7 @@ class MicroBatches:
     def run(
         self,
         sizes: Sequence[int],
+        together: Sequence[int],
         generator: torch.Generator,
         compute: Callable[[int, slice, float], T],
         zero_grad: Callable[[], None],
@@ -31,11 +32,12 @@ class MicroBatches:
 
         Args:
             sizes: views of each of the step's batches.
+            together: views of a set, of each batch: no set is split.
             compute: adds the gradient of `rows` of a batch, which are this fraction of its views.
             zero_grad: clears all gradients, before the whole step is computed again in smaller parts.
 
-        An error that is `out_of_memory` is raised when a single view is too much. Processes that share a step agree
-        on the parts, because the random numbers that each draws depend on them.
+        An error that is `out_of_memory` is raised when a single view, or set, is too much. Processes that share a step
+        agree on the parts, because the random numbers that each draws depend on them.
         """
         before, largest = generator.get_state(), max(sizes)
         while True:
@@ -44,11 +46,12 @@ class MicroBatches:
             short = False
             try:
                 for batch, size in enumerate(sizes):
-                    for first in range(0, size, at_once):
-                        rows = slice(first, min(first + at_once, size))
+                    part = max(at_once // together[batch], 1) * together[batch]
+                    for first in range(0, size, part):
+                        rows = slice(first, min(first + part, size))
                         results.append((batch, compute(batch, rows, (rows.stop - first) / size)))
             except (RuntimeError, MemoryError) as error:
-                if at_once == 1 or not out_of_memory(error):
+                if at_once <= min(together) or not out_of_memory(error):
                     raise
                 short = True
             if not processes.any(short):

@@ -72,12 +72,14 @@ class ViewGroup:
         draw: progress and generator -> the step's views, of all processes.
         size: pixels of the square renders, or a function of the progress.
         sharded: whether several processes share out the views; otherwise each renders all of them.
+        together: views of a set, that is rendered and judged as one; see `ViewSampling`.
     """
 
     draw: Callable[[float, torch.Generator], Views]
     size: int | Callable[[float], int]
     terms: tuple[LossTerm, ...]
     sharded: bool = True
+    together: int = 1
 
     def size_at(self, progress: float) -> int:
         return self.size(progress) if callable(self.size) else self.size

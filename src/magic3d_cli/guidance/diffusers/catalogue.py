@@ -47,6 +47,8 @@ HUB: dict[str, HubPrior] = {
         gated=True,
         gigabytes=36.2,
     ),
+    # Shown four views of the thing together; only the text model's weights of 256 pixels, in half precision.
+    "mvdream": HubPrior("ashawkey/mvdream-sd2.1-diffusers", licence=_OPENRAIL, gigabytes=2.6),
     # Shown a picture of the thing (Zero-1-to-3); in half precision under plain names.
     "zero123-xl": HubPrior("ashawkey/zero123-xl-diffusers", licence="MIT", gigabytes=2.5),
     "stable-zero123": HubPrior(

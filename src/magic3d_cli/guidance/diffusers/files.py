@@ -16,7 +16,12 @@ from magic3d_cli.errors import EnvironmentFault
 
 PROJECTIONS = ("clip_camera_projection", "cc_projection")
 """Zero-1-to-3's layer for picture and camera, as two authors name it."""
-WEIGHTED = ("unet", "transformer", "text_encoder", "text_encoder_2", "image_encoder", *PROJECTIONS, "vae", "volume")
+CAMERA_LAYER = "camera_proj"
+"""MVDream's layers for the camera, where an author keeps them beside the network."""
+WEIGHTED = (
+    "unet", "transformer", "text_encoder", "text_encoder_2", "image_encoder", *PROJECTIONS, CAMERA_LAYER, "vae",
+    "volume",
+)  # fmt: skip
 """Components of a pipeline that this program loads; the rest (safety checker, ...) is left alone."""
 _SETTINGS = {
     "scheduler": "scheduler_config.json",

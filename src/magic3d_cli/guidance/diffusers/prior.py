@@ -18,6 +18,7 @@ from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import locate, small_encoder
 from magic3d_cli.guidance.diffusers.compile import compile_at_first_call
 from magic3d_cli.guidance.diffusers.files import read_json, vocabulary_of, weight_variant
+from magic3d_cli.guidance.diffusers.mvdream import MULTI_VIEW, attend_across_views, load_network
 from magic3d_cli.guidance.diffusers.spec import (
     OF_TRANSFORMERS,
     OWN,
@@ -30,9 +31,8 @@ from magic3d_cli.guidance.diffusers.spec import (
     load_tokenizer,
 )
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
-from magic3d_cli.scene.views import CAMERA_EMBEDDING
 
-_LONGEST = {"UNet2DConditionModel": 77, "PixArtTransformer2DModel": 120, "VolumeUNet": 77}
+_LONGEST = {"UNet2DConditionModel": 77, MULTI_VIEW: 77, "PixArtTransformer2DModel": 120, "VolumeUNet": 77}
 """Prompt length in tokens; IF and PixArt-alpha were trained with T5 padded to it."""
 
 
@@ -43,7 +43,10 @@ class DiffusersPrior:
         self.spec, self.id, self.device, self.dtype = spec, spec.name, device, dtype
         self.image_size, self.patch, self.camera_conditioned = spec.image_size, spec.patch, spec.camera_conditioned
         self.alphas_cumprod, self.prediction = spec.alphas_cumprod.to(device), spec.prediction
+        self.set_size = spec.set_size
         self.network = self._component(spec.network, dtype)
+        if self.set_size > 1:
+            attend_across_views(self.network, self.set_size)
         self.volume = self._component(spec.volume, dtype) if spec.volume else None
         self.vae = self._load_vae(spec.vae) if spec.vae else None
         for model in (self.network, self.vae):
@@ -165,9 +168,12 @@ class DiffusersPrior:
         noisy: Float[Tensor, "B C h w"],
         timestep: Int[Tensor, "B"],
         text: Float[Tensor, "B L D"],
-        features: Float[Tensor, "B 23"] | None = None,
+        features: Float[Tensor, "B F"] | None = None,
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
-        """Predicted clean x and noise, float32. Raises ValueError for wrong timestep types or features."""
+        """Predicted clean x and noise, float32. Raises ValueError for wrong timestep types or features.
+
+        Where `set_size` is more than one, every so many rows are a set, evenly round the object.
+        """
         if timestep.dtype != torch.int64:
             raise ValueError(f"timesteps are {timestep.dtype}, not int64; rounding changes the noise level")
         with torch.inference_mode():
@@ -184,12 +190,15 @@ class DiffusersPrior:
 
     def _network(self, noisy: Tensor, timestep: Tensor, text: Tensor, features: Tensor | None) -> Tensor:
         """The raw output, in the space of `noisy`."""
+        if len(noisy) % self.set_size:
+            raise ValueError(f"{len(noisy)} views are not whole sets of {self.set_size}")
         extra: dict[str, Any] = {}
         text = text.to(self.device, self.dtype)
         if self.camera_conditioned:
-            if features is None or features.shape != (len(noisy), CAMERA_EMBEDDING):
+            expected = (len(noisy), self.network.config["projection_class_embeddings_input_dim"])
+            if features is None or features.shape != expected:
                 shape = None if features is None else tuple(features.shape)
-                raise ValueError(f"view features are {shape}, expected {(len(noisy), CAMERA_EMBEDDING)}")
+                raise ValueError(f"view features are {shape}, expected {expected}")
             features = features.to(self.device)
             extra["class_labels"] = features.to(self.dtype)
         if self.masks_text:
@@ -283,6 +292,11 @@ def _load(part: Component, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # a bar for each file, over before it can be read; downloads were before this
+    if part.in_other_layout:
+        network = load_network(
+            class_named(part.cls), part.settings, part.folder, part.camera, part.renamed_layers, dtype
+        )
+        return network.to(device).eval().requires_grad_(False)
     variant = weight_variant(part.folder)
     naming = {"dtype" if part.cls in OF_TRANSFORMERS else "torch_dtype": dtype}
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,19 @@ from torch import Tensor
 from magic3d_cli.errors import EnvironmentFault, first_line, out_of_memory
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.diffusers.files import PROJECTIONS, has, part_of, read_json, weight_shapes
+from magic3d_cli.guidance.diffusers.files import CAMERA_LAYER, PROJECTIONS, has, part_of, read_json, weight_shapes
+from magic3d_cli.guidance.diffusers.mvdream import (
+    CAMERA_SETTINGS,
+    MULTI_VIEW,
+    SET_SIZE,
+    camera_name,
+    renamed,
+    unet_settings,
+)
 from magic3d_cli.guidance.diffusion import PREDICTIONS
-from magic3d_cli.scene.views import CAMERA_EMBEDDING
+from magic3d_cli.scene.views import CAMERA_EMBEDDING, CAMERA_MATRIX
 
-DENOISERS = {"unet": ("UNet2DConditionModel", "VolumeUNet"), "transformer": ("PixArtTransformer2DModel",)}
+DENOISERS = {"unet": ("UNet2DConditionModel", MULTI_VIEW, "VolumeUNet"), "transformer": ("PixArtTransformer2DModel",)}
 _PIXART = "Transformer2DModel"
 """The class that published PixArt-alpha names: its layers are PixArtTransformer2DModel's, which came later."""
 REFUSED = {
@@ -58,13 +66,41 @@ class Component:
 
     folder: Path
     cls: str
+    camera: Path | None = None  # layers for the camera that lie beside the network; see `mvdream`
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its config.json, as diffusers' class takes it. Raises EnvironmentFault."""
+        file = self.folder / "config.json"
+        stored = read_json(file)
+        if self.cls == MULTI_VIEW:
+            return unet_settings(stored, file)
+        return stored | CAMERA_SETTINGS if self.camera else stored
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its config.json, and the class's own defaults for what that leaves out. Raises EnvironmentFault."""
+        """Its settings, and the class's own defaults for what they leave out. Raises EnvironmentFault."""
         parameters = inspect.signature(class_named(self.cls).__init__).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        return defaults | read_json(self.folder / "config.json")
+        return defaults | self.settings
+
+    @property
+    def renamed_layers(self) -> int | None:
+        """Layers a block of a network whose tensors have the names of MVDream's authors; None for others."""
+        return self.settings["layers_per_block"] if self.cls == MULTI_VIEW else None
+
+    @property
+    def in_other_layout(self) -> bool:
+        """Whether its files are not as diffusers itself reads them."""
+        return self.cls == MULTI_VIEW or self.camera is not None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its tensors, by diffusers' names. Errors as `weight_shapes`."""
+        layers, stored = self.renamed_layers, weight_shapes(self.folder)
+        found = {renamed(key, layers) if layers else key: shape for key, shape in stored.items()}
+        if self.camera is not None:
+            found |= {camera_name(key): shape for key, shape in weight_shapes(self.camera).items()}
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +124,12 @@ class PriorSpec:
     camera_conditioned: bool
     alphas_cumprod: Float[Tensor, "T"]
     prediction: str
+
+    @property
+    def set_size(self) -> int:
+        """Views that it is shown together."""
+        known = self.network.config.get("projection_class_embeddings_input_dim")
+        return SET_SIZE if self.camera_conditioned and known == CAMERA_MATRIX else 1
 
     @property
     def from_picture(self) -> bool:
@@ -134,6 +176,8 @@ def describe(folder: Path, name: str, encoder: Path | None = None) -> PriorSpec:
 
     denoiser = next((key for key in DENOISERS if has(index, key)), "unet")
     network = part(denoiser, *DENOISERS[denoiser])
+    if has(index, CAMERA_LAYER):
+        network = replace(network, camera=part_of(folder, CAMERA_LAYER))
     vae = part("vae", *AUTOENCODERS) if has(index, "vae") else None
     if vae and encoder:
         vae = Component(encoder, "AutoencoderTiny")
@@ -177,8 +221,8 @@ def check(spec: PriorSpec) -> None:
 
 
 def _check_part(part: Component) -> None:
-    settings, cls = read_json(part.folder / "config.json"), class_named(part.cls)
-    found = weight_shapes(part.folder)
+    settings, cls = part.settings, class_named(part.cls)
+    found = part.shapes()
     try:
         with torch.device("meta"):  # shapes without memory
             if part.cls in OF_TRANSFORMERS:
@@ -190,8 +234,14 @@ def _check_part(part: Component) -> None:
             f"{part.folder} describes no {part.cls} that can be made: {first_line(error)}",
             "The prior is damaged, or for other versions of diffusers and transformers; use for example --prior sd15.",
         ) from error
-    # Names in one alone are the loader's business: it renames those of older versions.
-    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items() if key in found}
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    if part.in_other_layout and (odd := sorted(wanted.keys() ^ found.keys())):
+        raise EnvironmentFault(
+            f"{part.folder}: {len(odd)} tensors are missing or have no place in the network ({odd[0]}).",
+            "The prior is of another model, or incomplete; fetch it again, for example --prior mvdream.",
+        )
+    # Names in one alone are otherwise the loader's business: it renames those of older versions.
+    wanted = {key: shape for key, shape in wanted.items() if key in found}
     if wrong := next((key for key, shape in wanted.items() if shape != found[key]), None):
         raise EnvironmentFault(
             f"{part.folder}: {wrong} is {list(found[wrong])} in the weights, {list(wanted[wrong])} by config.json.",
@@ -229,6 +279,7 @@ def class_named(cls: str) -> Any:
     import diffusers
     import transformers
 
+    cls = "UNet2DConditionModel" if cls == MULTI_VIEW else cls
     return OWN.get(cls) or getattr(transformers if cls in OF_TRANSFORMERS else diffusers, cls)
 
 
@@ -272,9 +323,9 @@ def _takes_views(name: str, config: dict[str, Any]) -> bool:
     """Whether the network is told the camera; refuses networks that want what this program does not have."""
     camera_conditioned = config.get("class_embed_type") == "projection"
     width = config.get("projection_class_embeddings_input_dim")
-    if camera_conditioned and width != CAMERA_EMBEDDING:
+    if camera_conditioned and width not in (CAMERA_EMBEDDING, CAMERA_MATRIX):
         raise EnvironmentFault(
-            f"{name}: wants {width} view features, this program has {CAMERA_EMBEDDING}.",
+            f"{name}: wants {width} view features, this program has {CAMERA_EMBEDDING}, or {CAMERA_MATRIX} as MVDream.",
             "The prior was trained for another version of magic3d; use --prior builtin.",
         )
     known = {
