@@ -25,7 +25,7 @@ from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.guidance import disagreement
 from magic3d_cli.run.resume import Saved
-from magic3d_cli.scene import mesh_shape, region
+from magic3d_cli.scene import region
 from magic3d_cli.scene.field import HashField
 from magic3d_cli.scene.region import COLOUR, SHAPE, EditedShape, Region, RegionField
 from magic3d_cli.scene.render import Render
@@ -215,6 +215,19 @@ def test_the_shape_to_begin_with_is_the_other_one_inside_the_region() -> None:
     torch.testing.assert_close(surface.norm(dim=1)[clear], radius[clear])
 
 
+def test_the_parents_surface_is_where_it_was() -> None:
+    lattice = Lattice.around(torch.full((3,), -0.5), torch.full((3,), 0.5), 24)
+    geometry = Geometry(lattice, lattice.vertices().norm(dim=1) - 0.4)
+    vertices, faces = (part.detach() for part in geometry.surface())
+    stage: Any = SimpleNamespace(mesh=lambda: (vertices, faces), albedo=lambda points: points)
+    shape = editing.ParentShape(stage)
+    points = torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0)) * 1.4 - 0.7
+    distance = points.norm(dim=1) - 0.4
+    clear = distance.abs() > 0.012  # the mesh's own faces are flat
+    assert torch.equal(shape.density(points)[clear] > 30, distance[clear] < 0)
+    assert shape.surface(500, torch.Generator()).norm(dim=1).sub(0.4).abs().max() < 0.012
+
+
 # The command.
 
 
@@ -222,7 +235,6 @@ def _few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initial, "POOL", 1 << 14)
     monkeypatch.setattr(initial, "POINTS", 2048)
     monkeypatch.setattr(editing, "_SAMPLES", 20_000)
-    monkeypatch.setattr(mesh_shape, "_SIZE", 48)
 
 
 @pytest.fixture(scope="module")

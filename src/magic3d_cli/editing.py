@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from magic3d_cli.asset.mesh import at_samples, surface_samples
@@ -25,13 +27,13 @@ from magic3d_cli.run.context import OwnSurface
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.edit import Edit
-from magic3d_cli.scene.mesh_shape import MeshShape
 from magic3d_cli.scene.region import Box, EditedShape, Region
-from magic3d_cli.scene.shape import InitialShape
+from magic3d_cli.scene.shape import DENSITY, InitialShape
 from magic3d_cli.settings import GuidanceSettings
 
 Tell = Callable[[str], None]
 _SAMPLES = 400_000  # points on the parent's surface, as for a mesh file
+_STEEP = 500.0  # per world unit: the density falls from full to nothing within a sixth of a voxel of the prior's volume
 _RENDER = 128  # pixels of the pictures whose predictions are compared
 _SEED = 7  # of the noise in that comparison: the same request finds the same region
 
@@ -46,19 +48,33 @@ class EditRequest:
     recolour: bool = False  # the shape stays
 
 
-class ParentShape(MeshShape):
-    """A run's finished surface in its own colours, also beside the surface."""
+class ParentShape:
+    """`scene.shape.InitialShape` of a run's finished surface, in its own colours also beside the surface."""
 
     def __init__(self, stage: FineStage) -> None:
         vertices, faces = (tensor.numpy() for tensor in stage.mesh())
         face, weight = surface_samples(vertices, faces, _SAMPLES)
         points = at_samples(vertices, faces, face, weight)
-        colours = stage.albedo(torch.from_numpy(points).float())
-        super().__init__(points, colours.numpy())
-        self._stage = stage
+        a, b, c = np.moveaxis(vertices[faces[face]], 1, 0)
+        normals = np.cross(b - a, c - a)
+        self._normals = normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+        self._points, self._tree, self._stage = points, cKDTree(points), stage
+
+    def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """By the distance to the nearest sample, on whose side of its face a point lies: the surface is closed."""
+        places = points.cpu().numpy()
+        apart, nearest = self._tree.query(places, workers=-1)
+        height = ((places - self._points[nearest]) * self._normals[nearest]).sum(1)
+        outside = torch.from_numpy(np.copysign(apart, height)).float()
+        return (DENSITY * torch.sigmoid(-_STEEP * outside)).to(points.device)
 
     def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         return self._stage.albedo(points)
+
+    def surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+        """Some of the samples."""
+        chosen = torch.randint(len(self._points), (count,), generator=generator)
+        return torch.from_numpy(self._points).float()[chosen]
 
 
 def prepare(
