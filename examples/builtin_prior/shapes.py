@@ -25,6 +25,7 @@ from shapes_people import PEOPLE
 from shapes_sea import SEA
 from shapes_space import SPACE
 from shapes_sport import SPORT
+from shapes_styles import STYLES
 from shapes_toys import TOYS
 from shapes_treasure import TREASURE
 from shapes_vehicles import VEHICLES
@@ -167,6 +168,7 @@ COMPOSED = {
     **PANTRY,
     **CURIOS,
     **WORKSHOP,
+    **STYLES,
 }
 """Shapes that are put together from solids, by name."""
 
