@@ -12,7 +12,7 @@ import torch
 from command import magic3d
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_priors import save_builtin, save_sd
+from tiny_priors import save_builtin, save_sd, save_sdxl
 
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import read_adapters
@@ -21,7 +21,9 @@ from magic3d_cli.guidance.diffusers.learning import Recipe, denoising_loss, lear
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.settings import FineSettings
+from magic3d_cli.tuning import Lesson, learn
 
 QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 OUT = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"
@@ -274,3 +276,14 @@ def test_a_file_that_is_no_photo_and_a_prior_that_learns_nothing_are_refused(
     assert "not told in words" in capsys.readouterr().err
     assert magic3d("personalise", "photos", "--word", "wug", "--steps", "5") == 2
     assert "--steps is for an open-vocabulary prior" in capsys.readouterr().err
+
+
+def test_priors_with_two_text_encoders_are_neither_tuned_nor_adapted(tmp_path: Path) -> None:
+    folder, file = save_sdxl(tmp_path / "xl"), tmp_path / "word.safetensors"
+    save_file({"<cat-toy>": torch.zeros(16)}, file)
+    with pytest.raises(UsageError, match="two text encoders") as refused:
+        check_fits(read_adapters([str(file)])[0], describe(folder, "xl"))
+    assert refused.value.next_step
+    lesson = Lesson((), "sks cat", "cat", tmp_path / "cat.safetensors", str(folder))
+    with pytest.raises(UsageError, match="two text encoders"):
+        learn(lesson, Interrupts(), lambda text: None)

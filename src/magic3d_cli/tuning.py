@@ -63,6 +63,9 @@ def learn(lesson: Lesson, interrupts: Interrupts, tell: Tell) -> dict[str, Any]:
     spec = describe(folder, name)
     if spec.volume is not None or spec.from_picture or spec.camera_conditioned:
         raise UsageError(f"{name} is not told in words, and learns nothing from photos.", "Use --prior sd15.")
+    if spec.second_text_encoder is not None or spec.set_size > 1:
+        kind = "has two text encoders" if spec.set_size == 1 else "is shown four views at once"
+        raise UsageError(f"{name} {kind}: tuning it is not supported.", "Use --prior sd15.")
     check(spec)
     prior = DiffusersPrior(spec, torch.device(lesson.device), torch.float32)  # half precision loses such small steps
     recipe = LORA_RECIPE if lesson.method == LORA else WORD_RECIPE

@@ -74,6 +74,11 @@ def check_any_fits(adapters: Sequence[Adapter], specs: Sequence[PriorSpec]) -> N
 
 def check_fits(adapter: Adapter, spec: PriorSpec) -> None:
     """Raises UsageError where an adapter was made for another base model, by the shapes in both headers."""
+    if spec.second_text_encoder is not None:
+        raise UsageError(
+            f"{adapter.path} cannot be used with {spec.name}: priors with two text encoders take none.",
+            "Use a prior of Stable Diffusion 1 or 2, or leave out --adapter.",
+        )
     if adapter.kind == LORA:
         changes_of(adapter, _shapes(spec))
     elif adapter.kind == TOKENS:
