@@ -19,7 +19,7 @@ from tiny_run import tiny_settings
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from magic3d_cli import presets
+from magic3d_cli import open_presets, presets
 from magic3d_cli.bench import measure as bench
 from magic3d_cli.bench import random_weights as shapes
 from magic3d_cli.bench.priors import SpeedGuide
@@ -348,7 +348,7 @@ def test_each_stage_is_guided_as_its_prior_needs(tmp_path: Path, monkeypatch) ->
         guide = SpeedGuide(dict(zip(STAGES, names, strict=True)), "a car", False, "cpu", tmp_path, print)
         suited = guide.resolve(draft, None, None)
         assert (suited.coarse.guidance.scale[0], suited.fine.guidance.scale[0]) == scales
-        assert suited.coarse.steps == (20 if names[0] == "builtin" else draft.coarse.steps)
+        assert suited.coarse.steps == (20 if names[0] == "builtin" else open_presets.PRESETS["draft"].coarse.steps)
     tiny = str(tiny_priors.save_builtin(tmp_path))
     guide = SpeedGuide({"coarse": "builtin", "fine": tiny}, "a car", False, "cpu", tmp_path, print)
     assert (guide.name("coarse"), guide.name("fine")) == ("builtin", tiny)

@@ -247,7 +247,9 @@ def _keep_every_sample(monkeypatch) -> None:
 
 
 def _in_double_precision(views: Views) -> Views:
-    return Views(**{name: x.double() if x.is_floating_point() else x for name, x in vars(views).items()})
+    return Views(
+        **{name: x.double() if x is not None and x.is_floating_point() else x for name, x in vars(views).items()}
+    )
 
 
 def test_rendering_gradients_equal_finite_differences(monkeypatch) -> None:

@@ -23,7 +23,8 @@ import sys, time
 from types import SimpleNamespace as Fake  # the real ones import torch
 from magic3d_cli.cli.session import display
 
-settings = Fake(preset="draft", coarse=Fake(init="ball", steps=300, warmup=0.4, views=4), fine=Fake(steps=80, views=2))
+coarse = Fake(init="ball", steps=300, warmup=0.4, views=4, added_guidance=())
+settings = Fake(preset="draft", coarse=coarse, fine=Fake(steps=80, views=2, added_guidance=()))
 
 def report(stage, step, total):
     losses = {"loss": 123456.789, "gradient": 0.0123, "sparsity": 1.5, "orientation": 77.0}

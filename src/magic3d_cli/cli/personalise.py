@@ -82,9 +82,10 @@ def personalise(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Teach a prior a thing of your own: the built-in one from a mesh or pictures, others from 3 to 20 photos.
+    """Teach a prior a thing of your own.
 
-    It is then drawn wherever a prompt has its word, also in other colours and materials and beside other things:
+    The built-in one learns from a mesh or pictures, others from 3 to 20 photos. It is then drawn wherever a prompt
+    has its word, also in other colours and materials and beside other things:
     magic3d generate "a golden my chair" --adapter chair.safetensors
     """
     checks.check_choice("--device", device, checks.DEVICES)
