@@ -24,6 +24,7 @@ def learning() -> Any:
     sys.path.insert(0, str(FOLDER))
     import encoder
     import practice
+    import practice_small
     import renders
 
     sys.path.remove(str(FOLDER))
@@ -31,7 +32,10 @@ def learning() -> Any:
     shown = [*[m for m in some if m.caption.noun == "chair"][:2], next(m for m in some if m.caption.noun == "car")]
     pictures = renders.draw(renders.load_volume("cpu"), shown, 1, 128)
     captioned = practice.Captioned(pictures, shown, torch.Generator().manual_seed(1), torch.device("cpu"))
-    return argparse.Namespace(encoder=encoder, practice=practice, pictures=pictures, captioned=captioned)
+    return argparse.Namespace(
+        encoder=encoder, practice=practice, small=practice_small, pictures=pictures,
+        captioned=captioned,
+    )  # fmt: skip
 
 
 def test_pictures_come_with_what_they_show_said_as_a_web_page_would(learning: Any) -> None:
@@ -93,3 +97,38 @@ def test_the_encoder_is_taught_what_it_is_shown(learning: Any) -> None:
     target = learning.encoder.neighbours(["chair", "chair", "car"], torch.device("cpu"))
     torch.testing.assert_close(target.sum(1), torch.ones(3))
     assert target[0, 1] > 0 and target[0, 2] == 0
+
+
+def test_pictures_are_painted_once_and_shown_before_new_backdrops(learning: Any) -> None:
+    pool = learning.small.Pool(learning.captioned, 24)
+    images, said = pool.batch(200)
+    assert images.shape == (200, 3, 32, 32) and images.abs().max() <= 1
+    words = {word for text in said for word in text.replace(",", "").split()}
+    assert words & set(learning.small.PAINTS) and not words & {"maroon", "navy", "cyan"}
+    reds = [image for image, text in zip(images, said, strict=True) if "red c" in text]
+    for image in reds:
+        assert (image[0] - image[1:].amax(0)).max() > 0.3
+    corners = images[:, :, 0, 0]
+    assert corners.std(0).min() > 0.3 and len(corners.unique(dim=0)) > 150
+
+
+def test_noise_levels_weigh_as_min_snr_says(learning: Any) -> None:
+    alphas = torch.tensor([0.999, 0.5, 0.01])
+    clean = torch.zeros(300, 3, 4, 4)
+    noisy, step, noise, weight = learning.small.noised(clean, alphas)
+    torch.testing.assert_close(noisy, (1 - alphas[step])[:, None, None, None].sqrt() * noise)
+    wanted = torch.tensor([5 / 999, 1.0, 1.0])
+    torch.testing.assert_close(weight, wanted[step], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_small_practice_prior_is_loaded_as_a_prior_of_packed_pixels(learning: Any, tmp_path: Path) -> None:
+    pool = learning.small.Pool(learning.captioned, 16)
+    losses = list(learning.small.teach(pool, tmp_path, 0.01, 4, 1e-3, 60))
+    assert len(losses) >= 2 and all(math.isfinite(loss) for loss in losses)
+    prior = load_prior(str(tmp_path), dtype=torch.float32)
+    assert prior.kind == "pixel" and prior.image_size == 32 and not prior.camera_conditioned
+    text = prior.encode_prompt(["a red car, front view", ""])
+    clean = prior.encode_image(torch.rand(2, 3, 64, 64))
+    denoised, _ = prior.denoise(clean, torch.tensor([100, 500]), text)
+    assert denoised.shape == clean.shape == (2, 3, 32, 32) and denoised.isfinite().all()

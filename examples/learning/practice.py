@@ -74,11 +74,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def make_text(vocabulary: int) -> CLIPTextModel:
+def make_text(vocabulary: int, width: int = TEXT_WIDTH) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=TEXT_LENGTH, projection_dim=TEXT_WIDTH,
+            vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=TEXT_LENGTH, projection_dim=width,
             pad_token_id=0, bos_token_id=1, eos_token_id=2,
         )
     )  # fmt: skip

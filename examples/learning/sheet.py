@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from practice import NOUNS, SET, cameras, join_views
@@ -35,6 +37,8 @@ def sample(folder: Path, prompts: list[str], steps: int, scale: float, seed: int
     for step in scheduler.timesteps:
         with_text, without = unet(torch.cat([x, x]), step, states, class_labels=told).sample.chunk(2)
         x = scheduler.step(without + scale * (with_text - without), step, x).prev_sample
+    if channels % 3 == 0:  # pixels, packed or not
+        x = F.pixel_shuffle(x, math.isqrt(channels // 3))
     if (folder / "vae").exists():
         vae = AutoencoderKL.from_pretrained(folder / "vae").float().eval()
         x = vae.decode(x / vae.config.scaling_factor).sample
@@ -46,11 +50,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"))
     parser.add_argument("--colour", default="")
+    parser.add_argument("--nouns", nargs="+", default=NOUNS, help="those that it was taught")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--scale", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    things = [f"a {args.colour} {noun}".replace("  ", " ") for noun in NOUNS]
+    things = [f"a {args.colour} {noun}".replace("  ", " ") for noun in args.nouns]
     together = (args.folder / "unet" / "config.json").read_text().count('"projection"')
     camera = None
     if together:
