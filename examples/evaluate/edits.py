@@ -67,7 +67,7 @@ def compare(old: FineStage, new: FineStage) -> tuple[dict[str, float], list[np.n
     points = (origins + before.depth[..., None] * directions)[both]
     region = new.field.region if isinstance(new.field, RegionField) else Region.everywhere()
     share = region.share(points, COLOUR)
-    apart = (before.albedo - after.albedo)[both].abs().mean(1) * 255
+    apart = (old.albedo(points) - new.albedo(points)).abs().mean(1) * 255  # at the same places, whatever the meshes
     inside, outside = apart[share == 1], apart[share == 0]
     figures = {
         "share": float((share > 0.5).float().mean()),
