@@ -8,7 +8,6 @@ brought from many views onto the surface (`of_predictions`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +40,7 @@ def of_shapes(old: InitialShape, new: InitialShape, device: torch.device | str =
     """Where two shapes differ: in whether there is something, and in the colour of what both have."""
     points = centres().reshape(-1, 3).to(device)
     solid = [torch.cat([_opacity(shape, part) for part in points.split(_POINTS)]) for shape in (old, new)]
-    shape = ((solid[0] - solid[1]).abs() > _OPACITY).view(SIZE, SIZE, SIZE).cpu()
-    shape = _without_crumbs(shape)
+    shape = _without_crumbs(((solid[0] - solid[1]).abs() > _OPACITY).view(SIZE, SIZE, SIZE).cpu())
     filled = [_outer((one > 0.5).view(SIZE, SIZE, SIZE).cpu()) for one in solid]
     seen = grown(filled[0] & filled[1], 1)
     where = seen.view(-1).nonzero()[:, 0]
@@ -50,7 +48,7 @@ def of_shapes(old: InitialShape, new: InitialShape, device: torch.device | str =
     near = points[where.to(device)]
     apart[where] = ((old.albedo(near) - new.albedo(near)).abs().amax(1) > _COLOUR).cpu()
     colour = _without_crumbs(apart.view(SIZE, SIZE, SIZE))
-    return Region.of(grown(shape, 2) if shape.any() else shape, grown(colour, 2) if colour.any() else colour)
+    return Region.of(grown(shape, 2), grown(colour, 2))
 
 
 def _opacity(shape: InitialShape, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
@@ -125,7 +123,7 @@ def _on_surface(scores: Float[Tensor, "B H W"], render: Render, views: Views) ->
     scores = (scores / most.clamp(min=1e-12)).clamp(max=1)
     points = centres().reshape(-1, 3)
     total, seen = torch.zeros(len(points)), torch.zeros(len(points))
-    views = replace(views).to("cpu")
+    views = views.to("cpu")
     for index in range(len(views)):
         view = views[index : index + 1]
         clip = (view.world_to_clip()[0] @ torch.cat([points, torch.ones(len(points), 1)], 1).T).T
@@ -137,6 +135,5 @@ def _on_surface(scores: Float[Tensor, "B H W"], render: Render, views: Views) ->
         total += torch.where(visible, score, 0)
         seen += visible
     mean = (total / seen.clamp(min=1)).view(SIZE, SIZE, SIZE)
-    inside = (mean > _CUT) & (seen.view(SIZE, SIZE, SIZE) > 0)
-    inside = _without_crumbs(inside)
-    return Region.of(grown(inside, 2), inside) if inside.any() else Region.of(inside, inside)
+    inside = grown(_without_crumbs(mean > _CUT), 2)  # what no view sees has a mean of 0
+    return Region.of(inside, inside)
