@@ -14,10 +14,11 @@ import pytest
 import torch
 from command import magic3d
 
-from magic3d_cli import __version__, checks
+from magic3d_cli import checks
 from magic3d_cli.cli import failures
 from magic3d_cli.cli.progress import clock, summary
 from magic3d_cli.guidance.diffusers.catalogue import NAMES
+from magic3d_cli.version import __version__
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -23,8 +23,8 @@ from magic3d_cli.presets import PRESETS
 from magic3d_cli.scene.background import Background
 from magic3d_cli.scene.field import LEAST_SLOPE, HashField
 from magic3d_cli.scene.shading import shade
-from magic3d_cli.scene.views import ALBEDO, DIFFUSE, Views, ViewSampling, turntable
-from magic3d_cli.settings import FieldSettings, Settings
+from magic3d_cli.scene.views import ALBEDO, DIFFUSE, Views, turntable
+from magic3d_cli.settings import FieldSettings, Settings, ViewSampling
 from magic3d_cli.training.report import PHASES, StepReport
 
 RADIUS = 0.6

@@ -22,8 +22,8 @@ from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.render import Render
-from magic3d_cli.scene.views import ViewSampling, sample_views, turntable
-from magic3d_cli.settings import GuidanceSettings, Settings
+from magic3d_cli.scene.views import sample_views, turntable
+from magic3d_cli.settings import GuidanceSettings, Settings, ViewSampling
 from magic3d_cli.training.distributed import Processes, joined
 from magic3d_cli.training.terms import Step
 

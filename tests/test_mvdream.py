@@ -27,8 +27,8 @@ from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.presets import preset, resolve
 from magic3d_cli.run import checkpoint
 from magic3d_cli.scene.render import Render
-from magic3d_cli.scene.views import ViewSampling, sample_views, turntable
-from magic3d_cli.settings import GuidanceSettings, StagePrior, TimestepSchedule
+from magic3d_cli.scene.views import sample_views, turntable
+from magic3d_cli.settings import GuidanceSettings, StagePrior, TimestepSchedule, ViewSampling
 from magic3d_cli.training.distributed import Processes, joined
 from magic3d_cli.training.microbatch import MicroBatches
 from magic3d_cli.training.terms import Step

@@ -19,8 +19,8 @@ from magic3d_cli.guidance.diffusers import catalogue
 from magic3d_cli.guidance.guide import WeightedPrior, choose_priors
 from magic3d_cli.run import checkpoint, estimate
 from magic3d_cli.scene.field import HashField
-from magic3d_cli.scene.views import ALBEDO, Views, ViewSampling, sample_views, turntable
-from magic3d_cli.settings import BALL, VOLUME, Settings, StagePrior
+from magic3d_cli.scene.views import ALBEDO, Views, sample_views, turntable
+from magic3d_cli.settings import BALL, VOLUME, Settings, StagePrior, ViewSampling
 
 BUILTIN = StagePrior("builtin", open_vocabulary=False, has_volume=True)
 WORDS, SHOWN = StagePrior("sd15"), StagePrior("zero123-xl", from_picture=True)

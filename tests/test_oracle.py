@@ -21,7 +21,8 @@ from model import robot
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.diffusion import alpha_sigma
 from magic3d_cli.guidance.oracle import OraclePrior
-from magic3d_cli.scene.views import ViewSampling, sample_views, turntable, views_from_embedding
+from magic3d_cli.scene.views import sample_views, turntable, views_from_embedding
+from magic3d_cli.settings import ViewSampling
 from magic3d_cli.training.terms import LossTerm
 
 

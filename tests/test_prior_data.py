@@ -24,7 +24,8 @@ from voxels import EXTENT, carve, surface
 from magic3d_cli.guidance.builtin.paint import paint
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
-from magic3d_cli.scene.views import Views, ViewSampling, sample_views, turntable
+from magic3d_cli.scene.views import Views, sample_views, turntable
+from magic3d_cli.settings import ViewSampling
 
 DATA = Path(__file__).parents[1] / "examples" / "builtin_prior"
 SHAPES = [source.split(":")[1] for noun in NOUNS for source, _ in noun.models if source.startswith("shape:")]

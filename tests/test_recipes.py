@@ -13,8 +13,8 @@ from magic3d_cli import checks, presets, recipes
 from magic3d_cli.errors import UsageError
 from magic3d_cli.presets import PRESETS
 from magic3d_cli.recipes import RECIPES, Published, check_priors, follow, named, prior_weight, reference_weights
-from magic3d_cli.scene.views import ViewSampling, sample_views
-from magic3d_cli.settings import Settings, StagePrior
+from magic3d_cli.scene.views import sample_views
+from magic3d_cli.settings import Settings, StagePrior, ViewSampling
 
 BUILTIN = StagePrior("builtin", open_vocabulary=False, has_volume=True)
 WORDS = StagePrior("sd15", open_vocabulary=True)

@@ -13,12 +13,12 @@ from magic3d_cli.scene.views import (
     CAMERA_EMBEDDING,
     DIFFUSE,
     TEXTURELESS,
-    ViewSampling,
     direction,
     sample_views,
     turntable,
     views_from_embedding,
 )
+from magic3d_cli.settings import ViewSampling
 
 
 def _sampled(count: int = 2000, **kwargs):

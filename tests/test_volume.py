@@ -12,7 +12,8 @@ from magic3d_cli.guidance.builtin.volume import NEAR, CaptionVolume
 from magic3d_cli.guidance.builtin.voxels import FULL, without_crumbs
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import composite_volume_reference
-from magic3d_cli.scene.views import CAMERA_EMBEDDING, ViewSampling, sample_views, turntable
+from magic3d_cli.scene.views import CAMERA_EMBEDDING, sample_views, turntable
+from magic3d_cli.settings import ViewSampling
 
 EXTENT = 0.95
 

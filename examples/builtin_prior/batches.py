@@ -18,7 +18,8 @@ from torch import Tensor
 from voxels import SOLID
 
 from magic3d_cli.guidance.builtin.volume import CHILDREN, SURFACE
-from magic3d_cli.scene.views import Views, ViewSampling, sample_views
+from magic3d_cli.scene.views import Views, sample_views
+from magic3d_cli.settings import ViewSampling
 
 PLACES, CELL_PLACES = 2048, 1024
 """Surface voxels of each model that are compared, and its cells that are."""

@@ -26,7 +26,8 @@ from sources import Model, catalogue, read_actor, read_g3d, read_sh3f, read_stk
 
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.scene.shape import scale_into_scene
-from magic3d_cli.scene.views import ViewSampling, sample_views
+from magic3d_cli.scene.views import sample_views
+from magic3d_cli.settings import ViewSampling
 
 SIZE = 128
 

@@ -30,8 +30,7 @@ from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.scene.views import ViewSampling
-from magic3d_cli.settings import GuidanceSettings, Settings, TimestepSchedule
+from magic3d_cli.settings import GuidanceSettings, Settings, TimestepSchedule, ViewSampling
 
 
 def guided(chosen: Settings, change: Callable[[GuidanceSettings], GuidanceSettings]) -> Settings:

@@ -33,7 +33,8 @@ from batches import Style, load_views
 from manifest import NOUNS, file_stem, read_manifest
 from paint import COLOURS, MATERIALS, dress
 
-from magic3d_cli.scene.views import ViewSampling, sample_views
+from magic3d_cli.scene.views import sample_views
+from magic3d_cli.settings import ViewSampling
 
 SIZE = 96
 """Side of the pictures it sees."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from magic3d_cli.version import __version__
+
 if TYPE_CHECKING:
     from magic3d_cli.api import GeneratedAsset, generate
 
-__version__ = "0.1.0"
 __all__ = ["GeneratedAsset", "__version__", "generate"]
 
 # A thread that waits at a barrier must sleep, not spin: where other programs use the cores too, spinning made

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.material import of_things
 from magic3d_cli.asset.size import size_of_things
@@ -22,6 +21,7 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import as_json
 from magic3d_cli.run.timings import Timings, peak_memory
 from magic3d_cli.settings import AssetSettings, Settings
+from magic3d_cli.version import __version__
 
 
 def save_surface(path: Path, surface: OwnSurface) -> None:

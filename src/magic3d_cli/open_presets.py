@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from magic3d_cli.scene.views import ViewSampling
 from magic3d_cli.settings import (
     AUTO,
     BALL,
@@ -33,6 +32,7 @@ from magic3d_cli.settings import (
     Settings,
     StagePrior,
     TimestepSchedule,
+    ViewSampling,
 )
 
 VIEWS = ViewSampling(

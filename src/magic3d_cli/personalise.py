@@ -14,7 +14,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.read import read_coloured
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
@@ -36,6 +35,7 @@ from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.mesh_shape import MeshShape
 from magic3d_cli.scene.reference import Camera
 from magic3d_cli.scene.views import turntable
+from magic3d_cli.version import __version__
 
 Tell = Callable[[str], None]
 _SAMPLES = 400_000

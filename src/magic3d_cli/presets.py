@@ -13,7 +13,6 @@ from typing import Any
 
 from magic3d_cli import open_presets
 from magic3d_cli.errors import UsageError
-from magic3d_cli.scene.views import ViewSampling
 from magic3d_cli.settings import (
     AUTO,
     BALL,
@@ -30,6 +29,7 @@ from magic3d_cli.settings import (
     Settings,
     StagePrior,
     TimestepSchedule,
+    ViewSampling,
 )
 
 # Small grids and few views keep a step below a tenth of a second on two cores [m].

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
-from magic3d_cli.scene.views import ViewSampling
-
 AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
 PICTURE_SHAPE = "picture:"
@@ -32,6 +30,47 @@ class FieldSettings:
     density_bias: float = 10.0  # softplus(gain net + bias (1 - r / radius)) [paper]
     density_gain: float = 1.0  # more makes thin parts opaque within a few hundred steps [m]
     bias_radius: float = 0.5
+
+
+@dataclass(frozen=True)
+class ViewSampling:
+    """Ranges that random views are drawn from. Angles in degrees, `half_height` in world units.
+
+    The built-in prior was trained on exactly these defaults.
+    """
+
+    elevation: tuple[float, float] = (-15.0, 80.0)
+    fov: tuple[float, float] = (30.0, 50.0)
+    half_height: tuple[float, float] = (0.95, 1.15)
+    distance: tuple[float, float] | None = None  # of the camera, in place of `half_height`
+    ambient: tuple[float, float] = (0.3, 0.8)
+    light_spread: float = 60.0  # light within this angle of the camera (paper, supplement)
+    light_by_angle: bool = False  # its angle is uniform, and so more often small; else its direction in the cone is
+    shading: tuple[float, float, float] = (
+        0.5,
+        0.35,
+        0.15,
+    )  # chances of ALBEDO, DIFFUSE, TEXTURELESS
+    solid_background: float = 0.75  # probability of a plain random backdrop
+    albedo_first: float = 0.0  # share of the stage in which all views are ALBEDO
+    look_at_jitter: float = 0.0  # standard deviation of the point that is looked at, each coordinate in world units
+    roll_jitter: float = 0.0  # standard deviation of the roll, radians
+    backdrop: tuple[float, float, float] | None = None  # the colour of plain backdrops; None: any
+    growth: tuple[tuple[float, float], ...] = ()  # (progress, share of all angles round `centre`); see `share_at`
+    centre: tuple[float, float] = (0.0, 0.0)  # azimuth and elevation that the views grow from: a picture's
+    together: int = 1  # views of a set, evenly round the object and else alike: for priors that are shown sets
+
+    def share_at(self, progress: float) -> float:
+        """How much of the way from `centre` to the angles drawn views go: linear between the knots of `growth`, and all
+        of it after the last. Of two knots at one progress the later counts from there on."""
+        if not self.growth or progress >= self.growth[-1][0]:
+            return self.growth[-1][1] if self.growth else 1.0
+        before = (0.0, self.growth[0][1])
+        for knot in self.growth:
+            if progress < knot[0]:
+                return before[1] + (knot[1] - before[1]) * (progress - before[0]) / (knot[0] - before[0])
+            before = knot
+        raise AssertionError("the last knot is later")
 
 
 @dataclass(frozen=True)

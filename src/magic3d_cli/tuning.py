@@ -14,7 +14,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from magic3d_cli import __version__
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import LORA, header_of
@@ -26,6 +25,7 @@ from magic3d_cli.guidance.diffusers.spec import check, describe
 from magic3d_cli.guidance.guide import full_name
 from magic3d_cli.photos import Photo
 from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.version import __version__
 
 Tell = Callable[[str], None]
 

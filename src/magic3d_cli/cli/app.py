@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from magic3d_cli import __version__, checks
+from magic3d_cli import checks
 from magic3d_cli.cli.batch import batch
 from magic3d_cli.cli.bench import bench
 from magic3d_cli.cli.config import config, default_map
@@ -27,6 +27,7 @@ from magic3d_cli.cli.priors import priors
 from magic3d_cli.cli.refine import refine
 from magic3d_cli.cli.runs import runs
 from magic3d_cli.errors import Magic3DError, UsageError
+from magic3d_cli.version import __version__
 
 app = typer.Typer(
     name="magic3d",

@@ -14,10 +14,10 @@ from typing import Any
 
 import typer
 
-from magic3d_cli import __version__
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import put
+from magic3d_cli.version import __version__
 
 PACKAGES = ("torch", "diffusers", "transformers", "numba", "xatlas", "pygltflib", "trimesh")
 LICENCE = "research and evaluation only"

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from magic3d_cli import __version__
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
 from magic3d_cli.fine.stage import FineStage
@@ -18,6 +17,7 @@ from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.settings import CoarseSettings, FineSettings, Settings, canonical
 from magic3d_cli.training.distributed import Processes
+from magic3d_cli.version import __version__
 
 
 @dataclass(frozen=True)

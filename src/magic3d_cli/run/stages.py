@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from magic3d_cli import __version__
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.adapters import marks
@@ -18,6 +17,7 @@ from magic3d_cli.run.resume import Origins, Saved, make_way
 from magic3d_cli.run.timings import Timings
 from magic3d_cli.training.reference_losses import reference_groups
 from magic3d_cli.training.terms import ViewGroup
+from magic3d_cli.version import __version__
 
 
 def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pygltflib as gltf
 from jaxtyping import UInt8
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import png_bytes
+from magic3d_cli.version import __version__
 
 
 def glb_bytes(asset: Asset, name: str) -> bytes:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import one_line, png_bytes
+from magic3d_cli.version import __version__
 
 
 def obj_files(asset: Asset, path: Path, name: str) -> dict[Path, bytes]:

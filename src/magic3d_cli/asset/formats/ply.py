@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import one_line, z_up
+from magic3d_cli.version import __version__
 
 _VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 3)])
 _FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])

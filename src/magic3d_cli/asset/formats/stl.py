@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import MILLIMETRES, z_up
+from magic3d_cli.version import __version__
 
 _FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 

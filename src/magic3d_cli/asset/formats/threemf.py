@@ -11,9 +11,9 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import MILLIMETRES, one_line, png_bytes, z_up
+from magic3d_cli.version import __version__
 
 _MODEL, _TEXTURE = "3D/3dmodel.model", "3D/Textures/base_colour.png"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of the format: the same asset gives the same bytes

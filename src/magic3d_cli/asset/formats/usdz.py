@@ -12,9 +12,9 @@ import zipfile
 
 import numpy as np
 
-from magic3d_cli import __version__
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import identifier, png_bytes
+from magic3d_cli.version import __version__
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of the format: the same asset gives the same bytes
 _TEXTURE, _OCCLUSION, _NORMALS = (f"textures/{name}.png" for name in ("base_colour", "occlusion", "normals"))
