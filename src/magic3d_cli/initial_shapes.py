@@ -16,12 +16,9 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
 from magic3d_cli.run.resume import Saved
-from magic3d_cli.scene.mesh_shape import MeshShape
+from magic3d_cli.scene.mesh_shape import SAMPLES, MeshShape
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import AUTO, BALL, VOLUME
-
-_SAMPLES = 400_000
-"""Points on a mesh: closer than half a voxel of `MeshShape` on anything that fits into the scene's box."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def named_shape(init: str, up: str, seed: int, device: str, tell: Callable[[str]
     mesh = read_coloured(path, up)
     axis = up.upper() if up.startswith("-") else f"+{up.upper()}"
     tell(f"{path}: begins with its {len(mesh.faces)} faces, centred and scaled; {axis} is up.")
-    return NamedShape(f"mesh:{_digest(path)}:{up}", lambda: MeshShape(*mesh.samples(_SAMPLES)), mesh)
+    return NamedShape(f"mesh:{_digest(path)}:{up}", lambda: MeshShape(*mesh.samples(SAMPLES)), mesh)
 
 
 def _of_checkpoint(saved: Saved, device: str) -> InitialShape:
@@ -68,7 +65,7 @@ def _of_checkpoint(saved: Saved, device: str) -> InitialShape:
     if isinstance(stage, CoarseStage):
         stage = FineStage.from_coarse(saved.settings, stage)
     vertices, faces = (tensor.numpy() for tensor in stage.mesh())
-    face, weight = surface_samples(vertices, faces, _SAMPLES)
+    face, weight = surface_samples(vertices, faces, SAMPLES)
     points = at_samples(vertices, faces, face, weight)
     with torch.no_grad():
         colours = stage.albedo(torch.from_numpy(points).float().to(stage.device)).cpu()

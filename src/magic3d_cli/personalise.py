@@ -32,14 +32,12 @@ from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.pictures import look_at
 from magic3d_cli.scene.hull_shape import HullShape
-from magic3d_cli.scene.mesh_shape import MeshShape
+from magic3d_cli.scene.mesh_shape import SAMPLES, MeshShape
 from magic3d_cli.scene.reference import Camera
 from magic3d_cli.scene.views import turntable
 from magic3d_cli.version import __version__
 
 Tell = Callable[[str], None]
-_SAMPLES = 400_000
-"""Points on a mesh: closer than half a voxel on anything that fits into the scene's box."""
 _GLANCE, _SHOWN = 96, 256  # pixels of the picture that is looked up, and of the four that are shown
 _SEEN = 30.0, 15.0  # degrees, azimuth and elevation of the picture that is looked up
 ALIKE = 0.55
@@ -108,7 +106,7 @@ def _of_mesh(network: CaptionVolume, wish: Wish, tell: Tell) -> Float[Tensor, "J
     about_y = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     mesh = replace(mesh, vertices=mesh.vertices @ about_y.T)
     tell(f"{path}: {len(mesh.faces)} faces, centred and scaled; its front is taken to be +Z.")
-    shape = MeshShape(*mesh.samples(_SAMPLES))
+    shape = MeshShape(*mesh.samples(SAMPLES))
     return volume_of(shape, CHILDREN * network.latent_shape[-1], network.extent)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from magic3d_cli.scene.shape import DENSITY, voxels_at
 
+SAMPLES = 400_000
+"""Points on a mesh: closer than half a voxel of `MeshShape` on anything that fits into the scene's box."""
 _SIZE = 160  # voxels along each side of the scene
 _WALL = 0.87  # voxels whose centres are nearer to the surface than this cannot be passed: half a diagonal
 _SHEET = 0.75  # half the thickness of what encloses nothing, in voxels
