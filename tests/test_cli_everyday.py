@@ -176,6 +176,29 @@ def test_hours_are_begun_only_on_a_word(
     assert plan.goes_on(Path("dog.glb"))  # what was begun is wanted
 
 
+def test_refining_and_editing_say_what_they_take_too(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[str] = []
+    for name in ("refine", "edit", "generate"):
+        monkeypatch.setattr(job, name, lambda *_, name=name: begun.append(name) or (None, {"output": "x"}))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(estimate, "matrix_speed", lambda device: estimate.REFERENCE)
+    coarse, hours = finished / "red-ball.run/coarse.ckpt", ("--device", "cpu", "--prior", "sd15", "--preset", "draft")
+    for command in (
+        ("refine", coarse, "-o", "again.glb"),
+        ("refine", finished / "red-ball.glb", "--prompt", "a blue ball", "-o", "blue.glb"),
+        ("edit", finished / "red-ball.run", "a blue ball"),
+    ):
+        assert magic3d(*command, *hours, "--dry-run", "--json", "-q") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["priors"]["fine"] == "sd15" and told["estimated_seconds"] > 3600 and told["prompt"]
+        assert told["steps"]["coarse"] == 0 or command[0] == "edit"
+        assert magic3d(*command, *hours) == 2
+        assert "--yes" in capsys.readouterr().err and not begun
+        assert magic3d(*command, *hours, "--yes") == 0 and begun.pop()
+        capsys.readouterr()
+
+
 def test_the_end_says_what_was_made_and_what_to_do_next(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -203,12 +203,8 @@ def refine(
     if saved.unfinished:
         observer.note(f"{checkpoint}: only {header['step']} of {header['total']} coarse steps were done.")
     device = choose_device(request.device, observer)
-    name = request.fine_prior or header.get("fine_prior", header["prior"]["id"])
-    if request.fine_prior is None and not request.more_priors:
-        added = tuple(WeightedPrior(a.prior, a.weight) for a in saved.settings.fine.added_guidance)
-        request = replace(request, more_priors=added)
+    request, name = refining(saved, request)
     pictured, prompt = saved.pictured, header["prompt"]
-    name = "builtin" if pictured is not None and name == NO_PRIOR.name else name
     adapters = saved.adapters(read_adapters(request.adapters))
     wanted = dict.fromkeys(STAGES, name)
     priors = _choose(wanted, request, prompt, header["seed"], device, observer, pictured, adapters)
@@ -228,6 +224,17 @@ def refine(
         adapters=adapters,
     ) as job:
         return pipeline.refine(job, saved, fresh=request.fresh)
+
+
+def refining(saved: Saved, request: Request) -> tuple[Request, str]:
+    """A request to refine with the checkpoint's own priors where it asks for no others; and the first one's name."""
+    if request.fine_prior is not None:
+        return request, request.fine_prior
+    if not request.more_priors:
+        added = tuple(WeightedPrior(a.prior, a.weight) for a in saved.settings.fine.added_guidance)
+        request = replace(request, more_priors=added)
+    name = saved.header.get("fine_prior", saved.header["prior"]["id"])
+    return request, "builtin" if name == NO_PRIOR.name else name
 
 
 def export(checkpoint: Path, request: Request, observer: Observer) -> dict[str, Any]:

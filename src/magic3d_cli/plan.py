@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from magic3d_cli import presets, recipes
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
 from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.spec import DENOISERS, describe
-from magic3d_cli.guidance.guide import full_name
-from magic3d_cli.job import Request, choose_device, prior_names, resolved
+from magic3d_cli.guidance.guide import STAGES, full_name
+from magic3d_cli.job import TEXTURE, Request, choose_device, prior_names, refining, resolved
+from magic3d_cli.precheck import prior_of
 from magic3d_cli.run import estimate
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.settings import Settings, StagePrior
+from magic3d_cli.run.resume import Saved
+from magic3d_cli.settings import EDITED, EDITED_VOLUME, Settings, StagePrior
 
 
 @dataclass(frozen=True)
@@ -30,21 +34,53 @@ class Plan:
 def plan(request: Request, seed: int, observer: Observer) -> Plan:
     """Looked up and estimated; nothing is downloaded, loaded or made. Raises EnvironmentFault, UsageError."""
     device = choose_device(request.device, observer)
-    full = {stage: full_name(name, device) for stage, name in prior_names(request).items()}
-    more = [_foreseen(full_name(prior.name, device), prior.weight) for prior in request.more_priors]
-    names = dict.fromkeys([*full.values(), *(prior.name for prior in more)])
-    some = {stage: [_foreseen(name), *more] for stage, name in full.items()}
+    some = _priors_of(prior_names(request), request, device)
+    names = {prior.name for stage in some.values() for prior in stage}
     if request.recipe and all(
         name in HUB or local(name) is not None for name in names
     ):  # else it is seen when it is here
         recipes.check_priors(recipes.named(request.recipe), some)
     chosen = resolved(replace(presets.preset(request.preset or "draft"), seed=seed), some, request)
+    if request.mesh is not None:
+        chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
+    return _planned(chosen, some, device)
+
+
+def plan_refinement(checkpoint: Path, request: Request, observer: Observer) -> Plan:
+    """`plan` of `job.refine`: the fine stage and the asset."""
+    saved, device = Saved.load(checkpoint), choose_device(request.device, observer)
+    request, name = refining(saved, request)
+    some = _priors_of(dict.fromkeys(STAGES, name), request, device)
+    chosen = resolved(saved.settings, some, request, fine_preset=request.preset)
+    return _planned(replace(chosen, coarse=replace(chosen.coarse, steps=0)), some, device)
+
+
+def plan_edit(checkpoint: Path, request: Request, keep_geometry: bool, observer: Observer) -> Plan:
+    """`plan` of `job.edit`."""
+    saved, device = Saved.load(checkpoint), choose_device(request.device, observer)
+    some = _priors_of(dict.fromkeys(STAGES, request.fine_prior or prior_of(saved.header)), request, device)
+    base = replace(presets.preset(request.preset or saved.settings.preset), seed=saved.header["seed"])
+    init = EDITED_VOLUME if some["coarse"][0].has_volume else EDITED
+    chosen = resolved(base, some, replace(request, init=init))
+    return _planned(presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry), some, device)
+
+
+def _priors_of(names: Mapping[str, str], request: Request, device: str) -> dict[str, list[StagePrior]]:
+    """Of each stage, with those that a request adds."""
+    more = [_foreseen(full_name(prior.name, device), prior.weight) for prior in request.more_priors]
+    return {stage: [_foreseen(full_name(name, device)), *more] for stage, name in names.items()}
+
+
+def _planned(chosen: Settings, some: Mapping[str, Sequence[StagePrior]], device: str) -> Plan:
+    """What settings come to with the priors of each stage."""
+    names = dict.fromkeys(prior.name for stage in some.values() for prior in stage)
     absent = {name for name in names if name in HUB and state_of(HUB[name]) != INSTALLED}
-    alike = {stage: full[stage] if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
+    alike = {stage: prior.name if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
     here = {name: folder for name in names if name not in NAMES and (folder := directory(name))}
     weights = {name: sum(installed_bytes(folder / part) for part in DENOISERS) for name, folder in here.items()}
     seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device), weights)
-    return Plan(chosen, full, device, seconds, sum(HUB[name].gigabytes for name in absent))
+    first = {stage: prior.name for stage, (prior, *_) in some.items()}
+    return Plan(chosen, first, device, seconds, sum(HUB[name].gigabytes for name in absent))
 
 
 def _foreseen(name: str, weight: float = 1.0) -> StagePrior:

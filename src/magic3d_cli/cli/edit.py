@@ -10,7 +10,8 @@ import typer
 from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
-from magic3d_cli.cli.session import answer, session
+from magic3d_cli.cli.plan import ask, described, goes_on
+from magic3d_cli.cli.session import answer, put, session
 
 
 @reported
@@ -46,6 +47,8 @@ def edit(
     normal_map: options.NormalMap = None,
     fresh: options.Fresh = False,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -68,6 +71,7 @@ def edit(
     with session(quiet, verbose) as work:
         from magic3d_cli import job
         from magic3d_cli.editing import EditRequest
+        from magic3d_cli.plan import plan_edit
 
         request = job.Request(
             out,
@@ -84,6 +88,12 @@ def edit(
             normal_map=normal_map,
             fresh=fresh,
         )
+        if dry_run or not (yes or goes_on(out)):
+            foreseen = plan_edit(checkpoint, request, recolour, work.observer)
+            if dry_run:
+                put(described(out, prompt, foreseen, as_json))
+                return
+            ask(foreseen.seconds, work.observer)
         asked = EditRequest(checkpoint, digest, corners, recolour)
         _, result = job.edit(prompt, asked, request, work.observer, work.interrupts)
     answer(result, as_json)

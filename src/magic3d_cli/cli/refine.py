@@ -11,9 +11,11 @@ import typer
 from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
-from magic3d_cli.cli.session import answer, session
+from magic3d_cli.cli.plan import ask, described
+from magic3d_cli.cli.session import answer, put, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import marks, read_adapters
+from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 
 
@@ -54,6 +56,8 @@ def refine(
     normal_map: options.NormalMap = None,
     fresh: options.Fresh = False,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -75,7 +79,7 @@ def refine(
             f"{source} is no checkpoint; a mesh of your own needs a prompt.",
             f'Say what it shows: magic3d refine {shlex.quote(str(source))} --prompt "a golden dragon"',
         )
-    if own and prompt is not None:
+    if prompt is not None and own:
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
         out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=marks(adapters))
         precheck.check_generate(prompt, seed, [prior or "auto"], device, out, adapters=adapters)
@@ -87,8 +91,10 @@ def refine(
             )
         out = checks.check_output(output or default_output(source))
         precheck.check_source(source, out, force)
+        prompt = checkpoint.read_header(source)["prompt"]
     with session(quiet, verbose) as work:
         from magic3d_cli import job
+        from magic3d_cli.plan import plan, plan_refinement
 
         request = job.Request(
             out,
@@ -110,7 +116,15 @@ def refine(
             fresh=fresh,
             adapters=tuple(adapter or ()),
         )
-        if own and prompt is not None:
+        if dry_run or not (yes or RunDirectory.for_output(out).fine.is_file()):
+            foreseen = (
+                plan(request, seed or 0, work.observer) if own else plan_refinement(source, request, work.observer)
+            )
+            if dry_run:
+                put(described(out, prompt, foreseen, as_json))
+                return
+            ask(foreseen.seconds, work.observer)
+        if own:
             _, result = job.generate(prompt, seed or 0, request, work.observer, work.interrupts)
         else:
             _, result = job.refine(source, request, work.observer, work.interrupts)
