@@ -17,6 +17,7 @@ from tiny_priors import save_builtin, save_sd, save_sdxl
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.guidance.diffusers.adapted import adapt, check_fits, fitting
+from magic3d_cli.guidance.diffusers.augment import augmented
 from magic3d_cli.guidance.diffusers.learning import Recipe, denoising_loss, learn_lora, learn_word, said, sample
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
@@ -204,6 +205,35 @@ def test_a_word_is_learnt_and_the_prior_is_as_it_was(folder: Path) -> None:
     assert loss_of(load(folder, "wug.safetensors"), photos, text) < loss_of(load(folder), photos, "a photo of a dragon")
 
 
+def test_one_picture_is_turned_and_scaled_and_stays_before_white() -> None:
+    dot = torch.ones(3, 33, 33)
+    dot[:, 4:9, 14:19] = torch.tensor([0.8, 0.2, 0.2])[:, None, None]  # above the middle
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.stack([augmented(dot, generator) for _ in range(200)])
+    assert seen.min() >= 0 and seen.max() <= 1 and seen[..., 0].min() > 0.9  # white comes in at the edges
+    dark = (1 - seen[:, 1]).clamp(min=0.1) - 0.1
+    row, column = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
+    high, right = (((dark * at).sum((1, 2)) / dark.sum((1, 2))) for at in (-row, column))
+    apart = torch.hypot(high, right)
+    assert apart.min() > 9.5 * 0.85 and apart.max() < 10.5 * 1.15 and apart.std() > 0.3  # ten pixels from the middle
+    angle = torch.rad2deg(torch.atan2(right, high))
+    assert angle.abs().max() < 11 and 2 < angle.std() < 6
+    assert (seen.std(1).amax((1, 2)) < 0.01).sum().item() in range(8, 36)  # a tenth is grey
+
+
+def test_a_word_learnt_from_one_picture_is_said_of_it_from_nearer_and_farther_too(folder: Path) -> None:
+    prior, photo = load(folder), picture(0, 16)
+    tensors = learn_word(
+        prior, [photo], ["a photo of a wug"], "wug", "dragon", Recipe(80, 5e-2), 0, lambda step, loss: None
+    )
+    save_file(tensors, "wug.safetensors")
+    generator = torch.Generator().manual_seed(9)
+    others = [augmented(photo, generator) for _ in range(3)]
+    text = "a good photo of a {}"
+    learnt, plain = load(folder, "wug.safetensors"), load(folder)
+    assert loss_of(learnt, others, text.format("wug")) < loss_of(plain, others, text.format("dragon"))
+
+
 def test_pictures_of_the_priors_own_are_drawn_by_ddim(folder: Path) -> None:
     prior = load(folder)
     states = prior.encode_prompt(["dragon", ""])
@@ -243,6 +273,19 @@ def test_the_command_learns_from_a_folder_and_generate_takes_what_it_wrote(
     assert magic3d(*command) == 2  # it is there already
     assert magic3d("generate", "a red car", "--adapter", "sks-dragon.safetensors", "--prior", "builtin") == 2
     assert "open-vocabulary prior" in capsys.readouterr().err
+
+
+def test_realfusion_takes_a_word_learnt_from_its_one_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(1)
+    command = ("personalise", "photos/0@0.png", "--word", "wug", "--kind", "dragon", "--prior", folder, "--steps", 2)
+    assert magic3d(*command, "--method", "word", "--json") == 0
+    assert "1 photo" in capsys.readouterr().err
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[8:24, 8:24] = (200, 40, 40, 255)
+    Image.fromarray(pixels).save("wug.png")
+    asked = ("generate", "a wug", "--image", "wug.png", "--recipe", "realfusion", "--prior", folder)
+    assert magic3d(*asked, "--adapter", "wug.safetensors", "--device", "cpu", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["priors"]["coarse"] == str(folder)
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ class Photo:
     azimuth: float | None
 
 
-def read_photos(sources: Sequence[str]) -> list[Photo]:
+def read_photos(sources: Sequence[str], least: int = LEAST_PHOTOS) -> list[Photo]:
     """Photos for a prior that learns from pictures as they are: cut square about their middle, over white.
 
-    Sources as for `read_sources`. Raises UsageError for fewer than LEAST_PHOTOS, for too many, and for what cannot be
+    Sources as for `read_sources`. Raises UsageError for fewer than the `least`, for too many, and for what cannot be
     read.
     """
     places = [_named(text) for text in sources]
@@ -70,11 +70,11 @@ def read_photos(sources: Sequence[str]) -> list[Photo]:
         places = [(path, _azimuth(path)) for path in pictures_in(places[0][0])]
     if len(places) > MOST_PICTURES:
         raise _too_many(len(places))
-    if len(places) < LEAST_PHOTOS:
+    if len(places) < least:
         raise UsageError(
-            f"There {'is 1 photo' if len(places) == 1 else f'are {len(places)} photos'}; {LEAST_PHOTOS} are the least "
+            f"There {'is 1 photo' if len(places) == 1 else f'are {len(places)} photos'}; {least} are the least "
             "that this prior learns from.",
-            "Take some more, from other sides and before other backgrounds.",
+            "Take some more, from other sides and before other backgrounds; one is enough for --method word.",
         )
     return [Photo(_square(path), path.name, azimuth) for path, azimuth in places]
 

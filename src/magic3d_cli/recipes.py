@@ -143,7 +143,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             fine=StageRecipe(words=_guided(100.0, (0.02, 0.5)), weights=Published(1000.0, 100.0, words=0.025)),
             elevation=15.0,  # R
-            missing="a token learnt from the picture (textual inversion): the prompt has to say what it shows",
+            missing="a word learnt from the picture, unless --adapter has one (magic3d personalise FILE --method word)",
         ),
         Recipe(
             name="make-it-3d",

@@ -64,7 +64,8 @@ def personalise(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="For an open-vocabulary prior: lora (DreamBooth, the default) or word (textual inversion, lighter).",
+            help="For an open-vocabulary prior: lora (DreamBooth, the default) or word (textual inversion: lighter, and "
+            "one picture is enough).",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Of tuning; default: 500, a word 3000.")] = None,
@@ -147,9 +148,9 @@ def _tune(
     check_name(prior)
     out = check_adapter_output(output or _named_after(word), force)
     with session(quiet, verbose) as work:
-        from magic3d_cli.photos import read_photos
+        from magic3d_cli.photos import LEAST_PHOTOS, read_photos
 
-        photos = read_photos(sources)
+        photos = read_photos(sources, least=1 if METHODS[method] == TOKENS else LEAST_PHOTOS)
         from magic3d_cli import job
         from magic3d_cli.tuning import Lesson, learn
 

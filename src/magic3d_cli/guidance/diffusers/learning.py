@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from magic3d_cli.guidance.conditioning import VIEW_WORDS
+from magic3d_cli.guidance.diffusers.augment import TEMPLATES, augmented
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusion import alpha_sigma
 
@@ -134,7 +135,7 @@ def learn_word(
 ) -> dict[str, Tensor]:
     """The embedding of a word, which begins as that of its kind; the network and the text encoder are as they were.
 
-    Arguments as of `learn_lora`; `words` have the `word` in them.
+    Arguments as of `learn_lora`; `words` have the `word` in them. One photo alone is shown and told in many ways.
     """
     generator = torch.Generator().manual_seed(seed)
     clean = torch.cat([prior.encode_image(photo[None].to(prior.device)) for photo in photos])
@@ -155,7 +156,11 @@ def learn_word(
     try:
         for step in range(recipe.steps):
             n = int(torch.randint(len(clean), (1,), generator=generator))
-            loss = denoising_loss(prior, clean[n : n + 1], prior.text_states([texts[n]]), generator)
+            shown, text = clean[n : n + 1], texts[n]
+            if len(photos) == 1:
+                shown = prior.encode_image(augmented(photos[0], generator)[None].to(prior.device))
+                text = TEMPLATES[step % len(TEMPLATES)].format(place)
+            loss = denoising_loss(prior, shown, prior.text_states([text]), generator)
             _step(adam, loss, [new])
             report(step + 1, float(loss))
     finally:
