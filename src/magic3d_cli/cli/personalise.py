@@ -64,7 +64,7 @@ def personalise(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="For an open-vocabulary prior: lora (DreamBooth, the default) or word (textual inversion: lighter, and "
+            help="For an open-vocabulary prior: lora (DreamBooth, the default) or word (textual inversion: lighter; "
             "one picture is enough).",
         ),
     ] = None,
