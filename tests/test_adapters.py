@@ -11,6 +11,9 @@ from command import magic3d
 from safetensors.torch import save_file
 from tiny_run import play_tiny
 
+from magic3d_cli import job
+from magic3d_cli.batch.tasks import FAILED, KEPT, MADE, Task, check_drawable
+from magic3d_cli.batch.worker import run_task
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import LORA, SUBJECT, TOKENS, header_of, kept, marks, read_adapters, vocabulary_with
 from magic3d_cli.guidance.builtin.own_words import own_word
@@ -18,6 +21,8 @@ from magic3d_cli.guidance.builtin.subject import Subject, load_subject, save_sub
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
 
 WORDS = BUILTIN / "vocabulary.json"
 
@@ -223,3 +228,29 @@ def test_what_does_not_go_together_is_said(capsys: pytest.CaptureFixture[str]) -
     ):
         assert magic3d("generate", "a red car", *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_batch_draws_with_adapters_and_keeps_only_what_was_made_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_thing("zorb.safetensors", "my zorb")
+    task = Task("zorb.glb", "a red my zorb")
+    with pytest.raises(UsageError):
+        check_drawable([task], ["builtin"], "cpu", strict=True)
+    check_drawable([task], ["builtin"], "cpu", strict=True, adapters=read_adapters(["zorb.safetensors"]))
+    asked: list[tuple[str, ...]] = []
+
+    def make(prompt: str, seed: int, request: job.Request, *_: object, **__: object) -> tuple[None, dict[str, str]]:
+        asked.append(request.adapters)
+        mark = marks(read_adapters(request.adapters))
+        run = RunDirectory.for_output(request.output)
+        run.path.mkdir()
+        run.settings.write_text(json.dumps({"prompt": prompt, "seed": seed, "preset": "draft", "adapters": mark}))
+        run.result.write_text("{}")
+        request.output.touch()
+        return None, {}
+
+    monkeypatch.setattr(job, "generate", make)
+    with_it = {"adapters": ["zorb.safetensors"]}  # as JSON hands it on
+    for options, status in ((with_it, MADE), (with_it, KEPT), ({}, FAILED)):
+        record = run_task(task.to_json(), dict(options), lambda event: None, Interrupts(), {})
+        assert record["status"] == status, record
+    assert asked == [("zorb.safetensors",)]

@@ -20,6 +20,7 @@ from magic3d_cli.checks import (
     shown,
 )
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.adapters import Adapter
 from magic3d_cli.guidance.diffusers.catalogue import check_name
 from magic3d_cli.precheck import check_words
 
@@ -68,7 +69,9 @@ def read_tasks(source: str, folder: Path, seeds: int, preset: str, suffix: str) 
     return _named_apart(tasks)
 
 
-def check_drawable(tasks: Sequence[Task], priors: Iterable[str], device: str, strict: bool) -> None:
+def check_drawable(
+    tasks: Sequence[Task], priors: Iterable[str], device: str, strict: bool, adapters: Sequence[Adapter] = ()
+) -> None:
     """Raises UsageError where none of the tasks can be drawn, EnvironmentFault for a prior that does not exist.
 
     One that cannot be drawn among others is a failure of its own, later.
@@ -80,7 +83,7 @@ def check_drawable(tasks: Sequence[Task], priors: Iterable[str], device: str, st
     for task in tasks:
         try:
             for name in names if task.image is None else ():
-                check_words(name, task.prompt, task.seed, device, strict=strict)
+                check_words(name, task.prompt, task.seed, device, strict=strict, adapters=adapters)
         except UsageError as error:
             faults.append(error)
     if len(faults) == len(tasks):

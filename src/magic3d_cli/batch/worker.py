@@ -16,6 +16,7 @@ from typing import Any
 from magic3d_cli import checks, precheck
 from magic3d_cli.batch.tasks import FAILED, KEPT, MADE
 from magic3d_cli.errors import Magic3DError, OutOfMemory, first_line, out_of_memory
+from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 from magic3d_cli.run.observer import Observer
@@ -63,13 +64,16 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         output = checks.check_output(Path(task["output"]))
         pictures = read_pictures([task["image"]]) if task["image"] else None
         digest = pictures.digest if pictures else None
-        if (kept := finished(output, task, digest)) is not None:
+        adapters = read_adapters(options.get("adapters", ()))
+        check_company(adapters, pictures is not None, None)
+        added = marks(adapters)
+        if (kept := finished(output, task, digest, added)) is not None:
             return record | kept | {"status": KEPT}
         run = RunDirectory.for_output(output)
-        if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest):
+        if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest, added):
             precheck.refuse_to_overwrite(output)
-        priors = tuple(job.WeightedPrior(*added) for added in options.get("more_priors", ()))
-        wanted = options | {"more_priors": priors}
+        priors = tuple(job.WeightedPrior(*prior) for prior in options.get("more_priors", ()))
+        wanted = options | {"more_priors": priors, "adapters": tuple(options.get("adapters", ()))}
         request = job.Request(output, preset=task["preset"], pictures=pictures, **wanted)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}
@@ -83,10 +87,12 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
     return record | {"seconds": round(time.monotonic() - begun, 1), "notes": observer.notes}
 
 
-def finished(output: Path, task: dict[str, Any], digest: str | None) -> dict[str, Any] | None:
+def finished(
+    output: Path, task: dict[str, Any], digest: str | None, adapters: str | None = None
+) -> dict[str, Any] | None:
     """What is reported of a task that an earlier command made; None where it has to be made."""
     run = RunDirectory.for_output(output)
-    if not output.is_file() or not run.is_of(task["prompt"], task["seed"], task["preset"], digest):
+    if not output.is_file() or not run.is_of(task["prompt"], task["seed"], task["preset"], digest, adapters):
         return None
     try:
         report = checks.parse_json(run.result.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.progress import Display, clock
 from magic3d_cli.cli.session import put, session
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.run.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def batch(
     preset: options.Preset = "draft",
     prior: options.Prior = "auto",
     also_prior: options.AlsoPrior = None,
+    adapter: options.Adapter = None,
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
@@ -88,14 +90,15 @@ def batch(
     for option, value, (low, high) in (("--seeds", seeds, SEEDS), ("--workers", workers, WORKERS)):
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
-    added = checks.check_added(also_prior or [])
+    added, adapters = checks.check_added(also_prior or []), read_adapters(adapter or [])
     _make_folder(output)
     tasks = read_tasks(source, output, seeds, preset, file_format)
-    check_drawable(tasks, (prior, *(name for name, _ in added)), device, strict)
+    check_drawable(tasks, (prior, *(name for name, _ in added)), device, strict, adapters)
     choices: dict[str, Any] = {
         "coarse_prior": prior,
         "fine_prior": prior,
         "more_priors": added,
+        "adapters": tuple(adapter or ()),
         "device": device,
         "faces": faces,
         "texture_size": texture_size,
