@@ -160,12 +160,12 @@ def test_a_stopped_batch_goes_on(tiny: Path) -> None:
     command += ["batch", "list.txt", "-o", "out", "--workers", "1", "--prior", "builtin", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(Path("out").glob("*.glb")) and time.monotonic() < deadline:
+    while not list(Path("out").glob("*.run/result.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 143 and "what was begun is kept" in told
-    made = len(list(Path("out").glob("*.glb")))
+    made = len(list(Path("out").glob("*.run/result.json")))  # written last
     assert 1 <= made < 3
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     summary = json.loads(done.stdout)
