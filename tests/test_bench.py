@@ -281,6 +281,13 @@ def test_bench_measures_a_prior_that_is_not_here_by_its_shape(capsys, tmp_path: 
     _, out, _ = answer(capsys, "bench", "--prior", "sd15", *options)
     for text in ("tiny: about ", "fine prior: random weights", " TFLOP/s, ", "; rest ", " GB host\n"):
         assert text in out
+    code, out, err = answer(capsys, "bench", "--prior", "sd15", "--distillation", "vsd", *options, "--json")
+    learning = json.loads(out)["presets"]["tiny"]["parts"]["coarse"]
+    plain = found["presets"]["tiny"]["parts"]["coarse"]
+    assert (code, err) == (0, "")
+    assert learning["prior_flops"] == pytest.approx(2.5 * plain["prior_flops"])  # five evaluations in place of two
+    code, _, err = answer(capsys, "bench", "--prior", "builtin", "--distillation", "vsd", *options)
+    assert code == 2 and "no attention" in err
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.guidance.diffusers.adapted import adapt, check_fits, fitting
 from magic3d_cli.guidance.diffusers.augment import augmented
-from magic3d_cli.guidance.diffusers.learning import Recipe, denoising_loss, learn_lora, learn_word, said, sample
+from magic3d_cli.guidance.diffusers.denoising import denoising_loss, sample
+from magic3d_cli.guidance.diffusers.learning import Recipe, learn_lora, learn_word, said
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors

@@ -19,7 +19,7 @@ import torch
 
 from magic3d_cli import job, open_presets, pipeline, presets
 from magic3d_cli.coarse import initial
-from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.guidance.guide import STAGES, Guide
 from magic3d_cli.presets import resolve
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
@@ -140,7 +140,7 @@ def run_tiny(
     *,
     prompt: str = "a red ball",
     settings: Settings | None = None,
-    guide: BallGuide | None = None,
+    guide: Guide | None = None,
     observer: Observer | None = None,
     interrupts: Interrupts | None = None,
     intervals: Intervals | None = None,

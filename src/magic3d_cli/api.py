@@ -14,7 +14,16 @@ from jaxtyping import Float, Int, UInt8
 
 from magic3d_cli import job
 from magic3d_cli.asset.write import Asset, write
-from magic3d_cli.checks import UPS, check_choice, check_output, check_prompt, check_recipe, check_seed, check_sizes
+from magic3d_cli.checks import (
+    UPS,
+    check_choice,
+    check_distillation,
+    check_output,
+    check_prompt,
+    check_recipe,
+    check_seed,
+    check_sizes,
+)
 from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
 from magic3d_cli.picture_request import read_pictures
 from magic3d_cli.precheck import check_init, choose_output, drawn_digest
@@ -83,6 +92,7 @@ def generate(
     init_up: str = "y",
     perp_neg: bool | None = None,
     small_encoder: bool | None = None,
+    distillation: str | None = None,
     device: str = "auto",
     faces: int | None = None,
     texture_size: int | None = None,
@@ -124,6 +134,7 @@ def generate(
     if prompt or shown is None:
         prompt = check_prompt(prompt)
     check_recipe(recipe, shown is not None)
+    check_distillation(distillation, recipe)
     digest = shown.digest if shown else drawn_digest(recipe, prompt, seed)
     check_seed(seed)
     check_sizes(faces, texture_size, height, lod)
@@ -144,6 +155,7 @@ def generate(
             device=device,
             perp_neg=perp_neg,
             small_encoder=small_encoder,
+            distillation=distillation,
             faces=faces,
             texture_size=texture_size,
             height=height,

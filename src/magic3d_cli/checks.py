@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from magic3d_cli.errors import UsageError
+from magic3d_cli.settings import METHODS, SDS
 
 PRESETS = ("draft", "standard", "paper")
 INITS = ("auto", "ball")
@@ -63,6 +64,18 @@ def check_recipe(recipe: str | None, pictured: bool) -> None:
         raise UsageError(
             f"The recipe {recipe} makes what a picture shows, and there is none.",
             f"Show one: magic3d generate --image FILE --recipe {recipe}; {DRAWING_RECIPES[0]} draws its own.",
+        )
+
+
+def check_distillation(method: str | None, recipe: str | None = None) -> None:
+    """A known method, where one is asked for; a recipe has its own."""
+    if method is None:
+        return
+    check_choice("--distillation", method, METHODS)
+    if recipe is not None and method != SDS:
+        raise UsageError(
+            f"--distillation {method} does not go with --recipe {recipe}, which has numbers of its own.",
+            "Leave out one of them.",
         )
 
 

@@ -31,6 +31,7 @@ from magic3d_cli.guidance.guide import (
     Loaded,
     PriorGuide,
     WeightedPrior,
+    check_method,
     choose_priors,
     fetch_small_encoder,
     full_name,
@@ -76,6 +77,7 @@ class Request(settings.AssetChoices):
     device: str = "auto"
     perp_neg: bool | None = None
     small_encoder: bool | None = None
+    distillation: str | None = None  # of `settings.METHODS`
     mesh: str | None = None  # TEXTURE or RESHAPE: what `init` names is a mesh of a person's own, and what it gets
     fresh: bool = False  # start over; an earlier run is moved aside
     strict: bool = False  # refuse words that a prior of closed vocabulary does not know
@@ -330,6 +332,7 @@ def resolved(
         priors,
         perp_neg=request.perp_neg,
         small_encoder=request.small_encoder,
+        distillation=request.distillation,
         choices=request,
         fine_preset=fine_preset,
         init=request.init,
@@ -380,6 +383,7 @@ def _choose(
                     "The built-in prior knows nothing like the picture, and leads both stages.",
                     "Say in words what it shows, or name another prior with --prior.",
                 )
+            check_method(request.distillation or settings.SDS, NOTHING, observer.note)
             return None
         if not prompt and any(takes_words(name, device) for name in names.values()):
             raise UsageError(
@@ -387,7 +391,7 @@ def _choose(
                 'Say it: magic3d generate --image FILE "a brass teapot"',
             )
     wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
-    return choose_priors(
+    chosen = choose_priors(
         wanted,
         prompt,
         seed,
@@ -397,6 +401,8 @@ def _choose(
         pictured=pictured is not None,
         adapters=adapters,
     )
+    check_method(request.distillation or settings.SDS, chosen, observer.note)
+    return chosen
 
 
 def _guide(

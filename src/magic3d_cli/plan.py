@@ -8,16 +8,16 @@ from pathlib import Path
 
 from magic3d_cli import presets, recipes
 from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
-from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of
+from magic3d_cli.guidance.diffusers.files import installed_bytes
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.spec import DENOISERS, describe
-from magic3d_cli.guidance.guide import STAGES, full_name
+from magic3d_cli.guidance.guide import STAGES, ChosenPrior, WeightedPrior, check_method, full_name
 from magic3d_cli.job import TEXTURE, Request, choose_device, prior_names, refining, resolved
 from magic3d_cli.precheck import prior_of
 from magic3d_cli.run import estimate
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved
-from magic3d_cli.settings import EDITED, EDITED_VOLUME, Settings, StagePrior
+from magic3d_cli.settings import EDITED, EDITED_VOLUME, SDS, Settings, StagePrior
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ def plan_edit(checkpoint: Path, request: Request, keep_geometry: bool, observer:
 
 
 def _priors_of(names: Mapping[str, str], request: Request, device: str) -> dict[str, list[StagePrior]]:
-    """Of each stage, with those that a request adds."""
+    """Of each stage, with those that a request adds. Raises UsageError where they cannot follow its distillation."""
     more = [_foreseen(full_name(prior.name, device), prior.weight) for prior in request.more_priors]
-    return {stage: [_foreseen(full_name(name, device)), *more] for stage, name in names.items()}
+    found = {stage: [_foreseen(full_name(name, device)), *more] for stage, name in names.items()}
+    check_method(request.distillation or SDS, found, lambda text: None)
+    return found
 
 
 def _planned(chosen: Settings, some: Mapping[str, Sequence[StagePrior]], device: str) -> Plan:
@@ -84,9 +86,8 @@ def _planned(chosen: Settings, some: Mapping[str, Sequence[StagePrior]], device:
 
 
 def _foreseen(name: str, weight: float = 1.0) -> StagePrior:
-    """A prior as far as settings depend on it, by its name and, where it is here, by its files."""
+    """A prior as far as settings depend on it: by its files where it is here, else by its name."""
     folder = local(name)
-    pipeline = None if folder is None else of_stage(folder, "coarse")
-    known = pipeline is not None and vocabulary_of(pipeline) is not None
-    shown = name in FROM_PICTURE or (pipeline is not None and not known and describe(pipeline, name).from_picture)
-    return StagePrior(name, weight, not known, shown, known)
+    if folder is None:
+        return StagePrior(name, weight, open_vocabulary=True, from_picture=name in FROM_PICTURE)
+    return ChosenPrior.of(WeightedPrior(name, weight), describe(of_stage(folder, "coarse"), name))

@@ -19,6 +19,7 @@ from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, check_name, l
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.settings import SDS
 
 
 def check_generate(
@@ -31,12 +32,21 @@ def check_generate(
     strict: bool = False,
     words: bool = True,
     adapters: Sequence[Adapter] = (),
+    distillation: str | None = None,
 ) -> None:
-    """Raises UsageError as `check_words` and for a run in use, EnvironmentFault for a prior that does not exist.
+    """Raises UsageError as `check_words`, for a run in use and for a method of distillation that none of the priors can
+    follow; EnvironmentFault for a prior that does not exist.
 
     `words` is false where a picture says what is to be made.
     """
     RunDirectory.for_output(output).check_free()
+    priors = list(priors)
+    if distillation not in (None, SDS) and all(_is_builtin(name, device) for name in priors):
+        raise UsageError(
+            f"--distillation {distillation} teaches a LoRA of the prior what the scene looks like: the built-in prior "
+            "has no attention that a LoRA could change.",
+            f'Use a prior of words: magic3d generate "{prompt}" --prior sd15 --distillation {distillation}',
+        )
     for name in dict.fromkeys(priors):
         check_name(name)
         if words:
@@ -181,6 +191,10 @@ def _understand(
     known = vocabulary_of(of_stage(folder, "coarse")) if folder is not None else None
     if known is not None:
         understand(vocabulary_with(known, adapters), prompt, seed, strict=strict)
+
+
+def _is_builtin(name: str, device: str) -> bool:
+    return name == "builtin" or (name == "auto" and not _may_have_gpu(device))
 
 
 def _may_have_gpu(device: str) -> bool:

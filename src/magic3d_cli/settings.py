@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
+METHODS = SDS, VSD = "sds", "vsd"
+"""Of distillation: score distillation (DreamFusion), variational score distillation (ProlificDreamer)."""
 AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
 PICTURE_SHAPE = "picture:"
@@ -83,6 +85,23 @@ class TimestepSchedule:
 
 
 @dataclass(frozen=True)
+class VariationalSettings:
+    """Variational score distillation (ProlificDreamer, arXiv 2305.16213).
+
+    Numbers of threestudio's prolificdreamer.yaml and prolificdreamer-texture.yaml.
+
+    Attributes:
+        times: there at most 0.98 for a fifth (5,000 of 25,000 steps; of 30,000 for the texture), then 0.5 at once; here
+            down to 0.5 in twice as long, which is the same on average.
+    """
+
+    scale: float = 7.5
+    times: TimestepSchedule = TimestepSchedule(start=(0.02, 0.98), end=(0.02, 0.5), anneal=0.4)
+    rank: int = 4  # of the LoRA [diffusers' default, which the code takes]
+    rate: float = 1e-4  # at which it learns
+
+
+@dataclass(frozen=True)
 class GuidanceSettings:
     """Score distillation (DreamFusion section 3)."""
 
@@ -96,6 +115,8 @@ class GuidanceSettings:
     small_encoder: bool = False  # TAESD in place of the VAE's encoder; latent priors only
     normals: bool = False  # textureless views are shown as normals, to a prior that is not told how views are shaded
     compile: bool = False  # torch.compile of the prior's networks; on CUDA only
+    method: str = SDS  # of METHODS
+    variational: VariationalSettings = VariationalSettings()  # of VSD; the rest above is of score distillation
 
 
 @dataclass(frozen=True)
@@ -226,6 +247,11 @@ class StagePrior:
     def takes_any_words(self) -> bool:
         """Whether it is told in words alone, any of them."""
         return self.open_vocabulary and not self.from_picture
+
+    @property
+    def learns_renders(self) -> bool:
+        """Whether a LoRA of it can learn what the scene looks like, for variational score distillation."""
+        return self.takes_any_words and self.set_size == 1
 
 
 @dataclass(frozen=True)

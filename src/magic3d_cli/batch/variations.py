@@ -17,6 +17,7 @@ from magic3d_cli.guidance.guide import Loaded, PriorGuide, WeightedPrior, choose
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.views import turntable
+from magic3d_cli.settings import SDS
 
 VIEWS, TIME = 8, 0.4
 """Views round the thing that are judged, and the diffusion time at which the prior is asked."""
@@ -37,7 +38,8 @@ def agreement(run: Path, device: str, loaded: Loaded) -> float:
     wanted = {"coarse": [WeightedPrior(header["prior"]["id"])]}
     priors = choose_priors(wanted, header["prompt"], header["seed"], device, lambda text: None)
     guide = PriorGuide(priors, header["prompt"], header["seed"], device, loaded=loaded)
-    return agreement_of(stage, guide.distillation("coarse", saved.settings.fine.guidance))
+    plain = replace(saved.settings.fine.guidance, method=SDS)
+    return agreement_of(stage, guide.distillation("coarse", plain))
 
 
 @torch.no_grad()

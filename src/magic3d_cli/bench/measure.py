@@ -23,10 +23,12 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.compile import uncompiled
 from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation
 from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import forget_peak, peak_memory
 from magic3d_cli.scene.render import Render
+from magic3d_cli.scene.views import Views
 from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings, Settings
 from magic3d_cli.training.report import StepReport, now
 from magic3d_cli.training.terms import LossTerm, Step
@@ -62,7 +64,7 @@ class TimedPrior:
         return getattr(self.prior, name)
 
     def encode_image(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        encoded = self._timed("encoder", self.prior.encode_image, images)
+        encoded = self.charged("encoder", self.prior.encode_image, images)
         if images.requires_grad:
             # Its backward pass lasts from when the gradient of what it made is there to when that of the images is:
             # autograd runs the latest work first, so nothing of the scene comes between.
@@ -82,7 +84,7 @@ class TimedPrior:
     def denoise(
         self, noisy: Tensor, timestep: Int[Tensor, "B"], text: Tensor, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        result = self._timed("prior", self.prior.denoise, noisy, timestep, text, features)
+        result = self.charged("prior", self.prior.denoise, noisy, timestep, text, features)
         self.rows += len(noisy)
         if self.operations == 0:
             # One row without the prompt and one with it, or a set: uncompiled, a whole batch might not fit the memory.
@@ -98,11 +100,30 @@ class TimedPrior:
         """Count from here."""
         self.seconds, self.rows = dict.fromkeys(self.seconds, 0.0), 0
 
-    def _timed(self, part: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    def charged(self, part: str, work: Callable[..., Any], *arguments: Any) -> Any:
         begun = now(self.prior.device)
         result = work(*arguments)
         self.seconds[part] += now(self.prior.device) - begun
         return result
+
+
+@dataclass
+class TimedRenders:
+    """The score of the renders, whose evaluations and learning count as the prior's. Everything else is its own."""
+
+    renders: RendersScore
+    timed: TimedPrior
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.renders, name)
+
+    def noise(self, noisy: Tensor, timestep: Int[Tensor, "B"], views: Views) -> Tensor:
+        self.timed.rows += len(noisy)
+        return self.timed.charged("prior", self.renders.noise, noisy, timestep, views)
+
+    def learn(self, clean: Tensor, step: Step) -> None:
+        self.timed.rows += 2 * len(clean)  # both ways
+        self.timed.charged("prior", self.renders.learn, clean, step)
 
 
 def run(
@@ -214,7 +235,11 @@ def _steps(
     """
     forget_peak()
     timed = TimedPrior(distillation.prior)
-    watched = [stage.random_views(LossTerm("distillation", replace(distillation, prior=timed)))]
+    watched_loss = replace(distillation, prior=timed)
+    if isinstance(watched_loss, VariationalDistillation):
+        renders: Any = TimedRenders(watched_loss.renders, timed)
+        watched_loss = replace(watched_loss, renders=renders)
+    watched = [stage.random_views(LossTerm("distillation", watched_loss))]
     stage.run(watched, until=stage.step + WARM_UP)
     timed.start()
     reports: list[StepReport] = []

@@ -12,9 +12,16 @@ from magic3d_cli.guidance.diffusers import compile as compiling
 from magic3d_cli.guidance.diffusers.catalogue import HUB
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import PriorGuide, WeightedPrior, choose_priors, fetch_small_encoder
+from magic3d_cli.guidance.guide import (
+    PriorGuide,
+    WeightedPrior,
+    check_method,
+    choose_priors,
+    distillation_of,
+    fetch_small_encoder,
+)
 from magic3d_cli.presets import resolve
-from magic3d_cli.settings import GuidanceSettings, Settings, StagePrior
+from magic3d_cli.settings import SDS, VSD, GuidanceSettings, Settings, StagePrior
 
 
 class SpeedGuide:
@@ -41,9 +48,12 @@ class SpeedGuide:
             return name
         return f"random weights in the shape of {name}, which is not downloaded: speed only"
 
-    def resolve(self, base: Settings, perp_neg: bool | None, small_encoder: bool | None) -> Settings:
-        """The settings with each stage guided as its prior needs."""
-        return resolve(base, self._priors, perp_neg=perp_neg, small_encoder=small_encoder)
+    def resolve(
+        self, base: Settings, perp_neg: bool | None, small_encoder: bool | None, distillation: str | None = None
+    ) -> Settings:
+        """The settings with each stage guided as its prior needs. Raises UsageError as `check_method`."""
+        check_method(distillation or SDS, self._priors, self._tell)
+        return resolve(base, self._priors, perp_neg=perp_neg, small_encoder=small_encoder, distillation=distillation)
 
     def distillation(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
         """Load the stage's prior, unless the stage before used the same one."""
@@ -59,7 +69,7 @@ class SpeedGuide:
         prior = self._random[1]
         if compiling.pays(settings, prior.device):
             prior.compile(self._tell)
-        return ScoreDistillation(prior, condition(prior, self.prompt), settings)
+        return distillation_of(prior, condition(prior, self.prompt, settings.method == VSD), settings, 0)
 
     def release(self) -> None:
         """Free the prior that is loaded: another takes its place, or it was compiled and is to be measured as it is."""

@@ -33,6 +33,7 @@ def bench(
     fine_prior: options.FinePrior = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
+    distillation: options.Distillation = None,
     device: options.Device = "auto",
     steps: Annotated[int, typer.Option(metavar="N", help="Steps timed of each kind.")] = 5,
     views: Annotated[
@@ -51,6 +52,7 @@ def bench(
     for name in preset or ():
         checks.check_choice("--preset", name, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
+    checks.check_distillation(distillation)
     for option, value in (("--steps", steps), ("--views", views)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
@@ -63,7 +65,10 @@ def bench(
         chosen_device = choose_device(device, work.observer)
         names = {"coarse": coarse_prior or prior, "fine": fine_prior or prior}
         guide = SpeedGuide(names, PROMPT, bool(small_encoder), chosen_device, Path(folder), work.observer.note)
-        chosen = [guide.resolve(presets.preset(name), perp_neg, small_encoder) for name in preset or checks.PRESETS]
+        chosen = [
+            guide.resolve(presets.preset(name), perp_neg, small_encoder, distillation)
+            for name in preset or checks.PRESETS
+        ]
         most = views or (4 if chosen_device == "cpu" else max(max(s.coarse.views, s.fine.views) for s in chosen))
         priors = {stage: guide.name(stage) for stage in ("coarse", "fine")}
         result = {"priors": priors, **measure.run(chosen, guide, chosen_device, steps, most, work.observer)}

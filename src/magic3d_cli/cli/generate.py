@@ -37,6 +37,7 @@ def generate(
     init_up: options.InitUp = "y",
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
+    distillation: options.Distillation = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     faces: options.Faces = None,
@@ -73,6 +74,7 @@ def generate(
     if prompt or not pictured:
         prompt = checks.check_prompt(prompt)
     checks.check_recipe(recipe, pictured)
+    checks.check_distillation(distillation, recipe)
     checks.check_choice("--preset", preset, checks.PRESETS)
     checks.check_choice("--init-up", init_up, checks.UPS)
     checks.check_choice("--device", device, checks.DEVICES)
@@ -93,7 +95,15 @@ def generate(
             output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1, marks(adapters)
         )
         precheck.check_generate(
-            prompt, seed, names, device, out, strict=strict, words=digest is None, adapters=adapters
+            prompt,
+            seed,
+            names,
+            device,
+            out,
+            strict=strict,
+            words=digest is None,
+            adapters=adapters,
+            distillation=distillation,
         )
         with session(quiet, verbose) as work:
             from magic3d_cli import job
@@ -107,6 +117,7 @@ def generate(
                 "init_up": init_up,
                 "perp_neg": perp_neg,
                 "small_encoder": small_encoder,
+                "distillation": distillation,
                 "device": device,
                 "faces": faces,
                 "texture_size": texture_size,

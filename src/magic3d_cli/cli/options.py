@@ -81,6 +81,17 @@ SmallEncoder = Annotated[
         show_default=False,
     ),
 ]
+Distillation = Annotated[
+    str | None,
+    typer.Option(
+        "--distillation",
+        metavar="METHOD",
+        help="How an open-vocabulary prior guides: sds (score distillation, scale 100) or vsd (variational, scale 7.5; "
+        "a LoRA of the prior learns what the scene looks like). vsd: plainer colours, 2.5 times the prior's work. sds "
+        "by default; refine does as the checkpoint.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Another seed, another object.")]
 Variations = Annotated[
     int | None,

@@ -47,6 +47,7 @@ def refine(
     adapter: options.Adapter = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
+    distillation: options.Distillation = None,
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
@@ -72,6 +73,7 @@ def refine(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_choice("--up", up, checks.UPS)
     checks.check_sizes(faces, texture_size, height, lod)
+    checks.check_distillation(distillation)
     source, adapters = find_source(source), read_adapters(adapter or [])
     own = not checks.is_checkpoint(source) and source.is_file()
     if own and prompt is None:
@@ -82,7 +84,9 @@ def refine(
     if prompt is not None and own:
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
         out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=marks(adapters))
-        precheck.check_generate(prompt, seed, [prior or "auto"], device, out, adapters=adapters)
+        precheck.check_generate(
+            prompt, seed, [prior or "auto"], device, out, adapters=adapters, distillation=distillation
+        )
     else:
         if prompt is not None or reshape or seed is not None or up != "y":
             raise UsageError(
@@ -104,6 +108,7 @@ def refine(
             device=device,
             perp_neg=perp_neg,
             small_encoder=small_encoder,
+            distillation=distillation,
             faces=faces,
             texture_size=texture_size,
             height=height,

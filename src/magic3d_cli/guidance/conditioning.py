@@ -40,6 +40,7 @@ class Conditioning:
 
     states: Float[Tensor, "K L D"]
     unconditional: Float[Tensor, "1 L D"]
+    plain: Float[Tensor, "1 L D"] | None = None  # the prompt without words for the view, where that is asked for
 
     def text(self, views: Views) -> Float[Tensor, "B L D"]:
         """The states for each view."""
@@ -117,13 +118,14 @@ def read_prompt(prior: Prior, prompt: str, seed: int = 0, vocabulary: Vocabulary
     return prompt.strip()
 
 
-def condition(prior: Prior, prompt: Caption | str) -> Conditioning:
-    """Encode a prompt, then free the prior's text encoder."""
+def condition(prior: Prior, prompt: Caption | str, plain: bool = False) -> Conditioning:
+    """Encode a prompt, then free the prior's text encoder; `plain` asks for it without words for the view too."""
     text = prompt.text if isinstance(prompt, Caption) else prompt
     prompts = [text] if prior.camera_conditioned else [f"{text}, {words}" for words in VIEW_WORDS]
     states = prior.encode_prompt([*prompts, SHUNNED if prior.set_size > 1 else ""])
+    alone = prior.encode_prompt([text]) if plain else None
     prior.release_text_encoder()
-    return Conditioning(states[:-1], states[-1:])
+    return Conditioning(states[:-1], states[-1:], alone)
 
 
 def view_weights(views: Views) -> Float[Tensor, "B 4"]:

@@ -24,7 +24,7 @@ from magic3d_cli.guidance.diffusion import Prior, alpha_sigma
 from magic3d_cli.guidance.schedule import mix, sample_timesteps
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import TEXTURELESS, Views
-from magic3d_cli.settings import GuidanceSettings
+from magic3d_cli.settings import GuidanceSettings, TimestepSchedule
 from magic3d_cli.training.terms import Step
 
 WEIGHTINGS = ("sds", "uniform")
@@ -47,24 +47,34 @@ class ScoreDistillation:
 
         Predictions that are not finite make a loss that is not finite: the stage decides what to do about it.
         """
-        views, progress, times = step.views, step.progress, self.settings.times
-        clean = self.prior.encode_image(self._shown(render, views).permute(0, 3, 1, 2))
+        clean = self.prior.encode_image(self._shown(render, step.views).permute(0, 3, 1, 2))
+        timestep, noise = self.drawn(clean, step, self.settings.times)
+        scale = mix(*self.settings.scale, step.progress)
+        with torch.no_grad():
+            gradient = self.gradient(clean.detach(), timestep, noise, step.views, scale)
+        return reparameterised(clean, gradient), self.metrics(gradient, timestep, scale)
+
+    def drawn(
+        self, clean: Float[Tensor, "B C h w"], step: Step, times: TimestepSchedule
+    ) -> tuple[Int[Tensor, "B"], Float[Tensor, "B C h w"]]:
+        """A diffusion time and noise for each view."""
         steps, generator = len(self.prior.alphas_cumprod), step.generator
         together = self.prior.set_size  # views of a set are one sample, as noisy as each other
         timestep = step.draw(
-            lambda n: sample_timesteps(times, progress, n // together, steps, generator).repeat_interleave(together)
+            lambda n: sample_timesteps(times, step.progress, n // together, steps, generator).repeat_interleave(
+                together
+            )
         )
         noise = step.draw(lambda n: torch.randn(n, *clean.shape[1:], generator=generator)).to(clean)
-        with torch.no_grad():
-            scale = mix(*self.settings.scale, progress)
-            gradient = self.gradient(clean.detach(), timestep.to(clean.device), noise, views, scale)
-        loss = reparameterised(clean, gradient)
-        metrics = {
+        return timestep.to(clean.device), noise
+
+    def metrics(self, gradient: Float[Tensor, "B C h w"], timestep: Int[Tensor, "B"], scale: float) -> dict[str, float]:
+        """What is logged of a step."""
+        return {
             "gradient": float(gradient.abs().mean()),
-            "time": float(timestep.double().mean()) / steps,
+            "time": float(timestep.double().mean()) / len(self.prior.alphas_cumprod),
             "scale": scale,
         }
-        return loss, metrics
 
     def _shown(self, render: Render, views: Views) -> Float[Tensor, "B H W 3"]:
         """The pictures that the prior is shown: with `settings.normals`, of textureless views their normals."""
@@ -82,9 +92,15 @@ class ScoreDistillation:
         scale: float,
     ) -> Float[Tensor, "B C h w"]:
         """g for given noise: descending along it moves x toward the prior's clean image."""
-        settings = self.settings
         alpha, sigma = alpha_sigma(self.prior.alphas_cumprod, timestep)
-        noisy = alpha * clean + sigma * noise
+        denoised, eps = self.guided(alpha * clean + sigma * noise, timestep, views, scale)
+        return sigma**2 * (eps - noise) if self.settings.weighting == "sds" else clean - denoised
+
+    def guided(
+        self, noisy: Float[Tensor, "B C h w"], timestep: Int[Tensor, "B"], views: Views, scale: float
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """The clean images that the prior expects, guided by the text, and the noise that they leave."""
+        settings = self.settings
         negatives = self.conditioning.negatives(views) if settings.perp_neg else []
         weights = [settings.perp_neg * weight.to(noisy) for _, weight in negatives]
         uncond, cond, *others = self.predict(noisy, timestep, views, scale, [text for text, _ in negatives])
@@ -97,8 +113,9 @@ class ScoreDistillation:
         if clipped:
             denoised = denoised.clamp(-1, 1)
         if clipped or settings.rescale:
+            alpha, sigma = alpha_sigma(self.prior.alphas_cumprod, timestep)
             eps = (noisy - alpha * denoised) / sigma.clamp(min=1e-4)
-        return sigma**2 * (eps - noise) if settings.weighting == "sds" else clean - denoised
+        return denoised, eps
 
     def predict(
         self,

@@ -40,8 +40,9 @@ from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
 from magic3d_cli.guidance.diffusers.zero123 import PicturePrior
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.pictured import Pictured
+from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import CoarseSettings, FineSettings, GuidanceSettings, StagePrior
+from magic3d_cli.settings import SDS, VSD, CoarseSettings, FineSettings, GuidanceSettings, StagePrior
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -146,6 +147,29 @@ def choose_priors(
     return {stage: [ChosenPrior.of(p, specs[stage, p.name]) for p in some] for stage, some in full.items()}
 
 
+def check_method(method: str, priors: Mapping[str, Sequence[StagePrior]], tell: Tell) -> None:
+    """Tells which priors do not follow a method of distillation; raises UsageError where none does."""
+    distinct = {prior.name: prior for some in priors.values() for prior in some}
+    others = [prior for prior in distinct.values() if not prior.learns_renders]
+    if method == SDS or not others:
+        return
+    reasons = "; ".join(f"{Path(prior.name).name} {_why_sds(prior)}" for prior in others)
+    if len(others) == len(distinct):
+        raise UsageError(
+            f"--distillation {method} teaches a LoRA of the prior what the scene looks like: {reasons}.",
+            "Use a prior of words, for example --prior sd15, or leave out --distillation.",
+        )
+    tell(f"--distillation {method} is not for all priors: {reasons}. These go on by score distillation.")
+
+
+def _why_sds(prior: StagePrior) -> str:
+    if prior.from_picture:
+        return "is told a picture and the camera, and no words"
+    if not prior.open_vocabulary:
+        return "has no attention that a LoRA could change"
+    return "is shown views in sets, with a loss of its own"
+
+
 def understood(
     priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int, adapters: Sequence[Adapter] = ()
 ) -> Understood | None:
@@ -219,7 +243,7 @@ class PriorGuide:
         self._shared = shared is not None
         self._loaded: Loaded = {} if shared is None else shared
         self._prepared: Loaded = {}
-        self._conditioning: dict[tuple[Path, str, bool, Caption | str], Conditioning] = {}
+        self._conditioning: dict[tuple[Path, str, bool, bool, Caption | str], Conditioning] = {}
 
     def name(self, stage: str) -> str:
         """The stage's first prior, as a checkpoint keeps it: what "auto" chose, and directories in full."""
@@ -249,7 +273,8 @@ class PriorGuide:
             if not share:
                 continue
             name = "distillation" if prior is chosen[0] else f"distillation_{Path(prior.name).name}"
-            terms.append(LossTerm(name, self._distillation(spec, own), prior.weight * share))
+            shape_first = settings.geometry_first if isinstance(settings, FineSettings) else 0.0
+            terms.append(LossTerm(name, self._distillation(spec, own, shape_first), prior.weight * share))
         return terms
 
     def volume(self) -> InitialShape | None:
@@ -279,14 +304,16 @@ class PriorGuide:
         small = settings.small_encoder and prior.spec.vae is not None
         return describe(prior.spec.folder, prior.name, self._encoder) if small else prior.spec
 
-    def _distillation(self, spec: PriorSpec, settings: GuidanceSettings) -> ScoreDistillation:
+    def _distillation(self, spec: PriorSpec, settings: GuidanceSettings, shape_first: float = 0.0) -> ScoreDistillation:
+        """A prior's loss; variational score distillation begins once the shape is done."""
         prior = self._load(spec)
         if compiling.pays(settings, prior.device):
             prior.compile(self._tell)
         if isinstance(prior, PicturePrior):
             assert self._pictured is not None  # as `choose_priors` says
             return ScoreDistillation(prior, prior.see(self._pictured.references[0]), settings)
-        return ScoreDistillation(prior, self._condition(prior), settings)
+        told = self._condition(prior, plain=settings.method == VSD)
+        return distillation_of(prior, told, settings, self.seed, shape_first)
 
     def _load(self, spec: PriorSpec) -> DiffusersPrior:
         """The prior, unless it is there already."""
@@ -360,17 +387,33 @@ class PriorGuide:
                 "Leave out --also-prior, or use smaller priors.",
             )
 
-    def _condition(self, prior: DiffusersPrior) -> Conditioning:
+    def _condition(self, prior: DiffusersPrior, plain: bool = False) -> Conditioning:
         """The prompt encoded, once for each text encoder: T5-XXL takes minutes to load."""
         fit = self._pictured.fit if self._pictured else None
         fitted = fit.caption if fit is not None and prior.vocabulary is not None else None
         words, spec = fitted or self._read(prior), prior.spec
         assert spec.text_encoder is not None
         # Length and masking of the states follow from the network's class.
-        key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, words)
+        key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, plain, words)
         if key not in self._conditioning:
-            self._conditioning[key] = condition(prior, words)
+            self._conditioning[key] = condition(prior, words, plain)
         return self._conditioning[key]
+
+
+def distillation_of(
+    prior: DiffusersPrior, told: Conditioning, settings: GuidanceSettings, seed: int, shape_first: float = 0.0
+) -> ScoreDistillation:
+    """The loss of a prior that is told words; for variational score distillation these include the plain ones.
+
+    Args:
+        seed: of a LoRA that learns.
+        shape_first: share of the stage before variational score distillation.
+    """
+    if settings.method == VSD:
+        assert told.plain is not None
+        renders = RendersScore(prior, told.plain, settings.variational, seed)
+        return VariationalDistillation(prior, told, settings, renders, shape_first)
+    return ScoreDistillation(prior, told, settings)
 
 
 def imagined(priors: Sequence[ChosenPrior], imagine: float) -> list[float]:

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, GuidanceSettings, Settings
+from magic3d_cli.settings import AUTO, BALL, VSD, CoarseSettings, FineSettings, GuidanceSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,25 @@ SMALL_ENCODER = 1 / 9
 """Of the encoder's work, what the small one does."""
 
 
-def sample_work(name: str, guidance: GuidanceSettings) -> float:
-    """TFLOP of distilling one view with a prior, as it is guided."""
-    network = NETWORK.get(name, LATENT_NETWORK) * (2 if guidance.perp_neg and name != "builtin" else 1)
+LEARNING = 3
+"""Evaluations more of a network that also learns the renders: their score, and a step of the LoRA, whose backward pass
+counts as one because all other weights stay."""
+
+
+def sample_work(name: str, guidance: GuidanceSettings, learns: float = 1.0) -> float:
+    """TFLOP of distilling one view with a prior, as it is guided; `learns` is the share of steps that are variational,
+    where any are."""
+    evaluations = 4.0 if guidance.perp_neg and name != "builtin" else 2.0
+    evaluations += LEARNING * learns if guidance.method == VSD else 0
+    network = NETWORK.get(name, LATENT_NETWORK) * evaluations / 2
     return network + ENCODERS.get(name, ENCODER) * (SMALL_ENCODER if guidance.small_encoder else 1.0)
 
 
 def view_work(stage: CoarseSettings | FineSettings, name: str) -> float:
     """TFLOP of distilling one view with all priors of a stage; `name` is the first one's."""
-    added = sum(sample_work(prior.prior, prior.guidance) for prior in stage.added_guidance)
-    return sample_work(name, stage.guidance) + added
+    learns = 1 - stage.geometry_first if isinstance(stage, FineSettings) else 1.0
+    added = sum(sample_work(prior.prior, prior.guidance, learns) for prior in stage.added_guidance)
+    return sample_work(name, stage.guidance, learns) + added
 
 
 ASSET = {"clean": 0.06, "simplify": 0.05, "unwrap": 0.53, "bake": 0.32, "write": 0.04}

@@ -6,7 +6,7 @@ A stage says what its scene is, how it is rendered, and which regularisers it ha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -21,11 +21,12 @@ from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.microbatch import MicroBatches
 from magic3d_cli.training.optimiser import FiniteAdam, pack_state, unpack_state
 from magic3d_cli.training.report import PhaseTimer, StepReport
-from magic3d_cli.training.terms import LossTerm, Step, ViewGroup, check_names
+from magic3d_cli.training.terms import LearningLoss, LossTerm, Step, ViewGroup, check_names
 
 _CHECK_FROM = 5  # an empty or solid scene is an error after this fraction (1/5) of the run
 _CHECK_AT_LEAST = 10  # steps
 _REMEMBERED, _NEW = 0.9, 0.1  # parts of the running mean opacity
+_LEARNT = "learnt/"  # before the names of tensors that losses have learnt
 
 
 class Stage(ABC):
@@ -51,6 +52,8 @@ class Stage(ABC):
         self.generator, self.optimiser, self.processes = generator, optimiser, processes
         self._microbatches = MicroBatches()
         self._mean_opacity: float | None = None  # running
+        self._learning: dict[str, LearningLoss] = {}  # losses that learn, by their terms' names
+        self._learnt: dict[str, Tensor] = {}  # what those of a checkpoint had learnt, until they are here
 
     # What a stage says of its scene.
 
@@ -104,6 +107,7 @@ class Stage(ABC):
         learned is not; ValueError for loss terms that share a name.
         """
         check_names(groups)
+        self._take_up(groups)
         while self.step < min(until if until is not None else self.total, self.total):
             report = self._step(groups)
             if on_step is not None:
@@ -115,7 +119,7 @@ class Stage(ABC):
         timer = PhaseTimer(self.device)
         progress = self.step / self.total
         batches = [self._draw(group, progress) for group in groups]
-        self.optimiser.zero_grad()
+        self._zero_grad()
 
         def compute(index: int, rows: slice, fraction: float) -> tuple[dict[str, float], Tensor, dict[str, float]]:
             """Adds the gradient of some rows of a group's views, which are this fraction of them."""
@@ -140,13 +144,16 @@ class Stage(ABC):
 
         sizes = [len(step.views) for step, _, _ in batches]
         together = [group.together for group in groups]
-        parts = self._microbatches.run(
-            sizes, together, self.generator, compute, self.optimiser.zero_grad, self.processes
-        )
+        parts = self._microbatches.run(sizes, together, self.generator, compute, self._zero_grad, self.processes)
         covered = torch.stack([opacity for index, (_, opacity, _) in parts if index == 0]).sum()
         self.processes.average([covered])
         self.processes.average_gradients(self.optimiser.parameters())
         stepped = self.optimiser.step()
+        learnt = {
+            f"{name}_{key}": value
+            for name, loss in self._learning.items()
+            for key, value in loss.finish_step(self.processes).items()
+        }
         self.step += 1
         scene = self._finish_step([described for _, (_, _, described) in parts], stepped)
         opacity = float(covered)
@@ -154,7 +161,7 @@ class Stage(ABC):
         self._mean_opacity = _REMEMBERED * previous + _NEW * opacity
         timer.lap("optimizer")
         metrics = _summed([weighed for _, (weighed, _, _) in parts])
-        metrics |= {"opacity": opacity, **scene, "skipped": float(self.optimiser.skipped)}
+        metrics |= {"opacity": opacity, **learnt, **scene, "skipped": float(self.optimiser.skipped)}
         return StepReport(self.name, self.step, self.total, metrics, timer.seconds)
 
     def _draw(self, group: ViewGroup, progress: float) -> tuple[Step, int, Float[Tensor, "B H W"] | None]:
@@ -163,6 +170,20 @@ class Stage(ABC):
         views = processes.shard(group.draw(progress, self.generator)).to(self.device)
         step, size = Step(views, progress, self.generator, processes), group.size_at(progress)
         return step, size, self._draw_jitter(step, size)
+
+    def _zero_grad(self) -> None:
+        self.optimiser.zero_grad()
+        for loss in self._learning.values():
+            loss.zero_grad()
+
+    def _take_up(self, groups: Sequence[ViewGroup]) -> None:
+        """Find the losses that learn; those of a checkpoint go on from what they had learnt."""
+        terms = [term for group in groups for term in group.terms]
+        self._learning = {term.name: term.loss for term in terms if isinstance(term.loss, LearningLoss)}
+        for name, loss in self._learning.items() if self._learnt else ():
+            loss.restore(_within(self._learnt, f"{name}/"))
+        if self._learning:
+            self._learnt = {}
 
     def _check(self) -> None:
         opacity = self._mean_opacity
@@ -183,7 +204,11 @@ class Stage(ABC):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a bit-identical continuation needs: CPU tensors by name, and JSON-able values."""
-        return pack_state(self.modules(), self.optimiser, self.generator), {
+        learnt = self._learnt | {
+            f"{name}/{key}": tensor for name, loss in self._learning.items() for key, tensor in loss.state().items()
+        }
+        tensors = pack_state(self.modules(), self.optimiser) | {"generator": self.generator.get_state()}
+        return tensors | {f"{_LEARNT}{name}": tensor for name, tensor in learnt.items()}, {
             "stage": self.name,
             "step": self.step,
             "skipped": self.optimiser.skipped,
@@ -192,9 +217,16 @@ class Stage(ABC):
 
     def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit."""
-        unpack_state(self.modules(), self.optimiser, self.generator, tensors)
+        unpack_state(self.modules(), self.optimiser, tensors)
+        self.generator.set_state(tensors["generator"])
+        self._learnt = _within(tensors, _LEARNT)
         self.step, self.optimiser.skipped = meta["step"], meta["skipped"]
         self._mean_opacity = meta["mean_opacity"]
+
+
+def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _summed(parts: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -14,9 +14,13 @@ _PATIENCE = 20  # consecutive non-finite gradients before the run is given up
 
 
 class FiniteAdam:
-    """Adam with the settings of [ts]; a step whose gradient is not finite is skipped and counted."""
+    """Adam with the settings of [ts]; a step whose gradient is not finite is skipped and counted.
 
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
+    `what` names what it optimises, where it is not the scene.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], what: str = "") -> None:
+        self.what = what
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.skipped = 0  # in a row
 
@@ -36,16 +40,14 @@ class FiniteAdam:
         self.skipped += 1
         if self.skipped >= _PATIENCE:
             raise Collapsed(
-                f"The gradient was not finite for {self.skipped} steps in a row.",
+                f"The gradient{self.what and f' of {self.what}'} was not finite for {self.skipped} steps in a row.",
                 "Try another --seed; on a GPU in half precision, another --prior.",
             )
         return False
 
 
-def pack_state(
-    modules: Mapping[str, nn.Module], optimiser: FiniteAdam, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Parameters, buffers, Adam's moments and the random state as named CPU tensors."""
+def pack_state(modules: Mapping[str, nn.Module], optimiser: FiniteAdam) -> dict[str, Tensor]:
+    """Parameters, buffers and Adam's moments as named CPU tensors."""
     tensors = {
         f"{name}.{key}": value.detach().cpu().clone()
         for name, module in modules.items()
@@ -54,16 +56,10 @@ def pack_state(
     for index, entry in optimiser.adam.state_dict()["state"].items():
         for key, value in entry.items():
             tensors[f"adam.{index}.{key}"] = torch.as_tensor(value).detach().cpu().clone()
-    tensors["generator"] = generator.get_state()
     return tensors
 
 
-def unpack_state(
-    modules: Mapping[str, nn.Module],
-    optimiser: FiniteAdam,
-    generator: torch.Generator,
-    tensors: Mapping[str, Tensor],
-) -> None:
+def unpack_state(modules: Mapping[str, nn.Module], optimiser: FiniteAdam, tensors: Mapping[str, Tensor]) -> None:
     """Inverse of `pack_state`. Raises KeyError or RuntimeError when the tensors do not fit."""
     for name, module in modules.items():
         prefix = f"{name}."
@@ -77,4 +73,3 @@ def unpack_state(
             _, index, name = key.split(".", 2)
             moments.setdefault(int(index), {})[name] = value.clone()
     optimiser.adam.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-    generator.set_state(tensors["generator"])

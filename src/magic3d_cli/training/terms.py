@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,6 +39,27 @@ class Loss(Protocol):
     """
 
     def __call__(self, render: Any, step: Step, /) -> Tensor | tuple[Tensor, dict[str, float]]: ...
+
+
+@runtime_checkable
+class LearningLoss(Loss, Protocol):
+    """A loss that learns something of its own in every step, beside the scene.
+
+    When it is called it adds to its own gradient, for the rows that it is shown, and in `finish_step` it learns from
+    those of the whole step. What it has learnt is kept in the stage's checkpoint.
+    """
+
+    def zero_grad(self) -> None:
+        """Forget the gradient: a step begins, or is computed again in smaller parts."""
+
+    def finish_step(self, processes: Processes) -> dict[str, float]:
+        """Learn from a step; all processes learn the same. Returns metrics for the log."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a bit-identical continuation needs, on the CPU; random numbers are the step's."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `state`. Raises KeyError or RuntimeError when the tensors do not fit."""
 
 
 @dataclass(frozen=True)

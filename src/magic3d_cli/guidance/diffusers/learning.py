@@ -11,25 +11,20 @@ a second tuning on pictures of a first volume from all sides, is not here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from magic3d_cli.guidance.conditioning import VIEW_WORDS
 from magic3d_cli.guidance.diffusers.augment import TEMPLATES, augmented
+from magic3d_cli.guidance.diffusers.denoising import denoising_loss, sample
+from magic3d_cli.guidance.diffusers.lora import Lora
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
-from magic3d_cli.guidance.diffusion import alpha_sigma
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-"""Layers that get a LoRA [diffusers, train_dreambooth_lora.py]."""
-_GUIDANCE, _SAMPLING = 7.5, 25  # of the prior's own pictures: scale, DDIM steps
 _GRADIENT = 1.0  # longest norm
 
 
@@ -55,35 +50,6 @@ Report = Callable[[int, float], None]
 """Told the step and its loss; may raise to stop."""
 
 
-class LowRank(nn.Module):
-    """A weight with `up @ down` added (arXiv 2106.09685): nothing at first, as `up` is zero."""
-
-    def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        inputs = weight[0].numel()
-        down = torch.randn(rank, inputs, generator=generator) / rank
-        self.down = nn.Parameter(down.to(weight.device))
-        self.up = nn.Parameter(torch.zeros(len(weight), rank, device=weight.device))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + (self.up @ self.down).view(weight.shape).to(weight.dtype)
-
-
-@contextmanager
-def low_rank(network: nn.Module, rank: int, generator: torch.Generator) -> Iterator[dict[str, LowRank]]:
-    """The network's attention with a LoRA each, by the layers' names; taken off again at the end."""
-    layers = {name: module for name, module in network.named_modules() if name.endswith(ATTENTION)}
-    found = {}
-    for name, layer in layers.items():
-        found[name] = LowRank(layer.get_parameter("weight"), rank, generator)
-        parametrize.register_parametrization(layer, "weight", found[name])
-    try:
-        yield found
-    finally:
-        for layer in layers.values():
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-
-
 def learn_lora(
     prior: DiffusersPrior,
     photos: Sequence[Float[Tensor, "3 S S"]],
@@ -105,8 +71,9 @@ def learn_lora(
     own, plain, nothing = states[: len(words)], states[-2:-1], states[-1:]
     clean = torch.cat([prior.encode_image(photo[None].to(prior.device)) for photo in photos])
     kept = [sample(prior, plain, nothing, clean.shape[1:], generator) for _ in range(recipe.kept)]
-    with low_rank(prior.network, recipe.rank, generator) as layers:
-        parameters = [parameter for layer in layers.values() for parameter in layer.parameters()]
+    lora = Lora(prior.network, recipe.rank, generator)
+    with lora.applied(prior.network):
+        parameters = list(lora.parameters())
         adam = torch.optim.AdamW(parameters, recipe.rate, weight_decay=1e-2)
         for step in range(recipe.steps):
             n = int(torch.randint(len(clean), (1,), generator=generator))
@@ -115,12 +82,12 @@ def learn_lora(
                 one = kept[int(torch.randint(len(kept), (1,), generator=generator))]
                 loss = loss + recipe.preservation * denoising_loss(prior, one, plain, generator)
             _step(adam, loss, parameters)
-            report(step + 1, float(loss))
-        return {
-            f"unet.{name}.lora_{letter}.weight": part.detach().cpu().contiguous()
-            for name, layer in layers.items()
-            for letter, part in (("A", layer.down), ("B", layer.up))
-        }
+            report(step + 1, float(loss.detach()))
+    return {
+        f"unet.{name}.lora_{letter}.weight": part.detach().cpu().contiguous()
+        for name, layer in lora.parts.items()
+        for letter, part in (("A", layer.down), ("B", layer.up))
+    }
 
 
 def learn_word(
@@ -162,49 +129,11 @@ def learn_word(
                 text = TEMPLATES[step % len(TEMPLATES)].format(place)
             loss = denoising_loss(prior, shown, prior.text_states([text]), generator)
             _step(adam, loss, [new])
-            report(step + 1, float(loss))
+            report(step + 1, float(loss.detach()))
     finally:
         hook.remove()
         prior.release_text_encoder()  # it has a token too many
     return {word: new.detach().cpu().contiguous()}
-
-
-def denoising_loss(
-    prior: DiffusersPrior, clean: Float[Tensor, "1 C h w"], text: Float[Tensor, "1 L D"], generator: torch.Generator
-) -> Float[Tensor, ""]:
-    """Mean squared error of what the prior predicts of a noisy picture, at a time drawn from all (DDPM's loss)."""
-    time = torch.randint(len(prior.alphas_cumprod), (len(clean),), generator=generator).to(prior.device)
-    noise = torch.randn(clean.shape, generator=generator).to(clean)
-    alpha, sigma = alpha_sigma(prior.alphas_cumprod, time)
-    noisy = alpha * clean + sigma * noise
-    wanted = {"epsilon": noise, "sample": clean, "v_prediction": alpha * noise - sigma * clean}[prior.prediction]
-    return F.mse_loss(prior.predict(noisy, time, text).float(), wanted.float())
-
-
-@torch.no_grad()
-def sample(
-    prior: DiffusersPrior,
-    text: Float[Tensor, "1 L D"],
-    nothing: Float[Tensor, "1 L D"],
-    shape: Sequence[int],
-    generator: torch.Generator,
-) -> Float[Tensor, "1 C h w"]:
-    """A picture of the prior's own, as it sees pictures: by DDIM (arXiv 2010.02502) with classifier-free guidance."""
-    last = len(prior.alphas_cumprod) - 1
-    times = [round(last * (1 - n / _SAMPLING)) for n in range(_SAMPLING)]
-    now = torch.randn((1, *shape), generator=generator).to(prior.device)
-    both = torch.cat([nothing, text])
-    for time, following in zip(times, [*times[1:], None], strict=True):
-        at = torch.full((2,), time, device=prior.device)
-        clean, _ = prior.denoise(torch.cat([now, now]), at, both)
-        clean = clean[:1] + _GUIDANCE * (clean[1:] - clean[:1])
-        alpha, sigma = alpha_sigma(prior.alphas_cumprod, at[:1])
-        if following is None:
-            return clean
-        noise = (now - alpha * clean) / sigma.clamp(min=1e-6)
-        alpha, sigma = alpha_sigma(prior.alphas_cumprod, torch.full((1,), following, device=prior.device))
-        now = alpha * clean + sigma * noise
-    return now
 
 
 def said(word: str, azimuth: float | None) -> str:
