@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command import magic3d
+from scipy.spatial import cKDTree
 from tiny_run import play_tiny, tiny_draft, tiny_settings
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from magic3d_cli import checks, editing
 from magic3d_cli.coarse import initial
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
+from magic3d_cli.fine.edit import changed_inside, unchanged
 from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.fine.tetrahedra import Lattice
@@ -228,6 +230,28 @@ def test_the_parents_surface_is_where_it_was() -> None:
     assert shape.surface(500, torch.Generator()).norm(dim=1).sub(0.4).abs().max() < 0.012
 
 
+def test_outside_its_region_a_changed_shape_is_the_parents_own_triangles() -> None:
+    lattice = Lattice.around(torch.full((3,), -0.3), torch.full((3,), 0.3), 16)
+    parent = Geometry(lattice, lattice.vertices().norm(dim=1) - 0.3)
+    with torch.no_grad():
+        parent.displacement.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
+    top = Region.within(TOP, torch.tensor([[-0.3, -0.3, -0.3], [0.3, 0.3, 0.3]]))
+    size = torch.tensor([0.6, 0.6, 0.6])
+    changed = changed_inside(top, parent, lambda points: points.norm(dim=1) - 0.6, -size, size)
+    before, after = (geometry.surface()[0].detach() for geometry in (unchanged(parent), changed))
+    assert torch.equal(before, parent.surface()[0])
+    below = before[before[:, 1] < -0.1]
+    assert len(below) > 50 and are_among(below, after)
+    assert after[after[:, 1] > 0.1].norm(dim=1).sub(0.6).abs().max() < 0.02
+    assert after[after[:, 1] < -0.1].norm(dim=1).max() < 0.35  # nothing new there
+    assert len(changed.grid) > len(parent.grid)
+
+
+def are_among(these: Tensor, those: Tensor) -> bool:
+    """Whether all of these points are among those; a grid that grew is laid anew, with the last bit rounded."""
+    return cKDTree(those.numpy()).query(these.numpy())[0].max() < 1e-6
+
+
 # The command.
 
 
@@ -279,6 +303,7 @@ def test_an_edit_leaves_its_parent_alone_keeps_the_rest_and_goes_on_as_itself(
     old, new = (saved.stage(saved.settings, "cpu") for saved in (parent, child))
     assert isinstance(old, FineStage) and isinstance(new, FineStage)
     points = old.mesh()[0]
+    assert torch.equal(points, new.mesh()[0])  # vertex by vertex: nothing is meshed anew
     middle = (points[:, 1].amin() + points[:, 1].amax()) / 2
     changed = (old.albedo(points) - new.albedo(points)).abs().amax(1)
     assert changed[points[:, 1] < middle - 0.06].max() < 1e-6 < changed[points[:, 1] > middle + 0.06].max()
@@ -302,6 +327,15 @@ def test_an_edit_of_the_shape_holds_what_lies_outside_the_box(ball: Path, capsys
     assert len(outside) > 200
     torch.testing.assert_close(stage.field.density(outside), stage.field.kept.density(outside))
     assert not torch.equal(stage.field.table, stage.field.kept.table)
+
+    parent = Saved.load(Path("ball.run/coarse.ckpt"))
+    whole = parent.stage(parent.settings, "cpu")
+    assert isinstance(whole, CoarseStage)
+    before = FineStage.from_coarse(parent.settings, whole).mesh()[0]
+    child = Saved.load(Path("part.run/fine.ckpt"))
+    after = child.stage(child.settings, "cpu").mesh()[0]  # type: ignore[union-attr]
+    kept = before[before[:, 2] > 0.1]  # the box ends at -0.1, and a cell is 0.1 long
+    assert len(kept) > 50 and are_among(kept, after)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from magic3d_cli.asset.build import build_asset
-from magic3d_cli.asset.material import of_things
+from magic3d_cli.asset.covers import Cover
+from magic3d_cli.asset.material import Material, of_things
 from magic3d_cli.asset.size import size_of_things
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.atomic import write_atomically
+from magic3d_cli.fine.edit import EditedRun
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.catalogue import licence_of
 from magic3d_cli.guidance.guide import drawn_things
@@ -20,6 +24,8 @@ from magic3d_cli.run.context import OwnSurface
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import as_json
 from magic3d_cli.run.timings import Timings, peak_memory
+from magic3d_cli.scene.field import HashField
+from magic3d_cli.scene.region import COLOUR, RegionField
 from magic3d_cli.settings import AssetSettings, Settings
 from magic3d_cli.version import __version__
 
@@ -38,8 +44,9 @@ def build_files(
     settings: AssetSettings,
     observer: Observer,
     surface: OwnSurface | None = None,
+    edited: Sequence[EditedRun] = (),
 ) -> tuple[Asset, list[Path]]:
-    """Unwrap, bake, write the fine stage's mesh, or this surface in its colours."""
+    """Unwrap, bake, write the fine stage's mesh, or this surface in its colours; of an edit with its earlier runs."""
     vertices, faces = surface or tuple(tensor.numpy() for tensor in fine.mesh())
     things = drawn_things(about["prior"], about["prompt"], about["seed"])
     asset = build_asset(
@@ -49,7 +56,7 @@ def build_files(
         settings,
         on_stage=observer.phase,
         device=fine.device,
-        material=of_things([prompt for _, prompt in things]),
+        **_materials(fine.field, [of_things([prompt for _, prompt in things]), *map(_material_of, edited)]),
         about=about,
         usual=size_of_things(things),
         keep_shape=surface is not None,
@@ -60,6 +67,7 @@ def build_files(
     for kind, asked, formats in (
         ("ambient occlusion", settings.occlusion, ("glb", "usdz")),
         ("normal map", settings.normal_map, ("glb", "obj", "usdz")),
+        ("metal and roughness of parts", asset.surface is not None, ("glb", "obj", "usdz")),
     ):
         if asked and output.suffix.lower().lstrip(".") not in formats:
             observer.note(f"{output.suffix} has no room for the {kind}; {' and '.join(formats)} have.")
@@ -69,6 +77,24 @@ def build_files(
         observer.note(f"Unwrapped by the simple atlas: {reason}.")
     observer.phase("write")
     return asset, write(asset, output, about["prompt"])
+
+
+def _material_of(run: EditedRun) -> Material:
+    return of_things([prompt for _, prompt in drawn_things(run.prior, run.prompt, run.seed)])
+
+
+def _materials(field: HashField, materials: Sequence[Material]) -> dict[str, Any]:
+    """Arguments of `build_asset`: of an edited scene, the materials of the prompts that it has had, the newest first.
+
+    Each covers the places in which the edit to its prompt could change colours; the oldest lies under all.
+    """
+    covers: list[Cover] = []
+    for material in materials[:-1]:
+        if not isinstance(field, RegionField):
+            return {"material": material, "covers": covers[::-1]}
+        covers.append(Cover(material, partial(field.region.share, channel=COLOUR)))
+        field = field.kept
+    return {"material": materials[-1], "covers": covers[::-1]}
 
 
 def load_surface(path: Path) -> OwnSurface:

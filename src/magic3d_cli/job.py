@@ -23,6 +23,7 @@ from magic3d_cli.checks import check_recipe
 from magic3d_cli.editing import EditRequest, prepare
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
+from magic3d_cli.fine.edit import Edit
 from magic3d_cli.guidance.adapters import Adapter, read_adapters
 from magic3d_cli.guidance.guide import (
     STAGES,
@@ -50,7 +51,6 @@ from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved
-from magic3d_cli.scene.edit import Edit
 from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
@@ -181,7 +181,7 @@ def edit(
     found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note)
     kind = settings.EDITED_VOLUME if found.begins_as_asked else settings.EDITED
     chosen = resolved(base, priors, replace(request, init=f"{kind}{asked.digest}"))
-    chosen = presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry=surface is not None)
+    chosen = presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry=not found.region.shape_changes)
     guide = _guide(priors, chosen, request, prompt, device, observer, None)
     with opened(
         prompt, chosen, request.output, guide, device, observer, interrupts,

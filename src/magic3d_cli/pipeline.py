@@ -13,6 +13,7 @@ from magic3d_cli.asset.write import Asset
 from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.delivery import about_asset, build_files, load_surface, report_of, save_surface
+from magic3d_cli.fine.edit import Edit
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.run.context import Job
@@ -21,7 +22,7 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
 from magic3d_cli.run.timings import Timings
-from magic3d_cli.settings import BALL, EDITED, EDITED_VOLUME, PICTURE_SHAPE, VOLUME, AssetSettings
+from magic3d_cli.settings import BALL, EDITED_VOLUME, PICTURE_SHAPE, VOLUME, AssetSettings
 
 
 def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, Any]]:
@@ -36,6 +37,8 @@ def generate(job: Job, *, fresh: bool = False) -> tuple[Asset | None, dict[str, 
     origins = Origins.of_request(job.prompt, job.settings, hashes, losses, digest)
     begin(job, origins, fresh)
     fine = resume(job, job.run.fine)
+    if fine is None and job.edit is not None and job.settings.fine.freeze_geometry:
+        fine = _take_over(job, job.edit)
     if fine is None:
         coarse = resume(job, job.run.coarse)
         coarse = coarse or _start(job)
@@ -70,7 +73,7 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
         own = RunDirectory(saved.path.parent).mesh
         surface = load_surface(own) if saved.settings.fine.freeze_geometry and own.is_file() else None
-        built, files = build_files(stage, output, about, asset, observer, surface)
+        built, files = build_files(stage, output, about, asset, observer, surface, saved.earlier)
     report = report_of(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
     observer.done(report)
     return report
@@ -96,14 +99,26 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
     job.observer.phase("mesh")
     with job.timings.timed("mesh"):
         # A prior's volume and what a picture shows look as asked; another shape need not, and what distillation
-        # painted is kept, if there were steps in which it could.
+        # painted is kept.
         init = job.settings.coarse.init
         asked = init == VOLUME or init.startswith((PICTURE_SHAPE, EDITED_VOLUME))
-        asked = asked or (init.startswith(EDITED) and coarse.total == 0)
         shape = (job.shape or job.guide.volume)() if asked else None
-        fine = FineStage.from_coarse(job.settings, coarse, shape)
-        if job.edit is not None and not job.edit.region.is_everything:
-            fine.hold_outside(job.edit.region, job.edit.kept)
+        fine = FineStage.from_coarse(job.settings, coarse, shape, job.edit.geometry if job.edit else None)
+    return _meshed(job, fine)
+
+
+def _take_over(job: Job, edit: Edit) -> FineStage:
+    """The fine stage of an edit that keeps its parent's shape: the parent's mesh, without a coarse stage."""
+    job.observer.phase("mesh")
+    with job.timings.timed("mesh"):
+        fine = FineStage.from_parent(job.settings, edit, edit.shape, job.processes)
+    return _meshed(job, fine)
+
+
+def _meshed(job: Job, fine: FineStage) -> FineStage:
+    """Hold what an edit keeps, and note what the fine stage begins with."""
+    if job.edit is not None and not job.edit.region.is_everything:
+        fine.hold_outside(job.edit.region, job.edit.kept)
     job.run.log("mesh", **as_json(fine.handover))
     if job.surface is not None and job.processes.is_main:
         save_surface(job.run.mesh, job.surface)
@@ -116,7 +131,8 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
         return None, {}
     with job.timings.timed("asset"):
         about = about_asset(job.prompt, job.settings.seed, job.guide.name("fine"))
-        asset, files = build_files(fine, job.output, about, job.settings.asset, job.observer, job.surface)
+        earlier = job.edit.earlier if job.edit else ()
+        asset, files = build_files(fine, job.output, about, job.settings.asset, job.observer, job.surface, earlier)
     prior = {"id": job.guide.name("fine"), "sha256": job.guide.sha256("fine")}
     result = report_of(job.prompt, job.settings, prior, files, fine, asset, job.timings)
     result["run"] = str(job.run.path)

@@ -22,7 +22,8 @@ class Asset:
         faces: int [F, 3], counter-clockwise from outside.
         texture: uint8 [S, S, 3], display-referred base colour; row 0 is the top.
         report: what was done and measured.
-        material: metallic and roughness of the whole surface.
+        material: metallic and roughness of the surface, or of most of it.
+        surface: uint8 [S, S, 2], roughness and metallic of each texel; None where the material's serve everywhere.
         point: int [V], the point of the surface that each vertex is: the vertices on the two sides of a texture seam
             are one point. None: each vertex is a point of its own.
         about: where the asset comes from ("prompt", "seed", "prior", ...); written where a format has room for it.
@@ -41,6 +42,7 @@ class Asset:
     material: Material = DEFAULT
     point: Int[np.ndarray, "V"] | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    surface: UInt8[np.ndarray, "S S 2"] | None = None
     occlusion: UInt8[np.ndarray, "S S"] | None = None
     normal_map: UInt8[np.ndarray, "S S 3"] | None = None
     tangents: Float[np.ndarray, "V 4"] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,11 +15,10 @@ from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.bake import Albedo, Texels, bake, evaluate, to_bytes
 from magic3d_cli.asset.check import FileMesh, measure, sample
 from magic3d_cli.asset.clean import clean
-from magic3d_cli.asset.delight import delit
+from magic3d_cli.asset.covers import Cover, Part, as_baked, parts_of, surface_bytes
 from magic3d_cli.asset.flatten import flatten
 from magic3d_cli.asset.material import DEFAULT, Material
 from magic3d_cli.asset.mesh import Faces, Vertices, at_samples, surface_samples, unit, vertex_normals
-from magic3d_cli.asset.metal import reflecting
 from magic3d_cli.asset.normal_map import bake_normals, tangent_frames
 from magic3d_cli.asset.occlusion import visibility
 from magic3d_cli.asset.simplify import simplify
@@ -41,6 +40,7 @@ def build_asset(
     on_stage: Callable[[str], None] | None = None,
     device: torch.device | str = "cpu",
     material: Material = DEFAULT,
+    covers: Sequence[Cover] = (),
     about: dict[str, Any] | None = None,
     usual: tuple[str, float] | None = None,
     keep_shape: bool = False,
@@ -53,7 +53,8 @@ def build_asset(
         settings: face count, texture size, padding, time limit of the unwrap, levels and further textures.
         on_stage: told "clean", "simplify", "unwrap" and "bake" as each begins.
         device: where `albedo` wants its points.
-        material: of the whole surface, for instance `material.of_prompt`'s.
+        material: of the surface, for instance `material.of_prompt`'s.
+        covers: further materials that lie over it in places; see `covers.parts_of`.
         about: where the asset comes from; see `Asset`.
         keep_shape: whether walls that wave are left as they are, as a mesh of a person's own is.
         usual: the thing and its usual longest side in metres (`size.usual_size`), for settings without a height.
@@ -88,19 +89,21 @@ def build_asset(
     face, weights = surface_samples(points, triangles, 60_000)
     seen = at_samples(points, triangles, face, weights)
     facing = at_samples(vertex_normals(points, triangles), triangles, face, weights)
-    albedo = delit(albedo, seen, unit(facing), material.uniform, device)
-    if material.reflectance is not None:
-        albedo = reflecting(albedo, material.reflectance, seen[:20_000], device)
+    parts = parts_of(material, covers, seen, device)
+    albedo = as_baked(albedo, parts, seen, unit(facing), device)
+    material = parts[0].material
     scale, size = _scale(points, settings.height, usual)
     origin = standing_point(points)
     size |= {"scale": scale, "origin": [round(float(x), 6) for x in origin]}
     stages = (begin, end)
     given = {"input_faces": len(faces), "repairs": whole[2], "material": asdict(material), "size": size}
+    if len(parts) > 1:
+        given["materials"] = [asdict(part.material) | {"share": round(part.size, 3)} for part in parts]
 
     def finished(mesh: tuple[Vertices, Faces], side: int) -> Asset:
         padding = max(min(2, settings.padding), settings.padding * side // settings.texture_size)
         sized = replace(settings, texture_size=side, padding=padding)
-        return _dressed(mesh, whole[:2], sized, albedo, device, stages, origin, scale)
+        return _dressed(mesh, whole[:2], sized, albedo, parts, device, stages, origin, scale)
 
     asset = finished((points, triangles), settings.texture_size)
     levels = []
@@ -125,6 +128,7 @@ def _dressed(
     whole: tuple[Vertices, Faces],
     settings: AssetSettings,
     albedo: Albedo,
+    parts: Sequence[Part],
     device: torch.device | str,
     stages: tuple[Callable[[str], None], Callable[[str], None]],
     origin: Float[np.ndarray, "3"],
@@ -143,7 +147,9 @@ def _dressed(
     ownership = own_texels(layout.uvs, layout.faces, layout.size)
     texels = Texels(layout.faces, ownership, layout.uvs)
     texture = bake(positions, texels, albedo, device)
-    occlusion = normal_map = tangents = None
+    occlusion = normal_map = tangents = surface = None
+    if len({(part.material.roughness, part.material.metallic) for part in parts}) > 1:
+        surface = texels.image(lambda places: surface_bytes(parts, places, device), positions)
     if settings.occlusion:
 
         def sky(places: Float[np.ndarray, "N 3"], facing: Float[np.ndarray, "N 3"]) -> UInt8[np.ndarray, "N 1"]:
@@ -166,6 +172,7 @@ def _dressed(
         texture=texture,
         report=report,
         point=layout.vertex,
+        surface=surface,
         occlusion=occlusion,
         normal_map=normal_map,
         tangents=None if tangents is None else tangents.astype(np.float32),

@@ -13,6 +13,8 @@ from magic3d_cli.scene.region import SHAPE, Region
 
 _ROOM = 1.5  # the grid grows when the surface comes this close to its outside, cells
 _GROWTH = 3  # by this many cells
+LEAST_OUTSIDE = 1e-2
+"""Signed distance, in cells, that vertices on the outside of the grid have at least: no surface is left open."""
 _LIMIT = 1.3  # never past this coordinate: cameras stand 1.5 or more from the origin
 
 
@@ -59,7 +61,7 @@ class Geometry(nn.Module):
             sdf = torch.where(self._free, sdf, sdf.detach())
             displacement = torch.where(self._free[:, None], displacement, displacement.detach())
         moved = self.grid + reach * torch.tanh(displacement * (self.lattice.cell / reach))
-        sdf = torch.where(self.boundary, sdf.clamp(min=1e-2), sdf)
+        sdf = torch.where(self.boundary, sdf.clamp(min=LEAST_OUTSIDE), sdf)
         return marching_tetrahedra(moved, sdf * self.lattice.cell, self.tetrahedra)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from magic3d_cli.coarse.initial import fit_albedo
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed
+from magic3d_cli.fine.edit import Edit, changed_inside, unchanged
 from magic3d_cli.fine.geometry import Geometry
 from magic3d_cli.fine.mesh_render import MeshRender, render_mesh
 from magic3d_cli.fine.surface import SOLID, field_to_surface
@@ -52,7 +53,7 @@ class FineStage(Stage):
     Attributes:
         handover: how well the starting mesh matches the coarse volume: {threshold (density), iou (of the
             mesh's silhouettes with the rendered opacity), volume_iou (the same before floaters were removed),
-            floaters_removed, faces}.
+            floaters_removed, faces}; of an edit that keeps the shape {faces} alone.
     """
 
     name = "fine"
@@ -85,11 +86,18 @@ class FineStage(Stage):
         super().__init__(fine.steps, geometry.sdf.device, generator, optimiser, processes or Processes())
 
     @classmethod
-    def from_coarse(cls, settings: Settings, coarse: CoarseStage, shape: InitialShape | None = None) -> FineStage:
+    def from_coarse(
+        cls,
+        settings: Settings,
+        coarse: CoarseStage,
+        shape: InitialShape | None = None,
+        parent: Geometry | None = None,
+    ) -> FineStage:
         """Turn the coarse volume into a mesh on a fresh grid; colours and background are carried over.
 
         With a `shape`, what the scene began with, the colours are taken from there: the coarse field, which also has
-        to know where things are, remembers them less sharply than they were.
+        to know where things are, remembers them less sharply than they were. Outside the region of the coarse stage,
+        if it has one, the mesh is the `parent`'s.
 
         Raises Collapsed if the volume has no surface.
         """
@@ -108,15 +116,17 @@ class FineStage(Stage):
             shape.density if shape is not None else None,
         )  # fmt: skip
         low, high = surface.points.amin(0), surface.points.amax(0)
-        lattice = Lattice.around(low, high, settings.fine.grid_size)
-        geometry = Geometry(lattice, surface.distance(lattice.vertices())).to(coarse.device)
         generator = torch.Generator().manual_seed(settings.seed + 1)
         region = coarse.field.region if isinstance(coarse.field, RegionField) else None
+        if region is not None and parent is not None:
+            geometry = changed_inside(region, parent, surface.distance, low, high)
+        else:
+            lattice = Lattice.around(low, high, settings.fine.grid_size)
+            geometry = Geometry(lattice, surface.distance(lattice.vertices())).to(coarse.device)
         if shape is None:
             field = coarse.field.own() if isinstance(coarse.field, RegionField) else copy.deepcopy(coarse.field)
         else:
-            field = HashField(settings.coarse.field, generator).to(coarse.device)
-            fit_albedo(field, shape, _near_surface(geometry, _COLOURED, generator), generator)
+            field = _coloured(settings, geometry, shape, generator)
         background = copy.deepcopy(coarse.background)
         stage = cls(settings, geometry, field, background, generator, {}, coarse.processes)
         if region is not None:
@@ -133,6 +143,18 @@ class FineStage(Stage):
             "floaters_removed": surface.floaters,
             "faces": len(faces),
         }
+        return stage
+
+    @classmethod
+    def from_parent(
+        cls, settings: Settings, edit: Edit, shape: InitialShape, processes: Processes | None = None
+    ) -> FineStage:
+        """Begin with the mesh of the run that is edited, triangle by triangle, in the colours of a shape."""
+        generator = torch.Generator().manual_seed(settings.seed + 1)
+        geometry, background = unchanged(edit.geometry), copy.deepcopy(edit.background)
+        field = _coloured(settings, geometry, shape, generator)
+        stage = cls(settings, geometry, field, background, generator, {}, processes)
+        stage.handover = {"faces": len(stage.mesh()[1])}
         return stage
 
     def hold_outside(self, region: Region, kept: HashField | None = None) -> None:
@@ -251,6 +273,13 @@ class FineStage(Stage):
 def _normal_consistency_loss(render: MeshRender, step: Step) -> Float[Tensor, ""]:
     """In the unit of the distillation loss: a sum over the prior's image, however large the render is."""
     return _PRIOR_PIXELS * normal_consistency(render.vertices, render.faces, render.edges)
+
+
+def _coloured(settings: Settings, geometry: Geometry, shape: InitialShape, generator: torch.Generator) -> HashField:
+    """A fresh field with the colours of a shape at a surface."""
+    field = HashField(settings.coarse.field, generator).to(geometry.sdf.device)
+    fit_albedo(field, shape, _near_surface(geometry, _COLOURED, generator), generator)
+    return field
 
 
 @torch.no_grad()

@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+MARGIN = 2.0
+"""Cells of free space around what a lattice is laid over."""
+
 
 @dataclass(frozen=True)
 class Lattice:
@@ -24,16 +27,16 @@ class Lattice:
     cells: tuple[int, int, int]
 
     @staticmethod
-    def around(low: Float[Tensor, "3"], high: Float[Tensor, "3"], grid_size: int, margin: float = 2.0) -> Lattice:
-        """The lattice over the box [low, high] with `margin` cells of free space on every side.
+    def around(low: Float[Tensor, "3"], high: Float[Tensor, "3"], grid_size: int) -> Lattice:
+        """The lattice over the box [low, high] with MARGIN cells of free space on every side.
 
         Along the longest side there are grid_size / 2^(1/3) cells, so that a cube holds as many vertices as a
         plain cubic grid of `grid_size` does.
         """
         count = max(8, round(grid_size / 2 ** (1 / 3)))
         extent = (high - low).double()
-        cell = float(extent.max()) / (count - 2 * margin)
-        cells = torch.ceil(extent / cell + 2 * margin - 1e-6).long()
+        cell = float(extent.max()) / (count - 2 * MARGIN)
+        cells = torch.ceil(extent / cell + 2 * MARGIN - 1e-6).long()
         start = (low + high).double() / 2 - cells * cell / 2
         return Lattice(tuple(start.tolist()), cell, tuple(cells.tolist()))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from magic3d_cli.fine.edit import Edit
 from magic3d_cli.guidance.adapters import Adapter
 from magic3d_cli.guidance.guide import Guide
 from magic3d_cli.guidance.pictured import Pictured
@@ -17,7 +18,6 @@ from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import Timings
-from magic3d_cli.scene.edit import Edit
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
 from magic3d_cli.training.distributed import Processes

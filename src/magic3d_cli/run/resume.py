@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
+from magic3d_cli.fine.edit import EditedRun
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.adapters import Adapter, kept
 from magic3d_cli.guidance.pictured import Pictured
@@ -52,6 +53,11 @@ class Saved:
     def adapters(self, given: Sequence[Adapter]) -> tuple[Adapter, ...]:
         """The adapters that its run was made with, see `guidance.adapters.kept`."""
         return kept(self.header.get("adapters", []), given, self.path)
+
+    @property
+    def earlier(self) -> tuple[EditedRun, ...]:
+        """The runs that its run is an edit of, the last one first; none where no edit left anything as it was."""
+        return tuple(EditedRun(**run) for run in self.header.get("earlier", []))
 
     @property
     def unfinished(self) -> bool:

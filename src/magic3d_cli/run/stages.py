@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,5 +108,6 @@ def _header(job: Job, stage: CoarseStage | FineStage, state: dict[str, Any], ori
         "state": state,
         "ledger": job.timings.to_json(),
         **({"pictures": job.pictured.to_json()} if job.pictured else {}),
+        **({"earlier": [asdict(run) for run in job.edit.earlier]} if job.edit else {}),
         **({"adapters": [adapter.to_json() for adapter in job.adapters]} if job.adapters else {}),
     }

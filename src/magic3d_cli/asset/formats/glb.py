@@ -55,8 +55,8 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
         tangents = asset.tangents.astype(np.float32)
         accessors.append(accessor(tangents, gltf.VEC4, gltf.FLOAT, gltf.ARRAY_BUFFER, False))
     images = {"base colour": asset.texture}
-    if asset.occlusion is not None:
-        images["occlusion, roughness, metallic"] = _packed(asset.occlusion, asset)
+    if asset.occlusion is not None or asset.surface is not None:
+        images["occlusion, roughness, metallic"] = _packed(asset)
     if asset.normal_map is not None:
         images["normals"] = asset.normal_map
     place = {kind: number for number, kind in enumerate(images)}
@@ -71,7 +71,7 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
             roughnessFactor=asset.material.roughness if packed is None else 1.0,
             metallicRoughnessTexture=None if packed is None else gltf.TextureInfo(index=packed),
         ),
-        occlusionTexture=None if packed is None else gltf.OcclusionTextureInfo(index=packed),
+        occlusionTexture=None if asset.occlusion is None else gltf.OcclusionTextureInfo(index=packed),
         normalTexture=gltf.NormalMaterialTexture(index=place["normals"]) if "normals" in place else None,
         alphaMode=gltf.OPAQUE,
         alphaCutoff=None,
@@ -115,10 +115,13 @@ def glb_bytes(asset: Asset, name: str) -> bytes:
     return b"".join(document.save_to_bytes())
 
 
-def _packed(occlusion: UInt8[np.ndarray, "S S"], asset: Asset) -> UInt8[np.ndarray, "S S 3"]:
+def _packed(asset: Asset) -> UInt8[np.ndarray, "S S 3"]:
     """Occlusion in red, roughness in green, metallic in blue, as glTF reads one texture for all three."""
-    surface = np.rint([255 * asset.material.roughness, 255 * asset.material.metallic]).astype(np.uint8)
-    return np.concatenate([occlusion[..., None], np.broadcast_to(surface, (*occlusion.shape, 2))], 2)
+    side = asset.texture.shape[:2]
+    occlusion = np.full(side, 255, np.uint8) if asset.occlusion is None else asset.occlusion
+    factors = np.rint([255 * asset.material.roughness, 255 * asset.material.metallic]).astype(np.uint8)
+    surface = np.broadcast_to(factors, (*side, 2)) if asset.surface is None else asset.surface
+    return np.concatenate([occlusion[..., None], surface], 2)
 
 
 def _credit(asset: Asset) -> str | None:

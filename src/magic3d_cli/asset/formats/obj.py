@@ -30,10 +30,16 @@ def obj_files(asset: Asset, path: Path, name: str) -> dict[Path, bytes]:
     corners = np.stack([point[asset.faces], asset.faces, point[asset.faces]], 2).reshape(-1, 9) + 1
     lines += ["f {}/{}/{} {}/{}/{} {}/{}/{}".format(*corner) for corner in corners.tolist()]
     material = [f"newmtl {stem}", *_surface(asset), f"map_Kd {image.name}"]
-    normals = path.with_name(f"{stem}_normal.png")
+    normals, roughness, metallic = (
+        path.with_name(f"{stem}_{kind}.png") for kind in ("normal", "roughness", "metallic")
+    )
+    more = {}
     if asset.normal_map is not None:
         material += [f"norm {normals.name}", f"map_Bump -bm 1 {normals.name}"]
-    more = {} if asset.normal_map is None else {normals: png_bytes(asset.normal_map)}
+        more[normals] = png_bytes(asset.normal_map)
+    if asset.surface is not None:
+        material += [f"map_Pr {roughness.name}", f"map_Pm {metallic.name}"]
+        more |= {roughness: png_bytes(asset.surface[..., 0]), metallic: png_bytes(asset.surface[..., 1])}
     return {
         path: ("\n".join(lines) + "\n").encode(),
         library: ("\n".join(material) + "\n").encode(errors="replace"),

@@ -17,7 +17,9 @@ from magic3d_cli.asset.formats.common import identifier, png_bytes
 from magic3d_cli.version import __version__
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of the format: the same asset gives the same bytes
-_TEXTURE, _OCCLUSION, _NORMALS = (f"textures/{name}.png" for name in ("base_colour", "occlusion", "normals"))
+_TEXTURE, _OCCLUSION, _NORMALS, _ROUGHNESS, _METALLIC = (
+    f"textures/{name}.png" for name in ("base_colour", "occlusion", "normals", "roughness", "metallic")
+)
 _ALIGNMENT, _ZIP_HEADER = 64, 30  # bytes; of a local file header before the name
 _PADDING_ID = 0x1986  # of the extra field that holds the padding, as Pixar's own writer has it
 
@@ -37,12 +39,23 @@ def usdz_bytes(asset: Asset, name: str) -> bytes:
 
 def _images(asset: Asset) -> dict[str, bytes]:
     images = {_TEXTURE: asset.texture, _OCCLUSION: asset.occlusion, _NORMALS: asset.normal_map}
+    if asset.surface is not None:
+        images |= {_ROUGHNESS: asset.surface[..., 0], _METALLIC: asset.surface[..., 1]}
     return {path: png_bytes(image) for path, image in images.items() if image is not None}
 
 
 def _maps(asset: Asset, root: str) -> tuple[str, str]:
-    """Inputs of the surface that not every asset has, and the shaders of all textures."""
+    """Inputs of the surface that differ from asset to asset, and the shaders of all textures."""
     inputs, shaders = "", _map(root, "base_colour", _TEXTURE, "sRGB", "float3 outputs:rgb")
+    for name, factor, path in (
+        ("metallic", asset.material.metallic, _METALLIC),
+        ("roughness", asset.material.roughness, _ROUGHNESS),
+    ):
+        if asset.surface is None:
+            inputs += f"            float inputs:{name} = {factor:g}\n"
+        else:
+            inputs += f"            float inputs:{name}.connect = </{root}/material/{name}.outputs:r>\n"
+            shaders += _map(root, name, path, "raw", "float outputs:r")
     if asset.occlusion is not None:
         inputs += f"            float inputs:occlusion.connect = </{root}/material/occlusion.outputs:r>\n"
         shaders += _map(root, "occlusion", _OCCLUSION, "raw", "float outputs:r")
@@ -119,8 +132,6 @@ def Xform "{root}" (
         {{
             uniform token info:id = "UsdPreviewSurface"
             color3f inputs:diffuseColor.connect = </{root}/material/base_colour.outputs:rgb>
-            float inputs:metallic = {asset.material.metallic:g}
-            float inputs:roughness = {asset.material.roughness:g}
 {inputs}            token outputs:surface
         }}
 {shaders}

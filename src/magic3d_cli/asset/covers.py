@@ -1,0 +1,120 @@
+"""Several materials on one surface, as an edit of a part makes them: where each is, and what becomes of its colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from magic3d_cli.asset.bake import Albedo, evaluate, to_bytes
+from magic3d_cli.asset.delight import delit
+from magic3d_cli.asset.material import Material
+from magic3d_cli.asset.metal import reflecting
+
+Share = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
+"""World positions to how much of what is there is of a material, 0 to 1."""
+LEAST = 0.01
+"""Share of the surface below which a material is left out: a border's blur is none."""
+
+
+@dataclass(frozen=True)
+class Cover:
+    """A material and where it lies over those before it; `share` is evaluated where colours are."""
+
+    material: Material
+    share: Share
+
+
+@dataclass(frozen=True)
+class Part:
+    """A material of a surface.
+
+    Attributes:
+        size: its share of the surface.
+        weight: its share of a place; over all parts of a surface they add up to 1.
+    """
+
+    material: Material
+    size: float
+    weight: Share
+
+
+def parts_of(
+    material: Material, covers: Sequence[Cover], points: Float[np.ndarray, "N 3"], device: torch.device | str = "cpu"
+) -> list[Part]:
+    """The materials that are seen of a surface, the one with most of it first.
+
+    Args:
+        material: what lies under all covers.
+        covers: from the lowest to the highest.
+        points: spread evenly over the surface.
+    """
+    layers = [Cover(material, lambda places: torch.ones(len(places), device=places.device)), *covers]
+    kinds = list(dict.fromkeys(layer.material for layer in layers))
+
+    def weights(places: Float[Tensor, "N 3"]) -> Float[Tensor, "N K"]:
+        found = torch.zeros(len(places), len(kinds), device=places.device)
+        for layer in layers:
+            share = layer.share(places)
+            found *= 1 - share[:, None]
+            found[:, kinds.index(layer.material)] += share
+        return found
+
+    sizes = evaluate(weights, points, device).mean(0)
+    seen = [number for number in np.argsort(-sizes, kind="stable").tolist() if sizes[number] >= LEAST]
+
+    def weight(number: int) -> Share:
+        def of(places: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+            found = weights(places)[:, seen]
+            return found[:, seen.index(number)] / found.sum(1).clamp(min=1e-6)
+
+        return of
+
+    return [Part(kinds[number], float(sizes[number]), weight(number)) for number in seen]
+
+
+def as_baked(
+    albedo: Albedo,
+    parts: Sequence[Part],
+    points: Float[np.ndarray, "N 3"],
+    normals: Float[np.ndarray, "N 3"],
+    device: torch.device | str = "cpu",
+) -> Albedo:
+    """The field without light, and where it is a bare metal in what that reflects; each part for itself.
+
+    Args:
+        albedo: display-referred colours at world positions.
+        points, normals: spread evenly over the surface.
+        device: where `albedo` wants its points.
+    """
+    fields = []
+    for part in parts:
+        inside = _at(part.weight, points, device) > 0.5
+        own = delit(albedo, points[inside], normals[inside], part.material.uniform, device)
+        if part.material.reflectance is not None:
+            own = reflecting(own, part.material.reflectance, points[inside][:20_000], device)
+        fields.append(own)
+    if len(parts) == 1:
+        return fields[0]
+
+    def blended(places: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        shares = [part.weight(places)[:, None] for part in parts]
+        return torch.stack([share * field(places) for share, field in zip(shares, fields, strict=True)]).sum(0)
+
+    return blended
+
+
+def surface_bytes(
+    parts: Sequence[Part], points: Float[np.ndarray, "N 3"], device: torch.device | str = "cpu"
+) -> UInt8[np.ndarray, "N 2"]:
+    """Roughness and metallic at some places."""
+    values = [(part.material.roughness, part.material.metallic) for part in parts]
+    return to_bytes(np.stack([_at(part.weight, points, device) for part in parts], 1) @ np.array(values))
+
+
+def _at(share: Share, points: Float[np.ndarray, "N 3"], device: torch.device | str) -> Float[np.ndarray, "N"]:
+    return evaluate(lambda places: share(places)[:, None].expand(-1, 1), points, device)[:, 0]
