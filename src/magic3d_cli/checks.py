@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.settings import METHODS, SDS
+from magic3d_cli.settings import BSD, METHODS, SDS
 
 PRESETS = ("draft", "standard", "paper")
 INITS = ("auto", "ball")
 BUILTIN_SHAPE = "builtin:"
 UPS = ("y", "z", "x", "-y", "-z", "-x")
 DEVICES = ("auto", "cpu", "cuda")
+BOOTSTRAPPING_RECIPES = ("dreamcraft3d",)
+"""Those whose texture bootstrapped score distillation may paint."""
 RECIPES = ("magic123", "zero123", "realfusion", "make-it-3d", "dreamcraft3d")
 DRAWING_RECIPES = ("dreamcraft3d",)
 """Those that draw a picture of the prompt where none is given."""
@@ -72,7 +74,8 @@ def check_distillation(method: str | None, recipe: str | None = None) -> None:
     if method is None:
         return
     check_choice("--distillation", method, METHODS)
-    if recipe is not None and method != SDS:
+    fits = method == SDS or (method == BSD and recipe in BOOTSTRAPPING_RECIPES)
+    if recipe is not None and not fits:
         raise UsageError(
             f"--distillation {method} does not go with --recipe {recipe}, which has numbers of its own.",
             "Leave out one of them.",

@@ -48,6 +48,7 @@ from magic3d_cli.precheck import drawn_digest, prior_of
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job, OwnSurface
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
+from magic3d_cli.run.forecast import LEARNING, rounds_work
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved
@@ -132,6 +133,8 @@ def generate(
     chosen = resolved(base, priors or NOTHING, request, pictured=pictured)
     if priors is not None and (short := open_presets.shortfall(chosen, priors["coarse"])):
         observer.note(short)
+    if chosen.fine.guidance.method == settings.BSD:
+        observer.note(told_of_rounds(chosen.fine))
     surface = None
     if request.mesh is not None:
         chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
@@ -211,6 +214,8 @@ def refine(
     wanted = dict.fromkeys(STAGES, name)
     priors = _choose(wanted, request, prompt, header["seed"], device, observer, pictured, adapters)
     chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, pictured=pictured)
+    if chosen.fine.guidance.method == settings.BSD:
+        observer.note(told_of_rounds(chosen.fine))
     guide = _guide(priors, chosen, request, prompt, device, observer, pictured, None, adapters)
     shape = _shape_of(pictured, chosen, guide, device)
     with opened(
@@ -311,6 +316,16 @@ def choose_device(name: str, observer: Observer) -> str:
         else:
             observer.note(f"{backend} is not used: {reason}")
     return chosen
+
+
+def told_of_rounds(fine: settings.FineSettings) -> str:
+    """What bootstrapping the texture will cost."""
+    own = fine.guidance.bootstrap
+    work, steps = rounds_work(own), (1 - fine.geometry_first) * fine.steps * fine.views * (2 + LEARNING)
+    return (
+        f"--distillation bsd: the texture is painted in {own.rounds} rounds. Before each, the prior redraws "
+        f"{own.pictures} renders and learns them in {own.steps} steps: {work / steps:.0%} more evaluations."
+    )
 
 
 def prior_names(request: Request) -> dict[str, str]:

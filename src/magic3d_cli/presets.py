@@ -16,6 +16,7 @@ from magic3d_cli.errors import UsageError
 from magic3d_cli.settings import (
     AUTO,
     BALL,
+    BSD,
     EDITED_VOLUME,
     PICTURE_SHAPE,
     SDS,
@@ -31,6 +32,7 @@ from magic3d_cli.settings import (
     Settings,
     StagePrior,
     TimestepSchedule,
+    VariationalSettings,
     ViewSampling,
 )
 
@@ -261,17 +263,27 @@ def _guidances(stage: Any) -> list[GuidanceSettings]:
     return [stage.guidance, *(added.guidance for added in stage.added_guidance)]
 
 
-# Variational score distillation, as threestudio's prolificdreamer*.yaml have it: colours alone ("no-material"), and the
-# mesh before its texture, by plain score distillation of its normals at scale 100: 15,000 of 45,000 steps there.
-_UNLIT, _SHAPE_SHARE = (1.0, 0.0, 0.0), 1 / 3
-_VARIATIONAL: dict[str, Any] = {"method": VSD, "normals": True, "compile": False}  # a compiler knows no hooks
+# Losses that learn the renders are shown colours alone (threestudio's prolificdreamer*.yaml: "no-material"). The mesh
+# comes before its texture, by plain score distillation of its normals: in ProlificDreamer's way at scale 100 and 15,000
+# of 45,000 steps, in DreamCraft3D's as many steps as the texture.
+_UNLIT = (1.0, 0.0, 0.0)
+_SHAPE_SHARE = {SDS: 0.0, VSD: 1 / 3, BSD: 0.5}
+# Scale and times of DreamCraft3D's texture, configs/dreamcraft3d-texture.yaml.
+_BOOTSTRAPPED = replace(
+    VariationalSettings(), scale=2.0, times=TimestepSchedule(start=(0.05, 0.5), end=(0.05, 0.2), anneal=1.0)
+)
+_LEARNING: dict[str, dict[str, Any]] = {
+    SDS: {},
+    VSD: {"method": VSD, "normals": True, "compile": False},  # a compiler knows no hooks
+    BSD: {"method": BSD, "normals": True, "compile": False, "variational": _BOOTSTRAPPED},
+}
 
 
 def _for_method(stage: Any, method: str) -> Any:
     """A stage whose first prior follows this method where it followed another."""
-    shading, share = (_UNLIT, _SHAPE_SHARE) if method == VSD else (open_presets.VIEWS.shading, 0.0)
+    shading = open_presets.VIEWS.shading if method == SDS else _UNLIT
     stage = replace(stage, sampling=replace(stage.sampling, shading=shading))
-    return stage if isinstance(stage, CoarseSettings) else replace(stage, geometry_first=share)
+    return stage if isinstance(stage, CoarseSettings) else replace(stage, geometry_first=_SHAPE_SHARE[method])
 
 
 def resolve(
@@ -331,6 +343,8 @@ def resolve(
             compile=base.preset in COMPILED,
         )
         method = distillation or next((one.method for one in _guidances(stage) if one.method != SDS), SDS)
+        if method == BSD and isinstance(stage, CoarseSettings):
+            method = SDS  # it is for textures
         if imagine is not None or not all(prior.takes_any_words for prior in chosen):
             stage = replace(stage, sampling=open_presets.usual_views(stage.sampling))
         shown = any(prior.from_picture for prior in chosen)
@@ -352,7 +366,7 @@ def resolve(
                 return builtin
             if prior.set_size > 1:
                 return sets
-            return replace(pixels if prior.on_pixels else paper, **(_VARIATIONAL if method == VSD else {}))
+            return replace(pixels if prior.on_pixels else paper, **_LEARNING[method])
 
         if chosen[0].learns_renders and method != asked.method:
             stage = _for_method(stage, method)

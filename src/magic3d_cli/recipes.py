@@ -184,7 +184,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             draws=True,
             elevation=0.0,  # D
-            missing="bootstrapped score distillation of the texture: it is plain score distillation",
+            missing="bootstrapped score distillation of the texture, unless --distillation bsd asks for it",
         ),
     )
 }  # fmt: skip
@@ -271,6 +271,9 @@ def follow(
                 perp_neg=own.perp_neg or asked.perp_neg,
                 small_encoder=own.small_encoder,
                 compile=own.compile,
+                method=own.method,
+                variational=own.variational,
+                bootstrap=own.bootstrap,
             )
 
         first, *others = chosen

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
-METHODS = SDS, VSD = "sds", "vsd"
-"""Of distillation: score distillation (DreamFusion), variational score distillation (ProlificDreamer)."""
+METHODS = SDS, VSD, BSD = "sds", "vsd", "bsd"
+"""Of distillation: score (DreamFusion), variational score (ProlificDreamer), bootstrapped score (DreamCraft3D)."""
 AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
 PICTURE_SHAPE = "picture:"
@@ -102,6 +102,21 @@ class VariationalSettings:
 
 
 @dataclass(frozen=True)
+class BootstrapSettings:
+    """Bootstrapped score distillation (DreamCraft3D, arXiv 2310.16818), of textures; numbers of its code.
+
+    There whole networks are tuned at 1e-5 instead of a LoRA, and a round takes 200 of the texture's own 1,000 steps.
+    """
+
+    rounds: int = 5
+    pictures: int = 8  # redrawn each round
+    strength: tuple[float, float] = (0.5, 0.2)  # of redrawing them, from the first round to the end
+    steps: int = 200  # of tuning, each round
+    rate: float = 1e-4  # of tuning [diffusers, train_dreambooth_lora.py]
+    rank: int = 4  # of the LoRA that is tuned
+
+
+@dataclass(frozen=True)
 class GuidanceSettings:
     """Score distillation (DreamFusion section 3)."""
 
@@ -116,7 +131,8 @@ class GuidanceSettings:
     normals: bool = False  # textureless views are shown as normals, to a prior that is not told how views are shaded
     compile: bool = False  # torch.compile of the prior's networks; on CUDA only
     method: str = SDS  # of METHODS
-    variational: VariationalSettings = VariationalSettings()  # of VSD; the rest above is of score distillation
+    variational: VariationalSettings = VariationalSettings()  # of VSD and BSD; the rest above is of score distillation
+    bootstrap: BootstrapSettings = BootstrapSettings()  # of BSD
 
 
 @dataclass(frozen=True)

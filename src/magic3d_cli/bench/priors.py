@@ -21,7 +21,7 @@ from magic3d_cli.guidance.guide import (
     fetch_small_encoder,
 )
 from magic3d_cli.presets import resolve
-from magic3d_cli.settings import SDS, VSD, GuidanceSettings, Settings, StagePrior
+from magic3d_cli.settings import SDS, GuidanceSettings, Settings, StagePrior
 
 
 class SpeedGuide:
@@ -69,7 +69,7 @@ class SpeedGuide:
         prior = self._random[1]
         if compiling.pays(settings, prior.device):
             prior.compile(self._tell)
-        return distillation_of(prior, condition(prior, self.prompt, settings.method == VSD), settings, 0)
+        return distillation_of(prior, condition(prior, self.prompt, settings.method != SDS), settings, 0)
 
     def release(self) -> None:
         """Free the prior that is loaded: another takes its place, or it was compiled and is to be measured as it is."""

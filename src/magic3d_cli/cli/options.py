@@ -87,8 +87,9 @@ Distillation = Annotated[
         "--distillation",
         metavar="METHOD",
         help="How an open-vocabulary prior guides: sds (score distillation, scale 100) or vsd (variational, scale 7.5; "
-        "a LoRA of the prior learns what the scene looks like). vsd: plainer colours, 2.5 times the prior's work. sds "
-        "by default; refine does as the checkpoint.",
+        "a LoRA of the prior learns what the scene looks like; plainer colours, 2.5 times the prior's work) or bsd "
+        "(the fine stage's texture by vsd toward a prior that learns its own redrawn renders, in rounds). sds by "
+        "default; refine does as the checkpoint.",
         show_default=False,
     ),
 ]

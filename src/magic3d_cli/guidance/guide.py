@@ -13,6 +13,7 @@ import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
 from magic3d_cli.guidance.adapters import SUBJECT, Adapter, check_used, vocabulary_with
+from magic3d_cli.guidance.bootstrapped import BootstrappedDistillation, TunedPrior
 from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.subject import load_subject, show_subject
@@ -42,7 +43,7 @@ from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import SDS, VSD, CoarseSettings, FineSettings, GuidanceSettings, StagePrior
+from magic3d_cli.settings import BSD, SDS, VSD, CoarseSettings, FineSettings, GuidanceSettings, StagePrior
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -148,8 +149,12 @@ def choose_priors(
 
 
 def check_method(method: str, priors: Mapping[str, Sequence[StagePrior]], tell: Tell) -> None:
-    """Tells which priors do not follow a method of distillation; raises UsageError where none does."""
-    distinct = {prior.name: prior for some in priors.values() for prior in some}
+    """Tells which priors do not follow a method of distillation (BSD is for the fine stage's).
+
+    Raises UsageError where none does.
+    """
+    stages = ["fine"] if method == BSD else list(priors)
+    distinct = {prior.name: prior for stage in stages for prior in priors[stage]}
     others = [prior for prior in distinct.values() if not prior.learns_renders]
     if method == SDS or not others:
         return
@@ -312,8 +317,8 @@ class PriorGuide:
         if isinstance(prior, PicturePrior):
             assert self._pictured is not None  # as `choose_priors` says
             return ScoreDistillation(prior, prior.see(self._pictured.references[0]), settings)
-        told = self._condition(prior, plain=settings.method == VSD)
-        return distillation_of(prior, told, settings, self.seed, shape_first)
+        told = self._condition(prior, plain=settings.method != SDS)
+        return distillation_of(prior, told, settings, self.seed, shape_first, self._tell)
 
     def _load(self, spec: PriorSpec) -> DiffusersPrior:
         """The prior, unless it is there already."""
@@ -401,19 +406,28 @@ class PriorGuide:
 
 
 def distillation_of(
-    prior: DiffusersPrior, told: Conditioning, settings: GuidanceSettings, seed: int, shape_first: float = 0.0
+    prior: DiffusersPrior,
+    told: Conditioning,
+    settings: GuidanceSettings,
+    seed: int,
+    shape_first: float = 0.0,
+    tell: Tell = lambda text: None,
 ) -> ScoreDistillation:
-    """The loss of a prior that is told words; for variational score distillation these include the plain ones.
+    """The loss of a prior that is told words; where it learns, these include the plain ones.
 
     Args:
-        seed: of a LoRA that learns.
-        shape_first: share of the stage before variational score distillation.
+        seed: of LoRAs that learn.
+        shape_first: share of the stage before these do.
+        tell: told of each round of bootstrapping.
     """
+    if settings.method == SDS:
+        return ScoreDistillation(prior, told, settings)
+    assert told.plain is not None
+    renders = RendersScore(prior, told.plain, settings.variational, seed)
     if settings.method == VSD:
-        assert told.plain is not None
-        renders = RendersScore(prior, told.plain, settings.variational, seed)
         return VariationalDistillation(prior, told, settings, renders, shape_first)
-    return ScoreDistillation(prior, told, settings)
+    tuned = TunedPrior(prior, told, settings.bootstrap, seed + 1, tell)
+    return BootstrappedDistillation(prior, told, settings, renders, shape_first, tuned=tuned)
 
 
 def imagined(priors: Sequence[ChosenPrior], imagine: float) -> list[float]:

@@ -31,7 +31,7 @@ from magic3d_cli.scene.views import CAMERA_EMBEDDING, Views
 from magic3d_cli.settings import VariationalSettings
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.optimiser import FiniteAdam, pack_state, unpack_state
-from magic3d_cli.training.terms import Step
+from magic3d_cli.training.terms import Look, Step
 
 _NUMBERS = 16 + CAMERA_EMBEDDING
 
@@ -139,8 +139,16 @@ class VariationalDistillation(ScoreDistillation):
         """g for given noise, of which it depends on nothing but where the scores are asked."""
         alpha, sigma = alpha_sigma(self.prior.alphas_cumprod, timestep)
         noisy = alpha * clean + sigma * noise
-        _, eps = self.guided(noisy, timestep, views, self.settings.variational.scale)
-        return sigma**2 * (eps - self.renders.noise(noisy, timestep, views))
+        return sigma**2 * (self.expected(noisy, timestep, views) - self.renders.noise(noisy, timestep, views))
+
+    def expected(
+        self, noisy: Float[Tensor, "B C h w"], timestep: Int[Tensor, "B"], views: Views
+    ) -> Float[Tensor, "B C h w"]:
+        """The noise that is left of what the prior expects to see."""
+        return self.guided(noisy, timestep, views, self.settings.variational.scale)[1]
+
+    def begin_step(self, progress: float, look: Look, generator: torch.Generator, processes: Processes) -> None:
+        """Everything is learnt from the step's own views."""
 
     def zero_grad(self) -> None:
         self.renders.zero_grad()

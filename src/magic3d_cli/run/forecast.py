@@ -11,7 +11,17 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-from magic3d_cli.settings import AUTO, BALL, VSD, CoarseSettings, FineSettings, GuidanceSettings, Settings
+from magic3d_cli.settings import (
+    AUTO,
+    BALL,
+    BSD,
+    SDS,
+    BootstrapSettings,
+    CoarseSettings,
+    FineSettings,
+    GuidanceSettings,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
@@ -53,14 +63,23 @@ def sample_work(name: str, guidance: GuidanceSettings, learns: float = 1.0) -> f
     """TFLOP of distilling one view with a prior, as it is guided; `learns` is the share of steps that are variational,
     where any are."""
     evaluations = 4.0 if guidance.perp_neg and name != "builtin" else 2.0
-    evaluations += LEARNING * learns if guidance.method == VSD else 0
+    evaluations += LEARNING * learns if guidance.method != SDS else 0
     network = NETWORK.get(name, LATENT_NETWORK) * evaluations / 2
     return network + ENCODERS.get(name, ENCODER) * (SMALL_ENCODER if guidance.small_encoder else 1.0)
+
+
+def rounds_work(bootstrap: BootstrapSettings) -> float:
+    """Evaluations of the network in all rounds of bootstrapping: 25 steps at full strength with and without words, and
+    both ways of a step of tuning."""
+    redrawing = bootstrap.pictures * 2 * 25 * sum(bootstrap.strength) / 2
+    return bootstrap.rounds * (redrawing + 2 * bootstrap.steps)
 
 
 def view_work(stage: CoarseSettings | FineSettings, name: str) -> float:
     """TFLOP of distilling one view with all priors of a stage; `name` is the first one's."""
     learns = 1 - stage.geometry_first if isinstance(stage, FineSettings) else 1.0
+    if stage.guidance.method == BSD:
+        learns += rounds_work(stage.guidance.bootstrap) / (LEARNING * stage.steps * stage.views)
     added = sum(sample_work(prior.prior, prior.guidance, learns) for prior in stage.added_guidance)
     return sample_work(name, stage.guidance, learns) + added
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -118,6 +119,12 @@ class Stage(ABC):
     def _step(self, groups: Sequence[ViewGroup]) -> StepReport:
         timer = PhaseTimer(self.device)
         progress = self.step / self.total
+        for group in groups:
+            for term in group.terms:
+                if isinstance(term.loss, LearningLoss):
+                    look = partial(self._look, group, progress)
+                    term.loss.begin_step(progress, look, self.generator, self.processes)
+        timer.lap("losses")
         batches = [self._draw(group, progress) for group in groups]
         self._zero_grad()
 
@@ -170,6 +177,14 @@ class Stage(ABC):
         views = processes.shard(group.draw(progress, self.generator)).to(self.device)
         step, size = Step(views, progress, self.generator, processes), group.size_at(progress)
         return step, size, self._draw_jitter(step, size)
+
+    def _look(self, group: ViewGroup, progress: float, count: int) -> tuple[Render, Views]:
+        """So many of a group's views as the scene is now, the same in every process."""
+        drawn = group.draw(progress, self.generator)
+        while len(drawn) < count:
+            drawn = Views.concatenate([drawn, group.draw(progress, self.generator)])
+        views = drawn[:count].to(self.device)
+        return self.render(views, group.size_at(progress)), views
 
     def _zero_grad(self) -> None:
         self.optimiser.zero_grad()

@@ -41,6 +41,10 @@ class Loss(Protocol):
     def __call__(self, render: Any, step: Step, /) -> Tensor | tuple[Tensor, dict[str, float]]: ...
 
 
+Look = Callable[[int], tuple[Render, Views]]
+"""As many of the stage's random views as asked for, of the scene as it is now, without gradient."""
+
+
 @runtime_checkable
 class LearningLoss(Loss, Protocol):
     """A loss that learns something of its own in every step, beside the scene.
@@ -48,6 +52,9 @@ class LearningLoss(Loss, Protocol):
     When it is called it adds to its own gradient, for the rows that it is shown, and in `finish_step` it learns from
     those of the whole step. What it has learnt is kept in the stage's checkpoint.
     """
+
+    def begin_step(self, progress: float, look: Look, generator: torch.Generator, processes: Processes) -> None:
+        """Before a step's views are drawn: anything that is learnt from the scene apart from them."""
 
     def zero_grad(self) -> None:
         """Forget the gradient: a step begins, or is computed again in smaller parts."""

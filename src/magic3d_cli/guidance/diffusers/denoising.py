@@ -45,11 +45,20 @@ def sample(
     nothing: Float[Tensor, "1 L D"],
     shape: Sequence[int],
     generator: torch.Generator,
+    begin: Float[Tensor, "1 C h w"] | None = None,
+    strength: float = 1.0,
 ) -> Float[Tensor, "1 C h w"]:
-    """A picture of the prior's own, as it sees pictures: by DDIM (arXiv 2010.02502) with classifier-free guidance."""
-    last = len(prior.alphas_cumprod) - 1
-    times = [round(last * (1 - n / _SAMPLING)) for n in range(_SAMPLING)]
+    """A picture of the prior's own, as it sees pictures: by DDIM (arXiv 2010.02502) with classifier-free guidance.
+
+    With another to `begin` with, that is noised by `strength` of all the times and drawn anew from there (SDEdit, arXiv
+    2108.01073), in this share of the steps.
+    """
+    top, steps = (len(prior.alphas_cumprod) - 1) * strength, max(round(_SAMPLING * strength), 1)
+    times = [round(top * (1 - n / steps)) for n in range(steps)]
     now = torch.randn((1, *shape), generator=generator).to(prior.device)
+    if begin is not None:
+        alpha, sigma = alpha_sigma(prior.alphas_cumprod, torch.full((1,), times[0], device=prior.device))
+        now = alpha * begin + sigma * now
     both = torch.cat([nothing, text])
     for time, following in zip(times, [*times[1:], None], strict=True):
         at = torch.full((2,), time, device=prior.device)
