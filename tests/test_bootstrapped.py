@@ -135,10 +135,11 @@ def test_each_redrawn_picture_is_learnt_with_the_words_of_its_own_view(folder: P
         return real(prior, clean, text, time, noise)
 
     monkeypatch.setattr(bootstrapped, "predicted_and_wanted", noted)
+    monkeypatch.setattr(bootstrapped, "_UNTOLD", 0.3)
     loss.tuned._tune(pictures, texts, torch.Generator().manual_seed(0))
     assert {picture for picture, _ in seen} == {0, 1, 2}
     assert all(text in (picture, 3) for picture, text in seen)
-    assert 0 < sum(text == 3 for _, text in seen) < 15  # a tenth without words
+    assert 0 < sum(text == 3 for _, text in seen) < 20  # some without words
 
 
 def test_tuning_leaves_the_prior_as_it_is_and_fits_the_pictures_better(folder: Path) -> None:

@@ -362,9 +362,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a red car", "--device", "cpu"], "the built-in prior has no attention"),
+        (["a red car", "--device", "cpu"], "auto has no attention"),
         (["a red car", "--prior", "closed"], "no attention that a LoRA could change"),
         (["a red car", "--prior", "sets"], "shown views in sets"),
+        (["a red car", "--prior", "mvdream", "--yes"], "mvdream is shown views in sets"),  # before the download
         (["a red car", "--prior", "sd15", "--recipe", "dreamcraft3d"], "does not go with --recipe"),
     ],
 )

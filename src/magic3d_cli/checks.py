@@ -20,6 +20,12 @@ INITS = ("auto", "ball")
 BUILTIN_SHAPE = "builtin:"
 UPS = ("y", "z", "x", "-y", "-z", "-x")
 DEVICES = ("auto", "cpu", "cuda")
+NO_LORA = {
+    "builtin": "has no attention that a LoRA could change",
+    "picture": "is told a picture and the camera, and no words",
+    "sets": "is shown views in sets, with a loss of its own",
+}
+"""Why priors of each kind are guided by the first of these alone."""
 BOOTSTRAPPING_RECIPES = ("dreamcraft3d",)
 """Those whose texture bootstrapped score distillation may paint."""
 RECIPES = ("magic123", "zero123", "realfusion", "make-it-3d", "dreamcraft3d")
@@ -80,6 +86,14 @@ def check_distillation(method: str | None, recipe: str | None = None) -> None:
             f"--distillation {method} does not go with --recipe {recipe}, which has numbers of its own.",
             "Leave out one of them.",
         )
+
+
+def cannot_learn(method: str, reasons: Iterable[str]) -> UsageError:
+    """What is said where no prior can follow a method of distillation; a reason has the prior's name before it."""
+    return UsageError(
+        f"--distillation {method} teaches a LoRA of the prior what the scene looks like: {'; '.join(reasons)}.",
+        "Use a prior of words, for example --prior sd15, or leave out --distillation.",
+    )
 
 
 def meant(word: str, known: Iterable[str]) -> str:

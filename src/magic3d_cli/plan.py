@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magic3d_cli import presets, recipes
-from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, NAMES, directory, local, of_stage
+from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, IN_SETS, NAMES, directory, local, of_stage
 from magic3d_cli.guidance.diffusers.files import installed_bytes
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
+from magic3d_cli.guidance.diffusers.mvdream import SET_SIZE
 from magic3d_cli.guidance.diffusers.spec import DENOISERS, describe
 from magic3d_cli.guidance.guide import STAGES, ChosenPrior, WeightedPrior, check_method, full_name
 from magic3d_cli.job import TEXTURE, Request, choose_device, prior_names, refining, resolved
@@ -89,5 +90,6 @@ def _foreseen(name: str, weight: float = 1.0) -> StagePrior:
     """A prior as far as settings depend on it: by its files where it is here, else by its name."""
     folder = local(name)
     if folder is None:
-        return StagePrior(name, weight, open_vocabulary=True, from_picture=name in FROM_PICTURE)
+        together = SET_SIZE if name in IN_SETS else 1
+        return StagePrior(name, weight, open_vocabulary=True, from_picture=name in FROM_PICTURE, set_size=together)
     return ChosenPrior.of(WeightedPrior(name, weight), describe(of_stage(folder, "coarse"), name))

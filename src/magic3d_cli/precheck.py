@@ -11,11 +11,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from magic3d_cli.checks import BUILTIN_SHAPE, INITS, check_output, check_prompt, default_output, is_checkpoint
+from magic3d_cli.checks import (
+    BUILTIN_SHAPE,
+    INITS,
+    NO_LORA,
+    cannot_learn,
+    check_output,
+    check_prompt,
+    default_output,
+    is_checkpoint,
+)
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import Adapter, vocabulary_with
 from magic3d_cli.guidance.builtin.understanding import understand
-from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, check_name, local, needs_picture, of_stage
+from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, IN_SETS, check_name, local, needs_picture, of_stage
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
@@ -41,12 +50,9 @@ def check_generate(
     """
     RunDirectory.for_output(output).check_free()
     priors = list(priors)
-    if distillation not in (None, SDS) and all(_is_builtin(name, device) for name in priors):
-        raise UsageError(
-            f"--distillation {distillation} teaches a LoRA of the prior what the scene looks like: the built-in prior "
-            "has no attention that a LoRA could change.",
-            f'Use a prior of words: magic3d generate "{prompt}" --prior sd15 --distillation {distillation}',
-        )
+    kinds = {name: _without_lora(name, device) for name in priors}
+    if distillation not in (None, SDS) and all(kinds.values()):
+        raise cannot_learn(distillation, (f"{name} {NO_LORA[kind]}" for name, kind in kinds.items() if kind))
     for name in dict.fromkeys(priors):
         check_name(name)
         if words:
@@ -193,8 +199,11 @@ def _understand(
         understand(vocabulary_with(known, adapters), prompt, seed, strict=strict)
 
 
-def _is_builtin(name: str, device: str) -> bool:
-    return name == "builtin" or (name == "auto" and not _may_have_gpu(device))
+def _without_lora(name: str, device: str) -> str | None:
+    """The kind of a prior that learns no renders, see `NO_LORA`, as far as its name tells."""
+    if name == "builtin" or (name == "auto" and not _may_have_gpu(device)):
+        return "builtin"
+    return "picture" if name in FROM_PICTURE else "sets" if name in IN_SETS else None
 
 
 def _may_have_gpu(device: str) -> bool:

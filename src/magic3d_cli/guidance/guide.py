@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from magic3d_cli.checks import NO_LORA, cannot_learn
 from magic3d_cli.errors import OutOfMemory, UsageError
 from magic3d_cli.guidance.adapters import SUBJECT, Adapter, check_used, vocabulary_with
 from magic3d_cli.guidance.bootstrapped import BootstrappedDistillation, TunedPrior
@@ -158,21 +159,17 @@ def check_method(method: str, priors: Mapping[str, Sequence[StagePrior]], tell: 
     others = [prior for prior in distinct.values() if not prior.learns_renders]
     if method == SDS or not others:
         return
-    reasons = "; ".join(f"{Path(prior.name).name} {_why_sds(prior)}" for prior in others)
+    reasons = [f"{Path(prior.name).name} {NO_LORA[_kind(prior)]}" for prior in others]
     if len(others) == len(distinct):
-        raise UsageError(
-            f"--distillation {method} teaches a LoRA of the prior what the scene looks like: {reasons}.",
-            "Use a prior of words, for example --prior sd15, or leave out --distillation.",
-        )
-    tell(f"--distillation {method} is not for all priors: {reasons}. These go on by score distillation.")
+        raise cannot_learn(method, reasons)
+    tell(f"--distillation {method} is not for all priors: {'; '.join(reasons)}. These go on by score distillation.")
 
 
-def _why_sds(prior: StagePrior) -> str:
+def _kind(prior: StagePrior) -> str:
+    """Of a prior that cannot learn renders, see `NO_LORA`."""
     if prior.from_picture:
-        return "is told a picture and the camera, and no words"
-    if not prior.open_vocabulary:
-        return "has no attention that a LoRA could change"
-    return "is shown views in sets, with a loss of its own"
+        return "picture"
+    return "sets" if prior.open_vocabulary else "builtin"
 
 
 def understood(

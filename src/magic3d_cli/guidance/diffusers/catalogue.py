@@ -59,6 +59,8 @@ HUB: dict[str, HubPrior] = {
 }
 FROM_PICTURE = ("zero123-xl", "stable-zero123")
 """Those in `HUB` that are shown a picture."""
+IN_SETS = ("mvdream",)
+"""Those in `HUB` that are shown several views together."""
 SMALL_ENCODER = HubPrior(
     "madebyollin/taesd", revision="614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT", gigabytes=0.01
 )
