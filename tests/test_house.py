@@ -27,6 +27,7 @@ LAYERS = (
         "reference",
         "settings",
         "srgb",
+        "style",
         "version",
     ),
     ("open_presets", "presets", "recipes", "scene"),

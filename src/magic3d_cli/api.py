@@ -26,7 +26,7 @@ from magic3d_cli.checks import (
 )
 from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
 from magic3d_cli.picture_request import read_pictures
-from magic3d_cli.precheck import check_init, choose_output, drawn_digest
+from magic3d_cli.precheck import check_init, choose_output, drawn_digest, styled
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.training.report import StepReport
@@ -80,6 +80,7 @@ def generate(
     fov: float | None = None,
     imagine: float | None = None,
     recipe: str | None = None,
+    style: str | Path | None = None,
     output: str | Path | None = None,
     preset: str = "draft",
     seed: int = 0,
@@ -111,6 +112,7 @@ def generate(
 
     Args:
         image: a picture, or several as FILE@AZIMUTH; with it the prompt may be left out.
+        style: a picture whose colours the built-in prior paints in.
         output: a file to write, for instance a .glb; its run folder beside it keeps checkpoints, and the same call
             resumes. Without it the run is made in a temporary folder and nothing is left.
         also_priors: names and weights of priors beside the others.
@@ -138,14 +140,30 @@ def generate(
     digest = shown.digest if shown else drawn_digest(recipe, prompt, seed)
     check_seed(seed)
     check_sizes(faces, texture_size, height, lod)
+    palette = styled(
+        Path(style) if style else None,
+        (coarse_prior or prior, fine_prior or prior, *(also_priors or {})),
+        device,
+        shown is not None or recipe is not None,
+    )
     added = read_adapters(map(str, adapters))
     check_company(added, shown is not None, None)
+    added_marks = marks(added, palette.digest if palette else None)
     with ExitStack() as stack:
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
         interrupts = stack.enter_context(Interrupts(cancelled).installed())
         request = job.Request(
-            choose_output(Path(output), prompt, seed, preset, force, digest, prompt, adapters=marks(added)),
+            choose_output(
+                Path(output),
+                prompt,
+                seed,
+                preset,
+                force,
+                digest,
+                prompt,
+                adapters=added_marks,
+            ),
             preset=preset,
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
@@ -166,6 +184,7 @@ def generate(
             pictures=shown,
             recipe=recipe,
             adapters=tuple(map(str, adapters)),
+            style=palette,
         )
         observer = _Callbacks(on_progress, on_note)
         asset, report = job.generate(prompt, seed, request, observer, interrupts, more_views=more_views)

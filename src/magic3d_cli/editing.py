@@ -31,6 +31,7 @@ from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.region import Box, EditedShape, Region
 from magic3d_cli.scene.shape import DENSITY, InitialShape
 from magic3d_cli.settings import GuidanceSettings
+from magic3d_cli.style import Style
 
 Tell = Callable[[str], None]
 _SAMPLES = 400_000  # points on the parent's surface, as for a mesh file
@@ -109,11 +110,13 @@ def prepare(
     guidance: GuidanceSettings,
     device: str,
     tell: Tell,
+    style: Style | None = None,
 ) -> tuple[Edit, OwnSurface | None]:
     """Open the parent and find out what may change; also a person's own mesh, where its shape stays.
 
     Args:
         guidance: of the fine stage, with which predictions are compared where the prior has no volume.
+        style: that the result is to be painted in; the parent has its own.
 
     Raises UsageError where nothing would change, or the parent's checkpoint does not fit this version.
     """
@@ -123,9 +126,9 @@ def prepare(
     parent = ParentShape(stage)
     points = parent.surface(1 << 16, torch.Generator().manual_seed(_SEED))
     old, seed = saved.header["prompt"], saved.header["seed"]
-    new = _volume_of(priors, prompt, seed, device)
+    new = _volume_of(priors, prompt, seed, device, style)
     region = Region.everywhere() if request.box is None else Region.within(request.box, points)
-    if (found := _disagreement(priors, old, prompt, new, stage, request, guidance, device, tell)) is not None:
+    if (found := _disagreement(priors, saved, prompt, new, stage, request, guidance, device, tell)) is not None:
         region = region.both(found)
     if request.recolour:
         region = region.colours_only()
@@ -154,7 +157,7 @@ def prepare(
 
 
 def _volume_of(
-    priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int, device: str, loaded: Loaded | None = None
+    priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int, device: str, style: Style | None
 ) -> InitialShape | None:
     """The first coarse prior's own volume of a prompt; None where it has none, or cannot draw the prompt."""
     if not priors["coarse"][0].has_volume:
@@ -163,12 +166,12 @@ def _volume_of(
         understood(priors, prompt, seed)
     except UsageError:
         return None
-    return PriorGuide(priors, prompt, seed, device, loaded=loaded).volume()
+    return PriorGuide(priors, prompt, seed, device, style=style).volume()
 
 
 def _disagreement(
     priors: Mapping[str, Sequence[ChosenPrior]],
-    old: str,
+    saved: Saved,
     prompt: str,
     new: InitialShape | None,
     stage: FineStage,
@@ -178,9 +181,9 @@ def _disagreement(
     tell: Tell,
 ) -> Region | None:
     """Where the prompts disagree; None where that is not asked or cannot be told, and anything may change."""
-    seed = stage.settings.seed
+    old, seed = saved.header["prompt"], stage.settings.seed
     if new is not None:
-        before = _volume_of(priors, old, seed, device)
+        before = _volume_of(priors, old, seed, device, saved.style)
         if before is None:
             tell(f'What "{old}" showed is not known to this prior: anything may change.')
             return None

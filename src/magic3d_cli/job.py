@@ -55,6 +55,7 @@ from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
+from magic3d_cli.style import Style
 from magic3d_cli.training.distributed import Processes, joined
 from magic3d_cli.training.terms import ViewGroup
 
@@ -85,6 +86,7 @@ class Request(settings.AssetChoices):
     pictures: PictureRequest | None = None  # of the thing; the prompt may then be empty
     recipe: str | None = None  # of `recipes`
     adapters: tuple[str, ...] = ()  # FILE or FILE=WEIGHT, see `guidance.adapters`
+    style: Style | None = None  # of a picture, in whose palette the built-in prior paints
 
 
 def generate(
@@ -140,7 +142,7 @@ def generate(
         chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
         if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
             surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
-    guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded, adapters)
+    guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded, adapters, request.style)
     with opened(
         asked,
         chosen,
@@ -153,6 +155,7 @@ def generate(
         pictured=pictured,
         typed=prompt if pictured else "",
         adapters=adapters,
+        style=request.style,
         more_views=more_views,
         surface=surface,
     ) as job:
@@ -181,14 +184,15 @@ def edit(
     base = replace(presets.preset(request.preset or saved.settings.preset), seed=seed)
     guidance = resolved(base, priors, request).fine.guidance
     observer.phase("find what changes")
-    found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note)
+    style = request.style or saved.style
+    found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note, style)
     kind = settings.EDITED_VOLUME if found.begins_as_asked else settings.EDITED
     chosen = resolved(base, priors, replace(request, init=f"{kind}{asked.digest}"))
     chosen = presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry=not found.region.shape_changes)
-    guide = _guide(priors, chosen, request, prompt, device, observer, None)
+    guide = _guide(priors, chosen, request, prompt, device, observer, None, style=style)
     with opened(
         prompt, chosen, request.output, guide, device, observer, interrupts,
-        shape=lambda: found.shape, edit=found, surface=surface,
+        shape=lambda: found.shape, edit=found, surface=surface, style=style,
     ) as job:  # fmt: skip
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
@@ -216,7 +220,7 @@ def refine(
     chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, pictured=pictured)
     if chosen.fine.guidance.method == settings.BSD:
         observer.note(told_of_rounds(chosen.fine))
-    guide = _guide(priors, chosen, request, prompt, device, observer, pictured, None, adapters)
+    guide = _guide(priors, chosen, request, prompt, device, observer, pictured, None, adapters, saved.style)
     shape = _shape_of(pictured, chosen, guide, device)
     with opened(
         prompt,
@@ -229,6 +233,7 @@ def refine(
         shape=shape,
         pictured=pictured,
         adapters=adapters,
+        style=saved.style,
     ) as job:
         return pipeline.refine(job, saved, fresh=request.fresh)
 
@@ -269,6 +274,7 @@ def opened(
     pictured: Pictured | None = None,
     typed: str = "",
     adapters: Sequence[Adapter] = (),
+    style: Style | None = None,
     more_views: Sequence[ViewGroup] = (),
     edit: Edit | None = None,
     surface: OwnSurface | None = None,
@@ -290,6 +296,7 @@ def opened(
             pictured=pictured,
             typed=typed,
             adapters=adapters,
+            style=style,
             more_views=more_views,
             edit=edit,
             surface=surface,
@@ -430,6 +437,7 @@ def _guide(
     pictured: Pictured | None,
     loaded: Loaded | None = None,
     adapters: Sequence[Adapter] = (),
+    style: Style | None = None,
 ) -> Guide:
     """The guide, with what the settings want of it fetched; says which choices the priors have no use for."""
     if priors is None:
@@ -438,7 +446,9 @@ def _guide(
         observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
     small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
     encoder = fetch_small_encoder(priors, observer.note) if small else None
-    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured, loaded, adapters)
+    if style is not None:
+        observer.note(style.summary)
+    return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured, loaded, adapters, style)
 
 
 def _shape_of(

@@ -9,7 +9,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magic3d_cli.checks import (
     BUILTIN_SHAPE,
@@ -24,11 +24,22 @@ from magic3d_cli.checks import (
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import Adapter, vocabulary_with
 from magic3d_cli.guidance.builtin.understanding import understand
-from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, IN_SETS, check_name, local, needs_picture, of_stage
+from magic3d_cli.guidance.diffusers.catalogue import (
+    FROM_PICTURE,
+    IN_SETS,
+    check_name,
+    local,
+    needs_picture,
+    no_style,
+    of_stage,
+)
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.settings import SDS
+
+if TYPE_CHECKING:
+    from magic3d_cli.style import Style
 
 
 def check_generate(
@@ -69,6 +80,30 @@ def check_words(
     if name in FROM_PICTURE:
         raise needs_picture(name)
     _understand(None if name == "auto" and _may_have_gpu(device) else local(name), prompt, seed, strict, adapters)
+
+
+def styled(
+    path: Path | None, priors: Iterable[str], device: str, pictured: bool = False, variations: int | None = None
+) -> Style | None:
+    """The style of a picture; None where none is asked for.
+
+    Raises UsageError for what it does not go with, for a prior that cannot paint in it (where a GPU may change which
+    one "auto" is, that is left for later), and as `read_style`.
+    """
+    if path is None:
+        return None
+    if pictured:
+        raise UsageError("--style and --image both say what colours the thing has.", "Use one or the other of them.")
+    if variations is not None:
+        raise UsageError("--variations does not take --style.", "Leave out one of them.")
+    for name in dict.fromkeys(priors):
+        folder = local(name)
+        closed = folder is not None and vocabulary_of(of_stage(folder, "coarse")) is not None
+        if not closed and not (name == "auto" and _may_have_gpu(device)):
+            raise no_style(name)
+    from magic3d_cli.style import read_style  # NumPy and Pillow
+
+    return read_style(path)
 
 
 def check_init(init: str, seed: int) -> str:
@@ -169,9 +204,10 @@ def prior_of(header: dict[str, Any]) -> str:
     return "builtin" if name == "picture" else name
 
 
-def edit_digest(source: Path, box: object, recolour: bool) -> str:
+def edit_digest(source: Path, box: object, recolour: bool, style: str | None = None) -> str:
     """Of an edit of a checkpoint: what its result depends on beside the prompt and the settings."""
-    return hashlib.sha256(source.read_bytes() + repr((box, recolour)).encode()).hexdigest()[:16]
+    asked = (box, recolour) if style is None else (box, recolour, style)
+    return hashlib.sha256(source.read_bytes() + repr(asked).encode()).hexdigest()[:16]
 
 
 def refuse_to_overwrite(output: Path) -> None:

@@ -12,6 +12,7 @@ from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.plan import ask, described, goes_on
 from magic3d_cli.cli.session import answer, put, session
+from magic3d_cli.guidance.adapters import marks
 
 
 @reported
@@ -34,6 +35,12 @@ def edit(
     ] = None,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="draft, standard or paper; default: the run's own.")
+    ] = None,
+    style: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A picture in whose colours it is painted, see generate; default: the run's own."
+        ),
     ] = None,
     prior: Annotated[str | None, typer.Option(metavar="NAME", help="As for generate; default: the run's.")] = None,
     perp_neg: options.PerpNeg = None,
@@ -64,9 +71,11 @@ def edit(
     checks.check_sizes(faces, texture_size, height, lod)
     corners = None if box is None else checks.check_box(box)
     checkpoint, header = precheck.find_finished(source)
-    digest = precheck.edit_digest(checkpoint, corners, recolour)
+    palette = precheck.styled(style, [prior or precheck.prior_of(header)], device)
+    digest = precheck.edit_digest(checkpoint, corners, recolour, palette.digest if palette else None)
     seed, own = header["seed"], header["settings"]["preset"]
-    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt)
+    painted = marks((), palette.digest if palette else (header.get("style") or {}).get("digest"))
+    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt, adapters=painted)
     precheck.check_generate(prompt, seed, [prior or precheck.prior_of(header)], device, out)
     with session(quiet, verbose) as work:
         from magic3d_cli import job
@@ -87,6 +96,7 @@ def edit(
             occlusion=ao,
             normal_map=normal_map,
             fresh=fresh,
+            style=palette,
         )
         if dry_run or not (yes or goes_on(out)):
             foreseen = plan_edit(checkpoint, request, recolour, work.observer)

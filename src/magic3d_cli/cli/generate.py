@@ -58,6 +58,7 @@ def generate(
     fov: pictures.Fov = None,
     imagine: pictures.Imagine = None,
     recipe: pictures.Recipe = None,
+    style: pictures.Style = None,
     variations: options.Variations = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
@@ -84,15 +85,25 @@ def generate(
     added = checks.check_added(also_prior or [])
     adapters = read_adapters(adapter or [])
     check_company(adapters, pictured, variations)
-    init = precheck.check_init(init, seed)
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
+    palette = precheck.styled(style, names, device, pictured or recipe is not None, variations)
+    added_marks = marks(adapters, palette.digest if palette else None)
+    init = precheck.check_init(init, seed)
 
     def make(output: Path | None, shown: PictureRequest | None) -> None:
         """One asset."""
         digest = shown.digest if shown else precheck.drawn_digest(recipe, prompt, seed)
         name = shown.cutouts[0].name if shown else ""
         out = precheck.choose_output(
-            output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1, marks(adapters)
+            output,
+            prompt or Path(name).stem,
+            seed,
+            preset,
+            force,
+            digest,
+            prompt,
+            variations or 1,
+            added_marks,
         )
         precheck.check_generate(
             prompt,
@@ -135,6 +146,7 @@ def generate(
                 "pictures": shown,
                 "recipe": recipe,
                 "adapters": tuple(adapter or ()),
+                "style": palette,
             }
             request = job.Request(out, **own)
             if dry_run or not (yes or goes_on(out)):

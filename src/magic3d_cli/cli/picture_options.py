@@ -79,6 +79,16 @@ Imagine = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+Style = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A picture whose colours the thing is painted in, over those that the prompt names: dark parts take its "
+        "dark colours, light ones its light ones. Built-in prior only.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
 Recipe = Annotated[
     str | None,
     typer.Option(

@@ -126,9 +126,9 @@ def check_company(adapters: Sequence[Adapter], pictured: bool, variations: int |
         )
 
 
-def marks(adapters: Sequence[Adapter]) -> str | None:
-    """What stands for the adapters of a run, wherever their files lie; None where there are none."""
-    return " ".join(adapter.mark for adapter in adapters) or None
+def marks(adapters: Sequence[Adapter], style: str | None = None) -> str | None:
+    """What stands for the adapters of a run and the style of this digest, wherever their files lie; None for none."""
+    return " ".join([adapter.mark for adapter in adapters] + ([f"style:{style}"] if style else [])) or None
 
 
 def kept(saved: Sequence[dict[str, Any]], given: Sequence[Adapter], checkpoint: Path) -> tuple[Adapter, ...]:

@@ -16,6 +16,7 @@ from magic3d_cli.errors import OutOfMemory, UsageError
 from magic3d_cli.guidance.adapters import SUBJECT, Adapter, check_used, vocabulary_with
 from magic3d_cli.guidance.bootstrapped import BootstrappedDistillation, TunedPrior
 from magic3d_cli.guidance.builtin.arrangement import show_together
+from magic3d_cli.guidance.builtin.palette import dress
 from magic3d_cli.guidance.builtin.shape import VolumeShape
 from magic3d_cli.guidance.builtin.subject import load_subject, show_subject
 from magic3d_cli.guidance.builtin.understanding import Understood, understand
@@ -32,6 +33,7 @@ from magic3d_cli.guidance.diffusers.catalogue import (
     find,
     local,
     needs_picture,
+    no_style,
     of_stage,
     small_encoder,
 )
@@ -45,6 +47,7 @@ from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import BSD, SDS, VSD, CoarseSettings, FineSettings, GuidanceSettings, StagePrior
+from magic3d_cli.style import Style
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -228,6 +231,7 @@ class PriorGuide:
         pictured: Pictured | None = None,
         loaded: Loaded | None = None,
         adapters: Sequence[Adapter] = (),
+        style: Style | None = None,
     ) -> None:
         """
         Args:
@@ -236,10 +240,13 @@ class PriorGuide:
             loaded: priors that other guides have loaded, and that later ones may use; not those that were changed to
                 show a picture's thing.
             adapters: what is added to the priors.
+            style: a picture's palette, in which priors with a volume paint. Raises UsageError for any other prior.
         """
+        if style is not None and not all(prior.has_volume for some in priors.values() for prior in some):
+            raise no_style(next(p.name for some in priors.values() for p in some if not p.has_volume))
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
         self._encoder, self._tell, self._pictured = encoder, tell, pictured
-        self.adapters = tuple(adapters)
+        self.adapters, self.style = tuple(adapters), style
         self._subjects = {str(a.word): load_subject(a) for a in self.adapters if a.kind == SUBJECT}
         shared = None if pictured is not None or len(self._subjects) < len(self.adapters) else loaded
         self._shared = shared is not None
@@ -255,6 +262,7 @@ class PriorGuide:
         """Hash of the weights of the stage's priors and of adapters; of more than one, with what each counts for."""
         first, *others = self.priors[stage]
         added = [f"+{adapter.mark}" for adapter in self.adapters]
+        added += [f"+style:{self.style.digest}"] if self.style else []
         return " ".join([first.sha256, *(f"{prior.sha256}*{prior.weight}" for prior in others), *added])
 
     def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
@@ -336,6 +344,7 @@ class PriorGuide:
         if prior.volume is None:
             return
         prior.volume.show_own()
+        prior.volume.dress = None
         if self._pictured is not None and self._pictured.fit is not None:
             self._show(prior, self._pictured)
         elif prior.vocabulary is not None:
@@ -346,6 +355,8 @@ class PriorGuide:
                 show_together(prior.volume, prior.encode_prompt, caption, show)
             else:
                 show(caption)
+        if self.style is not None:
+            prior.volume.dress = dress(VolumeShape(prior.volume, self._condition(prior).states), self.style)
 
     def _read(self, prior: DiffusersPrior) -> Caption | str:
         """The prompt as a prior reads it, with the words of adapters."""

@@ -20,6 +20,7 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.timings import Timings
 from magic3d_cli.scene.shape import InitialShape
 from magic3d_cli.settings import Settings
+from magic3d_cli.style import Style
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import ViewGroup
 
@@ -42,6 +43,7 @@ class Job:
     pictured: Pictured | None = None  # what pictures ask for, beside the prompt
     typed: str = ""  # the prompt as a person gave it, where there are pictures
     adapters: Sequence[Adapter] = ()  # what is added to the priors
+    style: Style | None = None  # the palette that the built-in prior paints in
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     edit: Edit | None = None  # of another run's scene
     surface: OwnSurface | None = None  # written in place of the fine stage's, which stands for it

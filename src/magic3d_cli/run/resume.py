@@ -17,6 +17,7 @@ from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.settings import CoarseSettings, FineSettings, Settings, canonical
+from magic3d_cli.style import Style, style_of
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.version import __version__
 
@@ -53,6 +54,11 @@ class Saved:
     def adapters(self, given: Sequence[Adapter]) -> tuple[Adapter, ...]:
         """The adapters that its run was made with, see `guidance.adapters.kept`."""
         return kept(self.header.get("adapters", []), given, self.path)
+
+    @property
+    def style(self) -> Style | None:
+        """The palette that its run was painted in, if it was. Raises UsageError when that does not fit."""
+        return style_of(self.header)
 
     @property
     def earlier(self) -> tuple[EditedRun, ...]:

@@ -33,8 +33,8 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
         asked |= {"typed": job.typed, "pictures": job.pictured.digest}
     if job.edit is not None:
         asked |= {"edit": job.edit.digest, "edited_from": job.edit.parent}
-    if job.adapters:
-        asked |= {"adapters": marks(job.adapters)}
+    if added := marks(job.adapters, job.style.digest if job.style else None):
+        asked |= {"adapters": added}
     job.run.write_json(job.run.settings, asked)
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
@@ -109,5 +109,6 @@ def _header(job: Job, stage: CoarseStage | FineStage, state: dict[str, Any], ori
         "ledger": job.timings.to_json(),
         **({"pictures": job.pictured.to_json()} if job.pictured else {}),
         **({"earlier": [asdict(run) for run in job.edit.earlier]} if job.edit else {}),
+        **({"style": job.style.to_json()} if job.style else {}),
         **({"adapters": [adapter.to_json() for adapter in job.adapters]} if job.adapters else {}),
     }

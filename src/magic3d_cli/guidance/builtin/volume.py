@@ -20,6 +20,7 @@ from magic3d_cli.guidance.builtin.latents import AXES, Box, Latent, decode, enco
 from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
 from magic3d_cli.guidance.builtin.mixture import mixture
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS, Tones, paint
+from magic3d_cli.guidance.builtin.palette import Dress
 from magic3d_cli.guidance.builtin.voxels import FULL, without_crumbs
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
@@ -119,6 +120,8 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         self._imagined: tuple[Tensor, Tensor, Tensor] | None = None
         self._instead: dict[int, Tensor] = {}
         self._other_tones: dict[int, Tensor] = {}
+        self.dress: Dress | None = None
+        """What the painted colours of points become, see `palette.dress`; None: they stay."""
 
     def forward(
         self,
@@ -145,6 +148,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         tones = self._tones_of(model)[caption] if len(self.tones) else x.new_ones(len(x), 6)
         normal, own = F.normalize(x[:, :3], dim=1), x[:, 3:6].clamp(0, 1)
         albedo = paint(own, normal, x[:, 6:], tones, colour[caption], material[caption])
+        albedo = albedo if self.dress is None else self.dress(albedo, x[:, 6:])
         painted = maps.new_zeros((len(maps), *maps.shape[2:], 3))
         painted[view, row, column] = albedo.to(painted.dtype)
         return painted.movedim(-1, 1)

@@ -126,6 +126,14 @@ def check_name(name: str) -> None:
         )
 
 
+def no_style(name: str) -> UsageError:
+    """Of a prior that cannot be shown a picture's style."""
+    return UsageError(
+        f"--style paints what the built-in prior draws; {name} would need an IP-Adapter, which is not read yet.",
+        "Use --prior builtin, or say the colours and the style in the prompt.",
+    )
+
+
 def needs_picture(name: str) -> UsageError:
     """For a prior that is shown a picture, in a job without one."""
     return UsageError(
