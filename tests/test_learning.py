@@ -34,7 +34,7 @@ def learning() -> Any:
     captioned = practice.Captioned(pictures, shown, torch.Generator().manual_seed(1), torch.device("cpu"))
     return argparse.Namespace(
         encoder=encoder, practice=practice, small=practice_small, pictures=pictures,
-        captioned=captioned,
+        captioned=captioned, dress=renders.dress,
     )  # fmt: skip
 
 
@@ -112,23 +112,61 @@ def test_pictures_are_painted_once_and_shown_before_new_backdrops(learning: Any)
     assert corners.std(0).min() > 0.3 and len(corners.unique(dim=0)) > 150
 
 
-def test_noise_levels_weigh_as_min_snr_says(learning: Any) -> None:
+def test_noise_levels_weigh_as_min_snr_says_and_high_noise_as_velocities_do(learning: Any) -> None:
     alphas = torch.tensor([0.999, 0.5, 0.01])
     clean = torch.zeros(300, 3, 4, 4)
     noisy, step, noise, weight = learning.small.noised(clean, alphas)
     torch.testing.assert_close(noisy, (1 - alphas[step])[:, None, None, None].sqrt() * noise)
-    wanted = torch.tensor([5 / 999, 1.0, 1.0])
+    wanted = torch.tensor([5 / 999 / 0.999, 2.0, 1 / learning.small.LEAST_SIGNAL])
     torch.testing.assert_close(weight, wanted[step], rtol=1e-3, atol=1e-6)
+    assert (step == 2).sum() > (step == 0).sum()
+
+
+def test_an_untrained_small_prior_takes_what_it_sees_for_noise(learning: Any) -> None:
+    unet = learning.small.make_unet()
+    noise = torch.randn(4, unet.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        guess = unet(noise, torch.tensor([950] * 4), torch.randn(4, 16, learning.small.WIDTH)).sample
+    assert (guess - noise).square().mean() < 1e-3
 
 
 @pytest.mark.slow
 def test_a_small_practice_prior_is_loaded_as_a_prior_of_packed_pixels(learning: Any, tmp_path: Path) -> None:
     pool = learning.small.Pool(learning.captioned, 16)
-    losses = list(learning.small.teach(pool, tmp_path, 0.01, 4, 1e-3, 60))
+    training = learning.small.Training(tmp_path, 1e-3)
+    losses = list(learning.small.teach(training, pool, 0.01, 4, 1e-3, 60))
     assert len(losses) >= 2 and all(math.isfinite(loss) for loss in losses)
+    again = learning.small.Training(tmp_path, 1e-3)
+    again.read()
+    assert again.average.step == len(losses) and again.spent == training.spent
+    for kept, weight in zip(again.weights, training.weights, strict=True):
+        assert torch.equal(kept, weight)
     prior = load_prior(str(tmp_path), dtype=torch.float32)
     assert prior.kind == "pixel" and prior.image_size == 32 and not prior.camera_conditioned
     text = prior.encode_prompt(["a red car, front view", ""])
     clean = prior.encode_image(torch.rand(2, 3, 64, 64))
     denoised, _ = prior.denoise(clean, torch.tensor([100, 500]), text)
     assert denoised.shape == clean.shape == (2, 3, 32, 32) and denoised.isfinite().all()
+
+
+@pytest.mark.parametrize(("noun", "other"), [("car", "chair"), ("chair", "car")])
+def test_the_practice_prior_that_is_here_knows_colours_and_things(learning: Any, noun: str, other: str) -> None:
+    """Told the truth it finds the noise in a picture better than told another colour or thing."""
+    prior = load_prior(str(FOLDER / "practice"), dtype=torch.float32)
+    captioned, pictures = learning.captioned, learning.pictures
+    model = next(number for number, shown in enumerate(captioned.shown) if shown.caption.noun == noun)
+    own = torch.full((4,), model)
+    buffers, views = pictures.pick(own, torch.arange(4))
+    for colour, wrong in (("red", "blue"), ("blue", "red")):
+        painted = torch.full((4,), captioned.colours.index(colour))
+        rgb, opacity = learning.dress(buffers, views, pictures.tones[own], painted, torch.full((4,), -1), 32)
+        clean = prior.encode_image(opacity * rgb + (1 - opacity) * 0.7)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        step = torch.full((4,), 700)
+        alpha = prior.alphas_cumprod[step].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        errors = []
+        for said in (f"a {colour} {noun}", f"a {wrong} {noun}", f"a {colour} {other}", ""):
+            _, guess = prior.denoise(noisy, step, prior.encode_prompt([said]).expand(4, -1, -1))
+            errors.append(float((guess - noise).square().mean()))
+        assert errors[0] == min(errors), errors

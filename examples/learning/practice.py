@@ -218,9 +218,12 @@ def join_views(unet: UNet2DConditionModel) -> None:
     unet.set_attn_processor({n: JointAttention() if n.endswith("attn1.processor") else p for n, p in own.items()})
 
 
-def by_the_clock(seconds: float, rate: float, optimiser: torch.optim.Optimizer) -> Iterator[int]:
-    """Steps until the time is over; the rate rises over 100 steps and falls to zero with the cosine of the time."""
-    start, step = time.monotonic(), 0
+def by_the_clock(seconds: float, rate: float, optimiser: torch.optim.Optimizer, spent: float = 0.0) -> Iterator[int]:
+    """Steps until the time is over; the rate rises over 100 steps and falls to zero with the cosine of the time.
+
+    `spent` seconds of it went by before.
+    """
+    start, step = time.monotonic() - spent, 0
     while (share := (time.monotonic() - start) / seconds) < 1 or step < 2:
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
