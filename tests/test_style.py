@@ -13,6 +13,8 @@ from PIL import Image
 from tiny_run import play_tiny, tiny_draft
 from torch import Tensor
 
+from magic3d_cli import editing
+from magic3d_cli.coarse import initial
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.palette import dress
 from magic3d_cli.guidance.guide import STAGES, Loaded, PriorGuide, WeightedPrior, choose_priors
@@ -191,17 +193,21 @@ def test_a_finished_run_is_painted_anew_by_an_edit_and_refined_in_its_own_style(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny_draft(monkeypatch)
-    checked(Path("two.png"))
+    monkeypatch.setattr(initial, "COLOUR_STEPS", 80)
+    monkeypatch.setattr(initial, "POOL", 1 << 14)
+    monkeypatch.setattr(initial, "POINTS", 2048)
+    monkeypatch.setattr(editing, "_SAMPLES", 20_000)
+    Image.fromarray(np.full((8, 8, 3), NAVY, np.uint8)).save("navy.png")
     assert magic3d("generate", "a teapot", "--init", "auto", "-o", "pot.glb", "-q") == 0
-    assert magic3d("edit", "pot.run", "a teapot", "--style", "two.png", "-o", "blue.glb", "-q") == 0
+    assert magic3d("edit", "pot.run", "a teapot", "--style", "navy.png", "-o", "blue.glb", "-q") == 0
     parent, child = (Saved.load(Path(name) / "fine.ckpt") for name in ("pot.run", "blue.run"))
     old, new = (saved.stage(saved.settings, "cpu") for saved in (parent, child))
     assert torch.equal(old.mesh()[0], new.mesh()[0])  # type: ignore[union-attr]
-    palette, points = torch.tensor(read_style(Path("two.png")).colours), old.mesh()[0]  # type: ignore[union-attr]
+    palette, points = torch.tensor(read_style(Path("navy.png")).colours), old.mesh()[0]  # type: ignore[union-attr]
     near = [float(torch.cdist(stage.albedo(points), palette).amin(1).mean()) for stage in (old, new)]  # type: ignore[union-attr]
     assert near[1] < 0.7 * near[0]
     capsys.readouterr()
-    assert magic3d("generate", "a teapot", "--init", "auto", "--style", "two.png", "-o", "styled.glb", "-q") == 0
-    Path("two.png").unlink()
+    assert magic3d("generate", "a teapot", "--init", "auto", "--style", "navy.png", "-o", "styled.glb", "-q") == 0
+    Path("navy.png").unlink()
     assert magic3d("refine", "styled.run", "--fresh", "-o", "styled.glb") == 0
-    assert "of two.png" in capsys.readouterr().err
+    assert "of navy.png" in capsys.readouterr().err

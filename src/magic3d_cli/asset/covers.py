@@ -102,8 +102,12 @@ def as_baked(
         return fields[0]
 
     def blended(places: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        shares = [part.weight(places)[:, None] for part in parts]
-        return torch.stack([share * field(places) for share, field in zip(shares, fields, strict=True)]).sum(0)
+        out = torch.zeros(len(places), 3, device=places.device)
+        for part, field in zip(parts, fields, strict=True):
+            share = part.weight(places)
+            there = share > 0
+            out[there] += share[there, None] * field(places[there])
+        return out
 
     return blended
 
