@@ -64,6 +64,8 @@ def sample(
         at = torch.full((2,), time, device=prior.device)
         clean, _ = prior.denoise(torch.cat([now, now]), at, both)
         clean = clean[:1] + _GUIDANCE * (clean[1:] - clean[:1])
+        if prior.kind == "pixel":  # or at nearly pure noise a small error becomes a picture far out of range
+            clean = clean.clamp(-1, 1)
         alpha, sigma = alpha_sigma(prior.alphas_cumprod, at[:1])
         if following is None:
             return clean
