@@ -18,11 +18,18 @@ from kernel_backends import NAMES, Backend, backend
 
 from magic3d_cli.kernels import dispatch, nvdiffrast, tinycudann, verify
 from magic3d_cli.kernels.cuda import nvrtc
+from magic3d_cli.run import estimate
 
 
 @pytest.fixture(name="backend", params=NAMES)
 def _backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     return backend(request.param, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_at_leisure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How busy the machine is must not decide whether a command asks before it begins."""
+    monkeypatch.setattr(estimate, "matrix_speed", lambda device: estimate.REFERENCE)
 
 
 @pytest.fixture

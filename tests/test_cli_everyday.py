@@ -148,7 +148,6 @@ def test_without_a_home_folder_there_is_no_file(monkeypatch: pytest.MonkeyPatch)
 def test_a_dry_run_tells_steps_time_and_download_and_makes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(estimate, "matrix_speed", lambda device: estimate.REFERENCE)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     assert magic3d("generate", "a dog", "--dry-run", "--json", "--device", "cpu", "-q") == 0
     draft = json.loads(capsys.readouterr().out)
@@ -165,7 +164,6 @@ def test_hours_are_begun_only_on_a_word(
 ) -> None:
     begun: list[bool] = []
     monkeypatch.setattr(job, "generate", lambda *_: begun.append(True) or (None, {"output": "x"}))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(estimate, "matrix_speed", lambda device: estimate.REFERENCE)
     assert magic3d("generate", "a dog", "--preset", "paper", "--device", "cpu") == 2
     assert "--yes" in capsys.readouterr().err and not begun
     assert magic3d("generate", "a dog", "--preset", "paper", "--device", "cpu", "--yes") == 0
@@ -182,7 +180,6 @@ def test_refining_and_editing_say_what_they_take_too(
     begun: list[str] = []
     for name in ("refine", "edit", "generate"):
         monkeypatch.setattr(job, name, lambda *_, name=name: begun.append(name) or (None, {"output": "x"}))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(estimate, "matrix_speed", lambda device: estimate.REFERENCE)
     coarse, hours = finished / "red-ball.run/coarse.ckpt", ("--device", "cpu", "--prior", "sd15", "--preset", "draft")
     for command in (
         ("refine", coarse, "-o", "again.glb"),

@@ -138,6 +138,7 @@ def test_the_builtin_prior_draws_in_the_pictures_colours_and_without_it_in_its_o
 # The command.
 
 
+@pytest.mark.slow
 def test_a_style_is_part_of_what_a_run_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -197,7 +197,7 @@ def test_without_a_picture_it_is_refused_before_any_download(folder: Path, tmp_p
 
 def test_a_recipe_that_needs_it_takes_it_from_a_folder(folder: Path, tmp_path: Path) -> None:
     sd = save_sd(tmp_path / "sd")
-    foreseen = [_foreseen(str(sd)), _foreseen(str(folder))]
+    foreseen = [_foreseen(str(sd), "coarse"), _foreseen(str(folder), "coarse")]
     assert [prior.from_picture for prior in foreseen] == [False, True]
     for recipe, some in {"magic123": foreseen, "zero123": foreseen[1:], "realfusion": foreseen[:1]}.items():
         recipes.check_priors(recipes.named(recipe), dict.fromkeys(STAGES, some))

@@ -68,8 +68,13 @@ def plan_edit(checkpoint: Path, request: Request, keep_geometry: bool, observer:
 
 def _priors_of(names: Mapping[str, str], request: Request, device: str) -> dict[str, list[StagePrior]]:
     """Of each stage, with those that a request adds. Raises UsageError where they cannot follow its distillation."""
-    more = [_foreseen(full_name(prior.name, device), prior.weight) for prior in request.more_priors]
-    found = {stage: [_foreseen(full_name(name, device)), *more] for stage, name in names.items()}
+    found = {
+        stage: [
+            _foreseen(full_name(prior.name, device), stage, prior.weight)
+            for prior in (WeightedPrior(name), *request.more_priors)
+        ]
+        for stage, name in names.items()
+    }
     check_method(request.distillation or SDS, found, lambda text: None)
     return found
 
@@ -86,10 +91,10 @@ def _planned(chosen: Settings, some: Mapping[str, Sequence[StagePrior]], device:
     return Plan(chosen, first, device, seconds, sum(HUB[name].gigabytes for name in absent))
 
 
-def _foreseen(name: str, weight: float = 1.0) -> StagePrior:
+def _foreseen(name: str, stage: str, weight: float = 1.0) -> StagePrior:
     """A prior as far as settings depend on it: by its files where it is here, else by its name."""
     folder = local(name)
     if folder is None:
         together = SET_SIZE if name in IN_SETS else 1
         return StagePrior(name, weight, open_vocabulary=True, from_picture=name in FROM_PICTURE, set_size=together)
-    return ChosenPrior.of(WeightedPrior(name, weight), describe(of_stage(folder, "coarse"), name))
+    return ChosenPrior.of(WeightedPrior(name, weight), describe(of_stage(folder, stage), name))
