@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.diffusers.prior import load_prior
+from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
 from magic3d_cli.scene.views import turntable
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "learning"
@@ -23,6 +25,7 @@ def learning() -> Any:
     """The modules, and two chairs and a car from four sides each."""
     sys.path.insert(0, str(FOLDER))
     import encoder
+    import from_ball
     import practice
     import practice_small
     import renders
@@ -33,7 +36,7 @@ def learning() -> Any:
     pictures = renders.draw(renders.load_volume("cpu"), shown, 1, 128)
     captioned = practice.Captioned(pictures, shown, torch.Generator().manual_seed(1), torch.device("cpu"))
     return argparse.Namespace(
-        encoder=encoder, practice=practice, small=practice_small, pictures=pictures,
+        encoder=encoder, practice=practice, small=practice_small, ball=from_ball, pictures=pictures,
         captioned=captioned, dress=renders.dress,
     )  # fmt: skip
 
@@ -170,3 +173,21 @@ def test_the_practice_prior_that_is_here_knows_colours_and_things(learning: Any,
             _, guess = prior.denoise(noisy, step, prior.encode_prompt([said]).expand(4, -1, -1))
             errors.append(float((guess - noise).square().mean()))
         assert errors[0] == min(errors), errors
+
+
+@pytest.mark.slow
+def test_a_green_tree_grows_from_a_ball_by_the_practice_prior(learning: Any) -> None:
+    """Score distillation with words alone, as with Stable Diffusion or DeepFloyd IF: the shape is the prior's."""
+    ball, prompt = learning.ball, "a green tree"
+    args = argparse.Namespace(
+        seed=0, init="ball", perp_neg=False, cameras="whole", steps=120, views=2, scale=20.0, fine_steps=1
+    )
+    priors = choose_priors({stage: [WeightedPrior(str(ball.PRIOR))] for stage in STAGES}, prompt, 0, "cpu", print)
+    chosen = ball.small_settings(args, priors)
+    stage = CoarseStage(chosen, 0)
+    stage.run([stage.random_views(*PriorGuide(priors, prompt, 0, "cpu").terms("coarse", chosen.coarse))])
+    render = stage.render(turntable(ball.SIDES), ball.SIDE)
+    found = ball.judged(render.opacity)
+    assert max(ball.NOUNS, key=found.get) == "tree" and found["tree"] > 0.5
+    inside = render.rgb[render.opacity > 0.8].mean(0)
+    assert inside[1] > inside[0] + 0.3 and inside[1] > inside[2] + 0.3
