@@ -186,7 +186,8 @@ def test_its_numbers_are_dreamcraft3ds_and_it_is_for_the_texture() -> None:
     assert resolve(chosen, words) == chosen and Settings.from_json(chosen.to_json()) == chosen
     assert resolve(chosen, words, distillation=VSD).fine.geometry_first == pytest.approx(1 / 3)
     # 5 x (8 x 2 x 25 x 0.35 + 400) = 2700 beside 1500 steps of two views with five evaluations
-    assert "in 5 rounds" in told_of_rounds(fine) and "18% more" in told_of_rounds(fine)
+    told = told_of_rounds(fine)
+    assert told is not None and "in 5 rounds" in told and "18% more" in told
 
 
 def test_the_recipe_that_has_it_takes_it_over() -> None:

@@ -181,15 +181,18 @@ def test_refining_and_editing_say_what_they_take_too(
     for name in ("refine", "edit", "generate"):
         monkeypatch.setattr(job, name, lambda *_, name=name: begun.append(name) or (None, {"output": "x"}))  # type: ignore[func-returns-value]
     coarse, hours = finished / "red-ball.run/coarse.ckpt", ("--device", "cpu", "--prior", "sd15", "--preset", "draft")
+    shutil.copytree(finished, "here")
     for command in (
         ("refine", coarse, "-o", "again.glb"),
+        ("refine", "here/red-ball.run"),  # what is finished there is of another prior
+        ("generate", "a red ball", "-o", "here/red-ball.glb", "--fresh"),
         ("refine", finished / "red-ball.glb", "--prompt", "a blue ball", "-o", "blue.glb"),
         ("edit", finished / "red-ball.run", "a blue ball"),
     ):
         assert magic3d(*command, *hours, "--dry-run", "--json", "-q") == 0
         told = json.loads(capsys.readouterr().out)
         assert told["priors"]["fine"] == "sd15" and told["estimated_seconds"] > 3600 and told["prompt"]
-        assert told["steps"]["coarse"] == 0 or command[0] == "edit"
+        assert told["steps"]["coarse"] == 0 or command[0] != "refine"
         assert magic3d(*command, *hours) == 2
         assert "--yes" in capsys.readouterr().err and not begun
         assert magic3d(*command, *hours, "--yes") == 0 and begun.pop()

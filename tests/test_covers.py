@@ -63,6 +63,14 @@ def test_only_the_gilded_half_is_metal_and_bright(asset: Asset, tmp_path: Path) 
     assert [part["name"] for part in asset.report["materials"]] in (["gold", "wood"], ["wood", "gold"])
 
 
+def test_a_trace_of_a_material_with_hardly_a_point_of_its_own_is_baked_too() -> None:
+    ball = trimesh.creation.icosphere(3, 0.5)
+    settings = AssetSettings(faces=400, texture_size=64, padding=2)
+    traced = Cover(GOLD, lambda points: 0.4 * (points[:, 1] > 0.35).float())  # nowhere most of what is there
+    built = build_asset(ball.vertices, ball.faces, brown, settings, material=WOOD, covers=[traced])
+    assert {part["name"] for part in built.report["materials"]} == {"gold", "wood"}
+
+
 def test_obj_and_usdz_say_it_too_and_the_validator_finds_nothing(asset: Asset, tmp_path: Path) -> None:
     files = [file.name for file in write(asset, tmp_path / "ball.obj", "ball")]
     library = (tmp_path / "ball.mtl").read_text()

@@ -336,6 +336,8 @@ def test_an_edit_of_the_shape_holds_what_lies_outside_the_box(ball: Path, capsys
     after = child.stage(child.settings, "cpu").mesh()[0]  # type: ignore[union-attr]
     kept = before[before[:, 2] > 0.1]  # the box ends at -0.1, and a cell is 0.1 long
     assert len(kept) > 50 and are_among(kept, after)
+    assert magic3d("refine", "part.run/coarse.ckpt", "-o", "again.glb", "--yes") == 2
+    assert "is of an edit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_picture_that_shows_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_dark_parts_take_dark_colours_and_the_rest_is_divided_by_height(tmp_path: Path) -> None:
     thing, style = Thing(), read_style(layered(tmp_path / "layers.png"))
-    put_on = dress(thing, style)
+    put_on = dress(thing, style, torch.device("cpu"))
     assert put_on is not None
     points = thing.surface(4000, torch.Generator().manual_seed(1))
     colours = put_on(thing.albedo(points), points)
@@ -102,13 +102,13 @@ def test_dark_parts_take_dark_colours_and_the_rest_is_divided_by_height(tmp_path
     for colour, share in ((sand, 0.28), (teal, 0.69), (navy, 1.0)):  # the middles of theirs, from below
         there = (points[:, 1] - (-0.4 + 0.9 * share)).abs() < 0.01
         assert there.any() and (colours[there] - colour).abs().max() < 0.06
-    again = dress(thing, style)
+    again = dress(thing, style, torch.device("cpu"))
     assert again is not None and torch.equal(again(thing.albedo(points), points), colours)
 
 
 def test_patches_have_the_pictures_colours_in_its_shares(tmp_path: Path) -> None:
     thing, style = Thing(), read_style(checked(tmp_path / "checked.png"))
-    put_on = dress(thing, style)
+    put_on = dress(thing, style, torch.device("cpu"))
     assert put_on is not None
     points = thing.surface(8000, torch.Generator().manual_seed(1))
     colours = put_on(thing.albedo(points), points)

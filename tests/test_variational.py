@@ -32,7 +32,7 @@ from magic3d_cli.run.forecast import ENCODER, view_work
 from magic3d_cli.run.interrupts import Interrupted
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import Views, turntable
-from magic3d_cli.settings import SDS, VSD, GuidanceSettings, Settings, StagePrior, VariationalSettings
+from magic3d_cli.settings import BSD, SDS, VSD, GuidanceSettings, Settings, StagePrior, VariationalSettings
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.training.terms import LearningLoss, Step
 
@@ -321,6 +321,19 @@ def test_a_checkpoints_method_stays_unless_another_is_asked_for() -> None:
     assert resolve(chosen, words) == chosen
     assert resolve(chosen, words, distillation=SDS).fine == resolve(preset("standard"), words).fine
     assert Settings.from_json(chosen.to_json()) == chosen
+
+
+def test_refining_with_another_preset_or_prior_keeps_what_belongs_to_the_method() -> None:
+    words, builtin = ([prior] for prior in (WORDS, StagePrior("builtin", open_vocabulary=False, has_volume=True)))
+    chosen = resolve(preset("draft"), {stage: words for stage in STAGES}, distillation=VSD)
+    again = resolve(chosen, {stage: words for stage in STAGES}, fine_preset="standard").fine
+    assert again == resolve(preset("standard"), {stage: words for stage in STAGES}, distillation=VSD).fine
+    other = resolve(chosen, {stage: builtin for stage in STAGES}).fine
+    assert other.guidance.method == SDS and other.geometry_first == 0 and other.sampling.shading != (1.0, 0.0, 0.0)
+    led = resolve(preset("draft"), {stage: builtin + words for stage in STAGES}, distillation=VSD).fine
+    assert led.geometry_first == pytest.approx(1 / 3) and led.sampling.shading == (1.0, 0.0, 0.0)
+    compiled = resolve(preset("paper"), {stage: words for stage in STAGES}, distillation=BSD)
+    assert not compiled.coarse.guidance.compile  # the fine stage has the same network, with hooks
 
 
 def test_beside_others_only_priors_of_words_learn() -> None:

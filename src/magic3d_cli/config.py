@@ -14,7 +14,6 @@ from typing import Any
 
 from magic3d_cli import checks
 from magic3d_cli.errors import UsageError
-from magic3d_cli.settings import METHODS
 
 FILE_VARIABLE = "MAGIC3D_CONFIG"
 
@@ -36,7 +35,6 @@ OPTIONS = {
     "fine_prior": Option(str, None),
     "perp_neg": Option(bool, None),
     "small_encoder": Option(bool, None),
-    "distillation": Option(str, None, choices=METHODS),
     "faces": Option(int, None),
     "texture_size": Option(int, None),
     "lod": Option(int, None),

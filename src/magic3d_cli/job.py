@@ -5,9 +5,10 @@ The command line, Python (`magic3d_cli.generate`), the tests and clusters all co
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +26,8 @@ from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.fine.edit import Edit
 from magic3d_cli.guidance.adapters import Adapter, read_adapters
+from magic3d_cli.guidance.diffusers.catalogue import local, no_style, of_stage
+from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
@@ -116,6 +119,7 @@ def generate(
         more: dict[str, Any] = {"elevation": recipe.elevation, "depth": recipe.depth} if recipe else {}
         pictured = look_at(request.pictures, prompt, seed, observer.note, **more)
     asked = pictured.prompt if pictured else prompt
+    _check_paints(request.style, [*names.values(), *(prior.name for prior in request.more_priors)], device)
     priors = _choose(names, request, asked, seed, device, observer, pictured, adapters)
     if recipe is not None:
         priors = _following(recipe, priors, observer.note)
@@ -135,13 +139,13 @@ def generate(
     chosen = resolved(base, priors or NOTHING, request, pictured=pictured)
     if priors is not None and (short := open_presets.shortfall(chosen, priors["coarse"])):
         observer.note(short)
-    if chosen.fine.guidance.method == settings.BSD:
-        observer.note(told_of_rounds(chosen.fine))
     surface = None
     if request.mesh is not None:
         chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
         if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
             surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
+    if rounds := told_of_rounds(chosen.fine):
+        observer.note(rounds)
     guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded, adapters, request.style)
     with opened(
         asked,
@@ -176,15 +180,18 @@ def edit(
     saved = Saved.load(asked.source)
     seed, device = saved.header["seed"], choose_device(request.device, observer)
     name = request.fine_prior or prior_of(saved.header)
+    style = request.style or saved.style
+    _check_paints(style, [name], device)
     priors = _choose(dict.fromkeys(STAGES, name), request, prompt, seed, device, observer, None)
     assert priors is not None  # there are no pictures
     drawn = understood(priors, prompt, seed)
     for note in drawn.notes if drawn else ():
         observer.note(note)
     base = replace(presets.preset(request.preset or saved.settings.preset), seed=seed)
+    if request.fine_prior is None and priors["fine"][0].learns_renders:
+        request = replace(request, distillation=saved.settings.fine.guidance.method)
     guidance = resolved(base, priors, request).fine.guidance
     observer.phase("find what changes")
-    style = request.style or saved.style
     found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note, style)
     kind = settings.EDITED_VOLUME if found.begins_as_asked else settings.EDITED
     chosen = resolved(base, priors, replace(request, init=f"{kind}{asked.digest}"))
@@ -203,23 +210,29 @@ def refine(
 ) -> tuple[Asset | None, dict[str, Any]]:
     """`pipeline.refine` for a request. Raises what that does, and EnvironmentFault."""
     saved = Saved.load(checkpoint)
-    header = saved.header
+    header, prompt = saved.header, saved.header["prompt"]
     if header["stage"] != "coarse":
         raise UsageError(
             f"{checkpoint} is a {header['stage']} checkpoint: it is refined already.",
             f"Write its mesh: magic3d export {checkpoint}",
         )
+    if header["settings"]["coarse"]["init"].startswith((settings.EDITED, settings.EDITED_VOLUME)):
+        raise UsageError(
+            f"{checkpoint} is of an edit: what it left as it was is its parent's, which refining would make anew.",
+            f"Edit its parent with another preset: magic3d edit PARENT.run {shlex.quote(prompt)} --preset NAME",
+        )
     if saved.unfinished:
         observer.note(f"{checkpoint}: only {header['step']} of {header['total']} coarse steps were done.")
     device = choose_device(request.device, observer)
     request, name = refining(saved, request)
-    pictured, prompt = saved.pictured, header["prompt"]
+    pictured = saved.pictured
     adapters = saved.adapters(read_adapters(request.adapters))
+    _check_paints(saved.style, [name, *(prior.name for prior in request.more_priors)], device)
     wanted = dict.fromkeys(STAGES, name)
     priors = _choose(wanted, request, prompt, header["seed"], device, observer, pictured, adapters)
     chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, pictured=pictured)
-    if chosen.fine.guidance.method == settings.BSD:
-        observer.note(told_of_rounds(chosen.fine))
+    if rounds := told_of_rounds(chosen.fine):
+        observer.note(rounds)
     guide = _guide(priors, chosen, request, prompt, device, observer, pictured, None, adapters, saved.style)
     shape = _shape_of(pictured, chosen, guide, device)
     with opened(
@@ -325,9 +338,12 @@ def choose_device(name: str, observer: Observer) -> str:
     return chosen
 
 
-def told_of_rounds(fine: settings.FineSettings) -> str:
-    """What bootstrapping the texture will cost."""
-    own = fine.guidance.bootstrap
+def told_of_rounds(fine: settings.FineSettings) -> str | None:
+    """What bootstrapping the texture will cost; None where it is not bootstrapped."""
+    learning = settings.learning_guidance(fine)
+    if learning is None or learning.method != settings.BSD:
+        return None
+    own = learning.bootstrap
     work, steps = rounds_work(own), (1 - fine.geometry_first) * fine.steps * fine.views * (2 + LEARNING)
     return (
         f"--distillation bsd: the texture is painted in {own.rounds} rounds. Before each, the prior redraws "
@@ -364,6 +380,14 @@ def resolved(
     if not (recipe := request.recipe or base.recipe):
         return found
     return recipes.follow(found, recipe, priors, (camera.azimuth, camera.elevation) if camera else None)
+
+
+def _check_paints(style: Style | None, names: Iterable[str], device: str) -> None:
+    """Raises UsageError for a prior that cannot paint in a style, before it is fetched."""
+    for name in {full_name(name, device): name for name in names} if style is not None else ():
+        folder = local(name)
+        if folder is None or vocabulary_of(of_stage(folder, "coarse")) is None:
+            raise no_style(name)
 
 
 def _following(

@@ -93,7 +93,10 @@ def styled(
     if path is None:
         return None
     if pictured:
-        raise UsageError("--style and --image both say what colours the thing has.", "Use one or the other of them.")
+        raise UsageError(
+            "--style, and a picture or a recipe of pictures, both say what colours the thing has.",
+            "Use one or the other of them.",
+        )
     if variations is not None:
         raise UsageError("--variations does not take --style.", "Leave out one of them.")
     for name in dict.fromkeys(priors):

@@ -34,6 +34,7 @@ from magic3d_cli.settings import (
     TimestepSchedule,
     VariationalSettings,
     ViewSampling,
+    learning_guidance,
 )
 
 # Small grids and few views keep a step below a tenth of a second on two cores [m].
@@ -258,11 +259,6 @@ def _in_sets(stage: Any, chosen: Sequence[StagePrior], shown: bool) -> Any:
     )
 
 
-def _guidances(stage: Any) -> list[GuidanceSettings]:
-    """Of all priors of a stage."""
-    return [stage.guidance, *(added.guidance for added in stage.added_guidance)]
-
-
 # Losses that learn the renders are shown colours alone (threestudio's prolificdreamer*.yaml: "no-material"). The mesh
 # comes before its texture, by plain score distillation of its normals: in ProlificDreamer's way at scale 100 and 15,000
 # of 45,000 steps, in DreamCraft3D's as many steps as the texture.
@@ -274,16 +270,24 @@ _BOOTSTRAPPED = replace(
 )
 _LEARNING: dict[str, dict[str, Any]] = {
     SDS: {},
-    VSD: {"method": VSD, "normals": True, "compile": False},  # a compiler knows no hooks
-    BSD: {"method": BSD, "normals": True, "compile": False, "variational": _BOOTSTRAPPED},
+    VSD: {"method": VSD, "normals": True},
+    BSD: {"method": BSD, "normals": True, "variational": _BOOTSTRAPPED},
 }
 
 
+def _method_of(stage: Any) -> str:
+    """What those of a stage's priors follow that can follow more than score distillation."""
+    learning = learning_guidance(stage)
+    return SDS if learning is None else learning.method
+
+
 def _for_method(stage: Any, method: str) -> Any:
-    """A stage whose first prior follows this method where it followed another."""
+    """A stage whose priors follow this method where they followed another."""
     shading = open_presets.VIEWS.shading if method == SDS else _UNLIT
     stage = replace(stage, sampling=replace(stage.sampling, shading=shading))
-    return stage if isinstance(stage, CoarseSettings) else replace(stage, geometry_first=_SHAPE_SHARE[method])
+    if isinstance(stage, CoarseSettings):
+        return stage
+    return replace(stage, geometry_first=0.0 if stage.freeze_geometry else _SHAPE_SHARE[method])
 
 
 def resolve(
@@ -316,8 +320,9 @@ def resolve(
         frame: field of view, degrees, and half-height of the picture that a prior is shown, see `ViewSampling`.
     """
     if fine_preset is not None:
+        distillation = distillation or _method_of(base.fine)
         other = _for_any_words(preset(fine_preset), priors)
-        fine = replace(other.fine, guidance=base.fine.guidance)
+        fine = replace(other.fine, guidance=replace(base.fine.guidance, method=SDS))
         if priors["fine"][0].takes_any_words:
             fine = open_presets.fine_from(fine, base.coarse.init)
         base = replace(base, preset=fine_preset, fine=fine, asset=other.asset)
@@ -334,17 +339,24 @@ def resolve(
     if imagine is not None:
         base = _pictured(base, imagine)
 
+    learns = (distillation or _method_of(base.coarse), distillation or _method_of(base.fine)) != (SDS, SDS)
+
     def guided(stage: Any, paper: GuidanceSettings, builtin: GuidanceSettings, chosen: Sequence[StagePrior]) -> Any:
         asked = stage.guidance
         paper = replace(
             paper,
             perp_neg=asked.perp_neg if perp_neg is None else float(perp_neg),
             small_encoder=asked.small_encoder if small_encoder is None else small_encoder,
-            compile=base.preset in COMPILED,
+            compile=base.preset in COMPILED and not learns,  # a compiler knows no hooks, and keeps the prior for both
         )
-        method = distillation or next((one.method for one in _guidances(stage) if one.method != SDS), SDS)
+        before = _method_of(stage)
+        method = distillation or before
         if method == BSD and isinstance(stage, CoarseSettings):
             method = SDS  # it is for textures
+        if not any(prior.learns_renders for prior in chosen):
+            method = SDS
+        if method != before:
+            stage = _for_method(stage, method)
         if imagine is not None or not all(prior.takes_any_words for prior in chosen):
             stage = replace(stage, sampling=open_presets.usual_views(stage.sampling))
         shown = any(prior.from_picture for prior in chosen)
@@ -368,8 +380,6 @@ def resolve(
                 return sets
             return replace(pixels if prior.on_pixels else paper, **_LEARNING[method])
 
-        if chosen[0].learns_renders and method != asked.method:
-            stage = _for_method(stage, method)
         first, *more = map(suiting, chosen)
         added = (AddedGuidance(prior.name, prior.weight, own) for prior, own in zip(chosen[1:], more, strict=True))
         return replace(stage, guidance=first, added_guidance=tuple(added))

@@ -247,6 +247,12 @@ class AssetChoices:
         return replace(asset, **{name: value for name, value in asked.items() if value is not None})
 
 
+def learning_guidance(stage: CoarseSettings | FineSettings) -> GuidanceSettings | None:
+    """How the first of a stage's priors is guided that learns the renders; None where all follow score distillation."""
+    every = stage.guidance, *(added.guidance for added in stage.added_guidance)
+    return next((one for one in every if one.method != SDS), None)
+
+
 @dataclass(frozen=True)
 class StagePrior:
     """What settings depend on of a prior; unless said, of one that takes any prompt."""

@@ -17,6 +17,7 @@ from magic3d_cli.asset.metal import reflecting
 
 Share = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
 """World positions to how much of what is there is of a material, 0 to 1."""
+_FEW = 1000  # points that are mostly of a material: with fewer its light is found on the whole surface
 LEAST = 0.01
 """Share of the surface below which a material is left out: a border's blur is none."""
 
@@ -94,6 +95,8 @@ def as_baked(
     fields = []
     for part in parts:
         inside = _at(part.weight, points, device) > 0.5
+        if inside.sum() < _FEW:
+            inside[:] = True
         own = delit(albedo, points[inside], normals[inside], part.material.uniform, device)
         if part.material.reflectance is not None:
             own = reflecting(own, part.material.reflectance, points[inside][:20_000], device)

@@ -15,6 +15,7 @@ from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.progress import clock
 from magic3d_cli.cli.session import put, session
 from magic3d_cli.errors import UsageError
+from magic3d_cli.settings import BSD
 
 PROMPT = "a car"
 """Every prior knows it."""
@@ -53,6 +54,11 @@ def bench(
         checks.check_choice("--preset", name, checks.PRESETS)
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_distillation(distillation)
+    if distillation == BSD:
+        raise UsageError(
+            "bench measures steps, and much of bootstrapping's work is in rounds between them.",
+            "Measure --distillation vsd, whose steps are the same; generate --dry-run counts the rounds too.",
+        )
     for option, value in (("--steps", steps), ("--views", views)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")

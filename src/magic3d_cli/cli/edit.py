@@ -98,7 +98,7 @@ def edit(
             fresh=fresh,
             style=palette,
         )
-        if dry_run or not (yes or goes_on(out)):
+        if dry_run or not (yes or (goes_on(out) and not fresh)):
             foreseen = plan_edit(checkpoint, request, recolour, work.observer)
             if dry_run:
                 put(described(out, prompt, foreseen, as_json))

@@ -149,7 +149,7 @@ def generate(
                 "style": palette,
             }
             request = job.Request(out, **own)
-            if dry_run or not (yes or goes_on(out)):
+            if dry_run or not (yes or (goes_on(out) and not fresh)):
                 foreseen = plan(request, seed, work.observer)
                 if dry_run:
                     put(described(out, prompt, foreseen, as_json))

@@ -95,7 +95,9 @@ def refine(
             )
         out = checks.check_output(output or default_output(source))
         precheck.check_source(source, out, force)
-        prompt = checkpoint.read_header(source)["prompt"]
+        header = checkpoint.read_header(source)
+        prompt = header["prompt"]
+        checks.check_distillation(distillation, header["settings"].get("recipe"))
     with session(quiet, verbose) as work:
         from magic3d_cli import job
         from magic3d_cli.plan import plan, plan_refinement
@@ -121,7 +123,8 @@ def refine(
             fresh=fresh,
             adapters=tuple(adapter or ()),
         )
-        if dry_run or not (yes or RunDirectory.for_output(out).fine.is_file()):
+        again = RunDirectory.for_output(out).fine.is_file() and not (preset or prior or distillation or fresh)
+        if dry_run or not (yes or again):
             foreseen = (
                 plan(request, seed or 0, work.observer) if own else plan_refinement(source, request, work.observer)
             )

@@ -356,7 +356,9 @@ class PriorGuide:
             else:
                 show(caption)
         if self.style is not None:
-            prior.volume.dress = dress(VolumeShape(prior.volume, self._condition(prior).states), self.style)
+            prior.volume.dress = dress(
+                VolumeShape(prior.volume, self._condition(prior).states), self.style, prior.device
+            )
 
     def _read(self, prior: DiffusersPrior) -> Caption | str:
         """The prompt as a prior reads it, with the words of adapters."""

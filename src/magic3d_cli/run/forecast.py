@@ -21,6 +21,7 @@ from magic3d_cli.settings import (
     FineSettings,
     GuidanceSettings,
     Settings,
+    learning_guidance,
 )
 
 
@@ -78,8 +79,8 @@ def rounds_work(bootstrap: BootstrapSettings) -> float:
 def view_work(stage: CoarseSettings | FineSettings, name: str) -> float:
     """TFLOP of distilling one view with all priors of a stage; `name` is the first one's."""
     learns = 1 - stage.geometry_first if isinstance(stage, FineSettings) else 1.0
-    if stage.guidance.method == BSD:
-        learns += rounds_work(stage.guidance.bootstrap) / (LEARNING * stage.steps * stage.views)
+    if (learning := learning_guidance(stage)) is not None and learning.method == BSD:
+        learns += rounds_work(learning.bootstrap) / (LEARNING * stage.steps * stage.views)
     added = sum(sample_work(prior.prior, prior.guidance, learns) for prior in stage.added_guidance)
     return sample_work(name, stage.guidance, learns) + added
 

@@ -33,16 +33,16 @@ _STEPS = 64  # of the tables that make shares of a part from heights or noise
 
 
 @torch.no_grad()
-def dress(shape: InitialShape, style: Style) -> Dress | None:
-    """What paints a thing in a palette; None for an empty shape."""
+def dress(shape: InitialShape, style: Style, device: torch.device) -> Dress | None:
+    """What paints a thing in a palette; None for an empty shape. `device` is where the shape wants its points."""
     generator = torch.Generator().manual_seed(0)
     points = shape.surface(SAMPLES, generator)
-    colours = shape.albedo(points)
+    colours = shape.albedo(points.to(device)).cpu()
     seen = colours.sum(1) > 0
     if not seen.any():
         return None
     points, space = points[seen], _space(colours[seen])
-    label, centres = _parts(space, generator)
+    label, centres = _parts(space)
     shares = torch.bincount(label, minlength=len(centres)) / len(label)
     palette, amounts = torch.tensor(style.colours), torch.tensor(style.shares)
     order = _levels(points, style)
@@ -76,7 +76,7 @@ def _space(colour: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
     return torch.stack([light / 2, colour[:, 0] - light, colour[:, 2] - light], 1)
 
 
-def _parts(space: Float[Tensor, "N 3"], generator: torch.Generator) -> tuple[Int[Tensor, "N"], Float[Tensor, "K 3"]]:
+def _parts(space: Float[Tensor, "N 3"]) -> tuple[Int[Tensor, "N"], Float[Tensor, "K 3"]]:
     """The colours of a thing (k-means), the darkest first; none of them is rare, and no two are alike."""
     centres = space.median(0, keepdim=True).values
     while len(centres) < _PARTS:

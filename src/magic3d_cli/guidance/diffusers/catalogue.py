@@ -129,8 +129,9 @@ def check_name(name: str) -> None:
 def no_style(name: str) -> UsageError:
     """Of a prior that cannot be shown a picture's style."""
     return UsageError(
-        f"--style paints what the built-in prior draws; {name} would need an IP-Adapter, which is not read yet.",
-        "Use --prior builtin, or say the colours and the style in the prompt.",
+        f"--style, given now or to the run, paints what the built-in prior draws; {name} would need an "
+        "IP-Adapter, which is not read yet.",
+        "Use --prior builtin, or begin anew without --style and say the colours in the prompt.",
     )
 
 
