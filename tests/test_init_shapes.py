@@ -113,7 +113,7 @@ def test_what_holds_no_surface_is_refused_with_the_next_step(
 def begun(meshes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[MeshShape]:
     """The shapes that tiny runs, in the current folder, began with."""
     play_tiny(monkeypatch)
-    monkeypatch.setattr(initial_shapes, "_SAMPLES", 30_000)
+    monkeypatch.setattr(initial_shapes, "SAMPLES", 30_000)
     monkeypatch.setattr(mesh_shape, "_SIZE", 48)
     monkeypatch.chdir(tmp_path)
     shapes: list[MeshShape] = []

@@ -187,9 +187,9 @@ def test_a_prompt_is_encoded_once_by_each_text_encoder(good: Path, monkeypatch, 
     encoded: list[DiffusersPrior] = []
     real = guide_module.condition
 
-    def condition(prior, words):
+    def condition(prior, words, plain):
         encoded.append(prior)
-        return real(prior, words)
+        return real(prior, words, plain)
 
     monkeypatch.setattr(guide_module, "condition", condition)
     guide, _ = guided(good / coarse, good / fine, "a red dragon")

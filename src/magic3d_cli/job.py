@@ -216,7 +216,7 @@ def refine(
             f"{checkpoint} is a {header['stage']} checkpoint: it is refined already.",
             f"Write its mesh: magic3d export {checkpoint}",
         )
-    if header["settings"]["coarse"]["init"].startswith((settings.EDITED, settings.EDITED_VOLUME)):
+    if saved.settings.coarse.init.startswith((settings.EDITED, settings.EDITED_VOLUME)):
         raise UsageError(
             f"{checkpoint} is of an edit: what it left as it was is its parent's, which refining would make anew.",
             f"Edit its parent with another preset: magic3d edit PARENT.run {shlex.quote(prompt)} --preset NAME",
