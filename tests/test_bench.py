@@ -296,7 +296,8 @@ def measured(capsys, tmp_path: Path, monkeypatch) -> Callable[..., list[tuple[st
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     tiny_shape(monkeypatch)
     for name in ("draft", "paper"):
-        monkeypatch.setitem(presets.PRESETS, name, replace(tiny_settings(), preset=name))
+        for known in (presets.PRESETS, open_presets.PRESETS):
+            monkeypatch.setitem(known, name, replace(tiny_settings(), preset=name))
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(compiled, "pays", lambda guidance, device: guidance.compile)
     seen: list[tuple[str, str, bool]] = []
