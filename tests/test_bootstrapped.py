@@ -20,12 +20,14 @@ from magic3d_cli import recipes
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance import bootstrapped
 from magic3d_cli.guidance.conditioning import condition
+from magic3d_cli.guidance.diffusers import denoising
 from magic3d_cli.guidance.diffusers.denoising import sample
-from magic3d_cli.guidance.guide import STAGES, check_method, distillation_of
+from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.guidance.methods import check_method, distillation_of
 from magic3d_cli.guidance.variational import VariationalDistillation
-from magic3d_cli.job import told_of_rounds
 from magic3d_cli.presets import preset, resolve
 from magic3d_cli.run import checkpoint
+from magic3d_cli.run.forecast import told_of_rounds
 from magic3d_cli.run.interrupts import Interrupted
 from magic3d_cli.scene.render import Render
 from magic3d_cli.scene.views import Views, turntable
@@ -125,7 +127,7 @@ def test_each_redrawn_picture_is_learnt_with_the_words_of_its_own_view(folder: P
     pictures, texts = loss.tuned.redrawn(look, 0.3, torch.Generator().manual_seed(0))
     torch.testing.assert_close(texts, loss.conditioning.text(turntable(3)))
     seen: list[tuple[int, int]] = []
-    real = bootstrapped.predicted_and_wanted
+    real = denoising.predicted_and_wanted
 
     def noted(prior: Any, clean: Tensor, text: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         known = [*texts, loss.conditioning.unconditional[0]]
@@ -134,7 +136,7 @@ def test_each_redrawn_picture_is_learnt_with_the_words_of_its_own_view(folder: P
         seen.append((which[0], which[1]))
         return real(prior, clean, text, time, noise)
 
-    monkeypatch.setattr(bootstrapped, "predicted_and_wanted", noted)
+    monkeypatch.setattr(denoising, "predicted_and_wanted", noted)
     monkeypatch.setattr(bootstrapped, "_UNTOLD", 0.3)
     loss.tuned._tune(pictures, texts, torch.Generator().manual_seed(0))
     assert {picture for picture, _ in seen} == {0, 1, 2}
@@ -150,7 +152,7 @@ def test_tuning_leaves_the_prior_as_it_is_and_fits_the_pictures_better(folder: P
     def error() -> float:
         time, noise = torch.tensor([300, 800]), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))
         with torch.no_grad(), loss.tuned.lora.applied(loss.prior.network):
-            predicted, wanted = bootstrapped.predicted_and_wanted(loss.prior, pictures, texts, time, noise)
+            predicted, wanted = denoising.predicted_and_wanted(loss.prior, pictures, texts, time, noise)
         return float((predicted - wanted).square().mean())
 
     before = error()

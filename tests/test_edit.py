@@ -258,7 +258,7 @@ def are_among(these: Tensor, those: Tensor) -> bool:
 def _few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initial, "POOL", 1 << 14)
     monkeypatch.setattr(initial, "POINTS", 2048)
-    monkeypatch.setattr(editing, "_SAMPLES", 20_000)
+    monkeypatch.setattr(editing, "SAMPLES", 20_000)
 
 
 @pytest.fixture(scope="module")

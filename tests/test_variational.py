@@ -24,7 +24,8 @@ from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, check_method, choose_priors
+from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.methods import check_method
 from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation, camera_numbers
 from magic3d_cli.presets import of_a_mesh, preset, resolve
 from magic3d_cli.run import checkpoint

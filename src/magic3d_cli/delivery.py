@@ -21,8 +21,9 @@ from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.catalogue import licence_of
 from magic3d_cli.guidance.guide import drawn_things
 from magic3d_cli.run.context import OwnSurface
+from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.run.resume import as_json
+from magic3d_cli.run.resume import Saved, as_json
 from magic3d_cli.run.timings import Timings, peak_memory
 from magic3d_cli.scene.field import HashField
 from magic3d_cli.scene.region import COLOUR, RegionField
@@ -95,6 +96,12 @@ def _materials(field: HashField, materials: Sequence[Material]) -> dict[str, Any
         covers.append(Cover(material, partial(field.region.share, channel=COLOUR)))
         field = field.kept
     return {"material": materials[-1], "covers": covers[::-1]}
+
+
+def own_surface(saved: Saved) -> OwnSurface | None:
+    """The mesh of a person's own that a run was written with, if it was."""
+    own = RunDirectory(saved.path.parent).mesh
+    return load_surface(own) if saved.settings.fine.freeze_geometry and own.is_file() else None
 
 
 def load_surface(path: Path) -> OwnSurface:

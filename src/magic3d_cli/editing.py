@@ -19,22 +19,21 @@ from torch import Tensor
 
 from magic3d_cli.asset.mesh import at_samples, surface_samples
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.delivery import load_surface
+from magic3d_cli.delivery import own_surface
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.edit import Edit, EditedRun
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance import disagreement
 from magic3d_cli.guidance.guide import ChosenPrior, Loaded, PriorGuide, understood
 from magic3d_cli.run.context import OwnSurface
-from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.resume import Saved
+from magic3d_cli.scene.mesh_shape import SAMPLES
 from magic3d_cli.scene.region import Box, EditedShape, Region
 from magic3d_cli.scene.shape import DENSITY, InitialShape
 from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.style import Style
 
 Tell = Callable[[str], None]
-_SAMPLES = 400_000  # points on the parent's surface, as for a mesh file
 _SIDE = 64  # voxels along the scene that are near the surface or far from it
 _STEEP = 500.0  # per world unit: the density falls from full to nothing within a sixth of a voxel of the prior's volume
 _RENDER = 128  # pixels of the pictures whose predictions are compared
@@ -56,7 +55,7 @@ class ParentShape:
 
     def __init__(self, stage: FineStage) -> None:
         vertices, faces = (tensor.numpy() for tensor in stage.mesh())
-        face, weight = surface_samples(vertices, faces, _SAMPLES)
+        face, weight = surface_samples(vertices, faces, SAMPLES)
         points = at_samples(vertices, faces, face, weight)
         a, b, c = np.moveaxis(vertices[faces[face]], 1, 0)
         normals = np.cross(b - a, c - a)
@@ -153,7 +152,7 @@ def prepare(
         share=share,
         earlier=() if region.is_everything else (_run_of(saved), *saved.earlier),
     )
-    return edit, None if region.shape_changes else _own_surface(saved)
+    return edit, None if region.shape_changes else own_surface(saved)
 
 
 def _volume_of(
@@ -202,9 +201,3 @@ def _disagreement(
 
 def _run_of(saved: Saved) -> EditedRun:
     return EditedRun(saved.header["prompt"], saved.header["seed"], saved.header["prior"]["id"])
-
-
-def _own_surface(saved: Saved) -> OwnSurface | None:
-    """The mesh of a person's own that the parent was written with, if it was."""
-    own = RunDirectory(saved.path.parent).mesh
-    return load_surface(own) if saved.settings.fine.freeze_geometry and own.is_file() else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +26,6 @@ from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.fine.edit import Edit
 from magic3d_cli.guidance.adapters import Adapter, read_adapters
-from magic3d_cli.guidance.diffusers.catalogue import local, no_style, of_stage
-from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
@@ -35,23 +33,23 @@ from magic3d_cli.guidance.guide import (
     Loaded,
     PriorGuide,
     WeightedPrior,
-    check_method,
     choose_priors,
     fetch_small_encoder,
     full_name,
     takes_words,
     understood,
 )
+from magic3d_cli.guidance.methods import check_method
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.kernels.dispatch import NVRTC, usable
 from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.pictures import NO_PRIOR, PictureAlone, draw_picture, look_at, write_sheet
-from magic3d_cli.precheck import drawn_digest, prior_of
+from magic3d_cli.precheck import check_paints, drawn_digest, prior_of
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.context import Job, OwnSurface
 from magic3d_cli.run.directory import CHECKPOINTS, RunDirectory
-from magic3d_cli.run.forecast import LEARNING, rounds_work
+from magic3d_cli.run.forecast import told_of_rounds
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved
@@ -119,8 +117,7 @@ def generate(
         more: dict[str, Any] = {"elevation": recipe.elevation, "depth": recipe.depth} if recipe else {}
         pictured = look_at(request.pictures, prompt, seed, observer.note, **more)
     asked = pictured.prompt if pictured else prompt
-    _check_paints(request.style, [*names.values(), *(prior.name for prior in request.more_priors)], device)
-    priors = _choose(names, request, asked, seed, device, observer, pictured, adapters)
+    priors = _choose(names, request, asked, seed, device, observer, pictured, adapters, request.style)
     if recipe is not None:
         priors = _following(recipe, priors, observer.note)
     drawn = None
@@ -144,8 +141,6 @@ def generate(
         chosen = presets.of_a_mesh(chosen, keep_geometry=request.mesh == TEXTURE)
         if shape is not None and shape.mesh is not None and request.mesh == TEXTURE:
             surface = small_enough(shape.mesh.vertices, shape.mesh.faces, observer.note)
-    if rounds := told_of_rounds(chosen.fine):
-        observer.note(rounds)
     guide = _guide(priors, chosen, request, asked, device, observer, pictured, loaded, adapters, request.style)
     with opened(
         asked,
@@ -181,15 +176,12 @@ def edit(
     seed, device = saved.header["seed"], choose_device(request.device, observer)
     name = request.fine_prior or prior_of(saved.header)
     style = request.style or saved.style
-    _check_paints(style, [name], device)
-    priors = _choose(dict.fromkeys(STAGES, name), request, prompt, seed, device, observer, None)
+    priors = _choose(dict.fromkeys(STAGES, name), request, prompt, seed, device, observer, None, style=style)
     assert priors is not None  # there are no pictures
     drawn = understood(priors, prompt, seed)
     for note in drawn.notes if drawn else ():
         observer.note(note)
-    base = replace(presets.preset(request.preset or saved.settings.preset), seed=seed)
-    if request.fine_prior is None and priors["fine"][0].learns_renders:
-        request = replace(request, distillation=saved.settings.fine.guidance.method)
+    request, base = editing_from(saved, request, priors["fine"][0])
     guidance = resolved(base, priors, request).fine.guidance
     observer.phase("find what changes")
     found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note, style)
@@ -203,6 +195,13 @@ def edit(
     ) as job:  # fmt: skip
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
+
+
+def editing_from(saved: Saved, request: Request, prior: settings.StagePrior) -> tuple[Request, Settings]:
+    """A request to edit, by the run's own method of distillation where its prior is, and the settings of its preset."""
+    if request.fine_prior is None and prior.learns_renders:
+        request = replace(request, distillation=saved.settings.fine.guidance.method)
+    return request, replace(presets.preset(request.preset or saved.settings.preset), seed=saved.header["seed"])
 
 
 def refine(
@@ -227,12 +226,9 @@ def refine(
     request, name = refining(saved, request)
     pictured = saved.pictured
     adapters = saved.adapters(read_adapters(request.adapters))
-    _check_paints(saved.style, [name, *(prior.name for prior in request.more_priors)], device)
     wanted = dict.fromkeys(STAGES, name)
-    priors = _choose(wanted, request, prompt, header["seed"], device, observer, pictured, adapters)
+    priors = _choose(wanted, request, prompt, header["seed"], device, observer, pictured, adapters, saved.style)
     chosen = resolved(saved.settings, priors or NOTHING, request, fine_preset=request.preset, pictured=pictured)
-    if rounds := told_of_rounds(chosen.fine):
-        observer.note(rounds)
     guide = _guide(priors, chosen, request, prompt, device, observer, pictured, None, adapters, saved.style)
     shape = _shape_of(pictured, chosen, guide, device)
     with opened(
@@ -338,19 +334,6 @@ def choose_device(name: str, observer: Observer) -> str:
     return chosen
 
 
-def told_of_rounds(fine: settings.FineSettings) -> str | None:
-    """What bootstrapping the texture will cost; None where it is not bootstrapped."""
-    learning = settings.learning_guidance(fine)
-    if learning is None or learning.method != settings.BSD:
-        return None
-    own = learning.bootstrap
-    work, steps = rounds_work(own), (1 - fine.geometry_first) * fine.steps * fine.views * (2 + LEARNING)
-    return (
-        f"--distillation bsd: the texture is painted in {own.rounds} rounds. Before each, the prior redraws "
-        f"{own.pictures} renders and learns them in {own.steps} steps: {work / steps:.0%} more evaluations."
-    )
-
-
 def prior_names(request: Request) -> dict[str, str]:
     """The prior asked for, of each stage."""
     return {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
@@ -380,14 +363,6 @@ def resolved(
     if not (recipe := request.recipe or base.recipe):
         return found
     return recipes.follow(found, recipe, priors, (camera.azimuth, camera.elevation) if camera else None)
-
-
-def _check_paints(style: Style | None, names: Iterable[str], device: str) -> None:
-    """Raises UsageError for a prior that cannot paint in a style, before it is fetched."""
-    for name in {full_name(name, device): name for name in names} if style is not None else ():
-        folder = local(name)
-        if folder is None or vocabulary_of(of_stage(folder, "coarse")) is None:
-            raise no_style(name)
 
 
 def _following(
@@ -420,8 +395,12 @@ def _choose(
     observer: Observer,
     pictured: Pictured | None,
     adapters: Sequence[Adapter] = (),
+    style: Style | None = None,
 ) -> dict[str, list[ChosenPrior]] | None:
     """The priors of each stage; None where no prior knows what pictures show, and these are all there is."""
+    wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
+    if style is not None:
+        check_paints(full_name(prior.name, device) for some in wanted.values() for prior in some)
     if pictured is not None:
         if pictured.fit is None and all(full_name(name, device) == "builtin" for name in names.values()):
             if request.more_priors:
@@ -436,7 +415,6 @@ def _choose(
                 "What the picture shows is not known, and this prior is told in words.",
                 'Say it: magic3d generate --image FILE "a brass teapot"',
             )
-    wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
     chosen = choose_priors(
         wanted,
         prompt,
@@ -472,6 +450,8 @@ def _guide(
     encoder = fetch_small_encoder(priors, observer.note) if small else None
     if style is not None:
         observer.note(style.summary)
+    if rounds := told_of_rounds(chosen.fine):
+        observer.note(rounds)
     return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured, loaded, adapters, style)
 
 

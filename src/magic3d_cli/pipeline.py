@@ -12,12 +12,11 @@ from typing import Any
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.delivery import about_asset, build_files, load_surface, report_of, save_surface
+from magic3d_cli.delivery import about_asset, build_files, own_surface, report_of, save_surface
 from magic3d_cli.fine.edit import Edit
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.run.context import Job
-from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
@@ -71,9 +70,7 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
             observer.phase("mesh")
             stage = FineStage.from_coarse(saved.settings, stage)
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
-        own = RunDirectory(saved.path.parent).mesh
-        surface = load_surface(own) if saved.settings.fine.freeze_geometry and own.is_file() else None
-        built, files = build_files(stage, output, about, asset, observer, surface, saved.earlier)
+        built, files = build_files(stage, output, about, asset, observer, own_surface(saved), saved.earlier)
     report = report_of(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
     observer.done(report)
     return report

@@ -12,8 +12,9 @@ from magic3d_cli.guidance.diffusers.files import installed_bytes
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.mvdream import SET_SIZE
 from magic3d_cli.guidance.diffusers.spec import DENOISERS, describe
-from magic3d_cli.guidance.guide import STAGES, ChosenPrior, WeightedPrior, check_method, full_name
-from magic3d_cli.job import TEXTURE, Request, choose_device, prior_names, refining, resolved
+from magic3d_cli.guidance.guide import STAGES, ChosenPrior, WeightedPrior, full_name
+from magic3d_cli.guidance.methods import check_method
+from magic3d_cli.job import TEXTURE, Request, choose_device, editing_from, prior_names, refining, resolved
 from magic3d_cli.precheck import prior_of
 from magic3d_cli.run import estimate
 from magic3d_cli.run.observer import Observer
@@ -60,7 +61,7 @@ def plan_edit(checkpoint: Path, request: Request, keep_geometry: bool, observer:
     """`plan` of `job.edit`."""
     saved, device = Saved.load(checkpoint), choose_device(request.device, observer)
     some = _priors_of(dict.fromkeys(STAGES, request.fine_prior or prior_of(saved.header)), request, device)
-    base = replace(presets.preset(request.preset or saved.settings.preset), seed=saved.header["seed"])
+    request, base = editing_from(saved, request, some["fine"][0])
     init = EDITED_VOLUME if some["coarse"][0].has_volume else EDITED
     chosen = resolved(base, some, replace(request, init=init))
     return _planned(presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry), some, device)

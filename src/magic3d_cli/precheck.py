@@ -99,14 +99,18 @@ def styled(
         )
     if variations is not None:
         raise UsageError("--variations does not take --style.", "Leave out one of them.")
-    for name in dict.fromkeys(priors):
-        folder = local(name)
-        closed = folder is not None and vocabulary_of(of_stage(folder, "coarse")) is not None
-        if not closed and not (name == "auto" and _may_have_gpu(device)):
-            raise no_style(name)
+    check_paints(name for name in priors if not (name == "auto" and _may_have_gpu(device)))
     from magic3d_cli.style import read_style  # NumPy and Pillow
 
     return read_style(path)
+
+
+def check_paints(names: Iterable[str]) -> None:
+    """Raises UsageError for a prior, by its name, that cannot paint in a style: those of closed vocabulary can."""
+    for name in dict.fromkeys(names):
+        folder = local(name)
+        if folder is None or vocabulary_of(of_stage(folder, "coarse")) is None:
+            raise no_style(name)
 
 
 def check_init(init: str, seed: int) -> str:

@@ -48,11 +48,7 @@ class ViewSampling:
     ambient: tuple[float, float] = (0.3, 0.8)
     light_spread: float = 60.0  # light within this angle of the camera (paper, supplement)
     light_by_angle: bool = False  # its angle is uniform, and so more often small; else its direction in the cone is
-    shading: tuple[float, float, float] = (
-        0.5,
-        0.35,
-        0.15,
-    )  # chances of ALBEDO, DIFFUSE, TEXTURELESS
+    shading: tuple[float, float, float] = (0.5, 0.35, 0.15)  # chances of ALBEDO, DIFFUSE, TEXTURELESS
     solid_background: float = 0.75  # probability of a plain random backdrop
     albedo_first: float = 0.0  # share of the stage in which all views are ALBEDO
     look_at_jitter: float = 0.0  # standard deviation of the point that is looked at, each coordinate in world units

@@ -64,7 +64,8 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         output = checks.check_output(Path(task["output"]))
         pictures = read_pictures([task["image"]]) if task["image"] else None
         digest = pictures.digest if pictures else None
-        adapters = read_adapters(options.get("adapters", ()))
+        files = tuple(options.get("adapters", ()))
+        adapters = read_adapters(files)
         check_company(adapters, pictures is not None, None)
         added = marks(adapters)
         if (kept := finished(output, task, digest, added)) is not None:
@@ -73,7 +74,7 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest, added):
             precheck.refuse_to_overwrite(output)
         priors = tuple(job.WeightedPrior(*prior) for prior in options.get("more_priors", ()))
-        wanted = options | {"more_priors": priors, "adapters": tuple(options.get("adapters", ()))}
+        wanted = options | {"more_priors": priors, "adapters": files}
         request = job.Request(output, preset=task["preset"], pictures=pictures, **wanted)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}

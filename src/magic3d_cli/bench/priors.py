@@ -15,11 +15,10 @@ from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.guide import (
     PriorGuide,
     WeightedPrior,
-    check_method,
     choose_priors,
-    distillation_of,
     fetch_small_encoder,
 )
+from magic3d_cli.guidance.methods import check_method, distillation_of
 from magic3d_cli.presets import resolve
 from magic3d_cli.settings import SDS, GuidanceSettings, Settings, StagePrior
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,8 @@ import typer
 from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
-from magic3d_cli.cli.plan import ask, described, goes_on
-from magic3d_cli.cli.session import answer, put, session
+from magic3d_cli.cli.plan import begins, goes_on
+from magic3d_cli.cli.session import answer, session
 from magic3d_cli.guidance.adapters import marks
 
 
@@ -98,12 +99,10 @@ def edit(
             fresh=fresh,
             style=palette,
         )
-        if dry_run or not (yes or (goes_on(out) and not fresh)):
-            foreseen = plan_edit(checkpoint, request, recolour, work.observer)
-            if dry_run:
-                put(described(out, prompt, foreseen, as_json))
-                return
-            ask(foreseen.seconds, work.observer)
+        wanted = yes or (goes_on(out) and not fresh)
+        foresee = partial(plan_edit, checkpoint, request, recolour, work.observer)
+        if not begins(foresee, out, prompt, work.observer, dry_run=dry_run, wanted=wanted, as_json=as_json):
+            return
         asked = EditRequest(checkpoint, digest, corners, recolour)
         _, result = job.edit(prompt, asked, request, work.observer, work.interrupts)
     answer(result, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,8 @@ from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli import picture_options as pictures
 from magic3d_cli.cli.failures import reported, say
-from magic3d_cli.cli.plan import ask, described, goes_on
-from magic3d_cli.cli.session import answer, put, session
+from magic3d_cli.cli.plan import begins, goes_on
+from magic3d_cli.cli.session import answer, session
 from magic3d_cli.cli.variations import check_variations, choose, summaries
 from magic3d_cli.errors import Collapsed, UsageError
 from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
@@ -95,15 +96,7 @@ def generate(
         digest = shown.digest if shown else precheck.drawn_digest(recipe, prompt, seed)
         name = shown.cutouts[0].name if shown else ""
         out = precheck.choose_output(
-            output,
-            prompt or Path(name).stem,
-            seed,
-            preset,
-            force,
-            digest,
-            prompt,
-            variations or 1,
-            added_marks,
+            output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1, added_marks
         )
         precheck.check_generate(
             prompt,
@@ -149,12 +142,10 @@ def generate(
                 "style": palette,
             }
             request = job.Request(out, **own)
-            if dry_run or not (yes or (goes_on(out) and not fresh)):
-                foreseen = plan(request, seed, work.observer)
-                if dry_run:
-                    put(described(out, prompt, foreseen, as_json))
-                    return
-                ask(foreseen.seconds, work.observer)
+            wanted = yes or (goes_on(out) and not fresh)
+            foresee = partial(plan, request, seed, work.observer)
+            if not begins(foresee, out, prompt, work.observer, dry_run=dry_run, wanted=wanted, as_json=as_json):
+                return
             best, records = seed, None
             if variations is not None:
                 best, records = choose(prompt, seed, variations, out, preset, choices, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import typer
 
 from magic3d_cli import checks
 from magic3d_cli.cli.progress import Display, clock
+from magic3d_cli.cli.session import put
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import UsageError
 from magic3d_cli.run.directory import RunDirectory
@@ -65,6 +67,27 @@ def _about(seconds: float) -> str:
     if seconds > 3 * 86_400:
         return f"about {seconds / 86_400:.0f} days"
     return f"about {clock(seconds)}"
+
+
+def begins(
+    foresee: Callable[[], Plan],
+    output: Path,
+    prompt: str,
+    observer: Display,
+    *,
+    dry_run: bool,
+    wanted: bool,
+    as_json: bool,
+) -> bool:
+    """Whether a job is to begin: not where --dry-run is answered instead; hours are asked about unless `wanted`."""
+    if wanted and not dry_run:
+        return True
+    foreseen = foresee()
+    if dry_run:
+        put(described(output, prompt, foreseen, as_json))
+        return False
+    ask(foreseen.seconds, observer)
+    return True
 
 
 def ask(seconds: float, observer: Display) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,8 @@ import typer
 from magic3d_cli import checks, precheck
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
-from magic3d_cli.cli.plan import ask, described
-from magic3d_cli.cli.session import answer, put, session
+from magic3d_cli.cli.plan import begins
+from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import marks, read_adapters
 from magic3d_cli.run import checkpoint
@@ -81,7 +82,7 @@ def refine(
             f"{source} is no checkpoint; a mesh of your own needs a prompt.",
             f'Say what it shows: magic3d refine {shlex.quote(str(source))} --prompt "a golden dragon"',
         )
-    if prompt is not None and own:
+    if own and prompt is not None:
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
         out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=marks(adapters))
         precheck.check_generate(
@@ -124,14 +125,10 @@ def refine(
             adapters=tuple(adapter or ()),
         )
         again = RunDirectory.for_output(out).fine.is_file() and not (preset or prior or distillation or fresh)
-        if dry_run or not (yes or again):
-            foreseen = (
-                plan(request, seed or 0, work.observer) if own else plan_refinement(source, request, work.observer)
-            )
-            if dry_run:
-                put(described(out, prompt, foreseen, as_json))
-                return
-            ask(foreseen.seconds, work.observer)
+        planned = partial(plan, request, seed or 0) if own else partial(plan_refinement, source, request)
+        foresee = partial(planned, work.observer)
+        if not begins(foresee, out, prompt, work.observer, dry_run=dry_run, wanted=yes or again, as_json=as_json):
+            return
         if own:
             _, result = job.generate(prompt, seed or 0, request, work.observer, work.interrupts)
         else:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from magic3d_cli.guidance.conditioning import Conditioning
-from magic3d_cli.guidance.diffusers.denoising import predicted_and_wanted, sample
+from magic3d_cli.guidance.diffusers.denoising import denoising_loss, sample
 from magic3d_cli.guidance.diffusers.lora import Lora
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.schedule import mix
@@ -77,21 +77,18 @@ class TunedPrior:
         self, pictures: Float[Tensor, "N C h w"], texts: Float[Tensor, "N L D"], generator: torch.Generator
     ) -> None:
         """DreamBooth on them (arXiv 2208.12242), without a word of their own."""
-        parameters, steps = list(self.lora.parameters()), len(self.prior.alphas_cumprod)
+        parameters = list(self.lora.parameters())
         adam = FiniteAdam([{"params": parameters, "lr": self.settings.rate}], "the LoRA that learns redrawn renders")
         for _ in range(self.settings.steps):
             n = int(torch.randint(len(pictures), (1,), generator=generator))
             untold = float(torch.rand(1, generator=generator)) < _UNTOLD
-            time = torch.randint(steps, (1,), generator=generator).to(pictures.device)
-            noise = torch.randn(1, *pictures.shape[1:], generator=generator).to(pictures)
-            text = self.told.unconditional if untold else texts[n : n + 1]
+            picture, text = pictures[n : n + 1], self.told.unconditional if untold else texts[n : n + 1]
             adam.zero_grad()
             with torch.enable_grad(), self.lora.applied(self.prior.network):
-                predicted, wanted = predicted_and_wanted(self.prior, pictures[n : n + 1], text, time, noise)
-                (predicted - wanted).square().sum().backward()
-            for parameter in parameters:  # the mean's; a sum as half precision would lose that
+                denoising_loss(self.prior, picture, text, generator, reduction="sum").backward()
+            for parameter in parameters:
                 if parameter.grad is not None:
-                    parameter.grad /= noise.numel()
+                    parameter.grad /= picture.numel()  # the mean's
             adam.step()
 
 

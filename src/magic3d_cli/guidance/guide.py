@@ -11,10 +11,8 @@ from typing import Protocol
 
 import torch
 
-from magic3d_cli.checks import NO_LORA, cannot_learn
 from magic3d_cli.errors import OutOfMemory, UsageError
 from magic3d_cli.guidance.adapters import SUBJECT, Adapter, check_used, vocabulary_with
-from magic3d_cli.guidance.bootstrapped import BootstrappedDistillation, TunedPrior
 from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.palette import dress
 from magic3d_cli.guidance.builtin.shape import VolumeShape
@@ -43,10 +41,10 @@ from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
 from magic3d_cli.guidance.diffusers.zero123 import PicturePrior
 from magic3d_cli.guidance.distillation import ScoreDistillation
+from magic3d_cli.guidance.methods import distillation_of
 from magic3d_cli.guidance.pictured import Pictured
-from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import BSD, SDS, VSD, CoarseSettings, FineSettings, GuidanceSettings, StagePrior
+from magic3d_cli.settings import SDS, CoarseSettings, FineSettings, GuidanceSettings, StagePrior
 from magic3d_cli.style import Style
 from magic3d_cli.training.terms import LossTerm
 
@@ -150,29 +148,6 @@ def choose_priors(
         check(spec)
     check_any_fits(adapters, [spec for spec in apart.values() if spec.volume is None and not spec.from_picture])
     return {stage: [ChosenPrior.of(p, specs[stage, p.name]) for p in some] for stage, some in full.items()}
-
-
-def check_method(method: str, priors: Mapping[str, Sequence[StagePrior]], tell: Tell) -> None:
-    """Tells which priors do not follow a method of distillation (BSD is for the fine stage's).
-
-    Raises UsageError where none does.
-    """
-    stages = ["fine"] if method == BSD else list(priors)
-    distinct = {prior.name: prior for stage in stages for prior in priors[stage]}
-    others = [prior for prior in distinct.values() if not prior.learns_renders]
-    if method == SDS or not others:
-        return
-    reasons = [f"{Path(prior.name).name} {NO_LORA[_kind(prior)]}" for prior in others]
-    if len(others) == len(distinct):
-        raise cannot_learn(method, reasons)
-    tell(f"--distillation {method} is not for all priors: {'; '.join(reasons)}. These go on by score distillation.")
-
-
-def _kind(prior: StagePrior) -> str:
-    """Of a prior that cannot learn renders, see `NO_LORA`."""
-    if prior.from_picture:
-        return "picture"
-    return "sets" if prior.open_vocabulary else "builtin"
 
 
 def understood(
@@ -413,31 +388,6 @@ class PriorGuide:
         if key not in self._conditioning:
             self._conditioning[key] = condition(prior, words, plain)
         return self._conditioning[key]
-
-
-def distillation_of(
-    prior: DiffusersPrior,
-    told: Conditioning,
-    settings: GuidanceSettings,
-    seed: int,
-    shape_first: float = 0.0,
-    tell: Tell = lambda text: None,
-) -> ScoreDistillation:
-    """The loss of a prior that is told words; where it learns, these include the plain ones.
-
-    Args:
-        seed: of LoRAs that learn.
-        shape_first: share of the stage before these do.
-        tell: told of each round of bootstrapping.
-    """
-    if settings.method == SDS:
-        return ScoreDistillation(prior, told, settings)
-    assert told.plain is not None
-    renders = RendersScore(prior, told.plain, settings.variational, seed)
-    if settings.method == VSD:
-        return VariationalDistillation(prior, told, settings, renders, shape_first)
-    tuned = TunedPrior(prior, told, settings.bootstrap, seed + 1, tell)
-    return BootstrappedDistillation(prior, told, settings, renders, shape_first, tuned=tuned)
 
 
 def imagined(priors: Sequence[ChosenPrior], imagine: float) -> list[float]:

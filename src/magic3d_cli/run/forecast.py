@@ -76,6 +76,19 @@ def rounds_work(bootstrap: BootstrapSettings) -> float:
     return bootstrap.rounds * (redrawing + 2 * bootstrap.steps)
 
 
+def told_of_rounds(fine: FineSettings) -> str | None:
+    """What bootstrapping the texture will cost; None where it is not bootstrapped."""
+    learning = learning_guidance(fine)
+    if learning is None or learning.method != BSD:
+        return None
+    own = learning.bootstrap
+    work, steps = rounds_work(own), (1 - fine.geometry_first) * fine.steps * fine.views * (2 + LEARNING)
+    return (
+        f"--distillation bsd: the texture is painted in {own.rounds} rounds. Before each, the prior redraws "
+        f"{own.pictures} renders and learns them in {own.steps} steps: {work / steps:.0%} more evaluations."
+    )
+
+
 def view_work(stage: CoarseSettings | FineSettings, name: str) -> float:
     """TFLOP of distilling one view with all priors of a stage; `name` is the first one's."""
     learns = 1 - stage.geometry_first if isinstance(stage, FineSettings) else 1.0

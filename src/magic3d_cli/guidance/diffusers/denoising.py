@@ -30,12 +30,19 @@ def predicted_and_wanted(
 
 
 def denoising_loss(
-    prior: DiffusersPrior, clean: Float[Tensor, "1 C h w"], text: Float[Tensor, "1 L D"], generator: torch.Generator
+    prior: DiffusersPrior,
+    clean: Float[Tensor, "1 C h w"],
+    text: Float[Tensor, "1 L D"],
+    generator: torch.Generator,
+    reduction: str = "mean",
 ) -> Float[Tensor, ""]:
-    """Mean squared error of what the prior predicts of a noisy picture, at a time drawn from all (DDPM's loss)."""
+    """Squared error of what the prior predicts of a noisy picture, at a time drawn from all (DDPM's loss).
+
+    Its "mean", or its "sum": half precision would lose the gradient of a mean over thousands of numbers.
+    """
     time = torch.randint(len(prior.alphas_cumprod), (len(clean),), generator=generator).to(prior.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean)
-    return F.mse_loss(*predicted_and_wanted(prior, clean, text, time, noise))
+    return F.mse_loss(*predicted_and_wanted(prior, clean, text, time, noise), reduction=reduction)
 
 
 @torch.no_grad()
