@@ -194,10 +194,10 @@ def test_a_finished_run_is_painted_anew_by_an_edit_and_refined_in_its_own_style(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny_draft(monkeypatch)
-    monkeypatch.setattr(initial, "COLOUR_STEPS", 80)
+    monkeypatch.setattr(initial, "COLOUR_STEPS", 200)  # as a run takes
     monkeypatch.setattr(initial, "POOL", 1 << 14)
     monkeypatch.setattr(initial, "POINTS", 2048)
-    monkeypatch.setattr(editing, "_SAMPLES", 20_000)
+    monkeypatch.setattr(editing, "SAMPLES", 20_000)
     Image.fromarray(np.full((8, 8, 3), NAVY, np.uint8)).save("navy.png")
     assert magic3d("generate", "a teapot", "--init", "auto", "-o", "pot.glb", "-q") == 0
     assert magic3d("edit", "pot.run", "a teapot", "--style", "navy.png", "-o", "blue.glb", "-q") == 0
