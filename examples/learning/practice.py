@@ -127,6 +127,7 @@ class Captioned:
         self.by_noun = 1 / torch.bincount(noun)[noun].float().to(device)
         turned = pictures.azimuths()
         self.by_view = 0.12 + torch.exp(-((turned / FRONT) ** 2))
+        self.views_said, self.views_wrong = VIEWS_SAID, VIEWS_WRONG
         self.colours = list(COLOURS)
         self.chance = torch.Generator().manual_seed(generator.initial_seed())
 
@@ -176,7 +177,7 @@ class Captioned:
         if self._chance() < CAPTIONLESS:
             return ""
         text = self._words(model, colour)
-        if self._chance() > VIEWS_SAID:
+        if self._chance() > self.views_said:
             return text
         turned = abs(math.degrees(math.atan2(math.sin(azimuth), math.cos(azimuth))))
         words = (
@@ -184,7 +185,7 @@ class Captioned:
             if math.degrees(elevation) > 50
             else VIEW_WORDS[0 if turned < 45 else 1 if turned < 135 else 2]
         )
-        if self._chance() < VIEWS_WRONG:
+        if self._chance() < self.views_wrong:
             words = VIEW_WORDS[int(self._chance() * len(VIEW_WORDS))]
         return f"{text}, {words}"
 

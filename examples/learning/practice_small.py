@@ -3,7 +3,9 @@
 The same kind as `practice.py pixel` (DeepFloyd IF's: a UNet over pixels with cross-attention to CLIP text, epsilon
 prediction, the view told by words alone, sometimes and unreliably, fronts most often), made smaller: four nouns of one
 model each, six colours, plain backdrops, 32 pixels packed 4 x 4. The pictures are painted and lit once and kept as
-bytes; backdrop, size, mirror image, caption and noise are new in every step. `--resume` goes on with what FOLDER has.
+bytes; backdrop, size, mirror image, caption and noise are new in every step. For the first part of the time (`--told`)
+every caption tells the view, rightly, and all sides are as frequent; then as the web has them. `--resume` goes on with
+what FOLDER has, `--start PRIOR` begins with the weights of one that was written before.
 """
 
 from __future__ import annotations
@@ -19,7 +21,17 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, UInt8
-from practice import TEXT_LENGTH, Average, Captioned, by_the_clock, make_text, make_tokenizer, save
+from practice import (
+    TEXT_LENGTH,
+    VIEWS_SAID,
+    VIEWS_WRONG,
+    Average,
+    Captioned,
+    by_the_clock,
+    make_text,
+    make_tokenizer,
+    save,
+)
 from renders import Model, all_models, draw, dress, lit, load_volume
 from torch import Tensor
 
@@ -83,17 +95,20 @@ class Pool:
 
     Attributes:
         rgb, opacity: bytes; colours are straight, not multiplied by the coverage.
+        told: the model, its colour (-1: its own), azimuth and elevation of each.
+        fronts: how often each is taken where fronts are most frequent.
     """
 
     def __init__(self, captioned: Captioned, count: int, size: int = SIDE) -> None:
         self.captioned, generator = captioned, captioned.generator
         paints = torch.tensor([list(COLOURS).index(name) for name in PAINTS])
-        rgb, opacity = [], []
+        rgb, opacity, fronts = [], [], []
         self.told: list[tuple[int, int, float, float]] = []
         for begin in range(0, count, 128):
             n = min(128, count - begin)
             model = torch.multinomial(captioned.by_noun, n, True, generator=generator)
-            view = torch.multinomial(captioned.by_view[model], 1, generator=generator)[:, 0]
+            view = torch.randint(captioned.by_view.shape[1], (n,), generator=generator)
+            fronts.append(captioned.by_view[model, view])
             buffers, views = captioned.pictures.pick(model, view)
             own = torch.rand(n, generator=generator) < OWN_COLOUR
             colour = torch.where(own, -1, paints[torch.randint(len(paints), (n,), generator=generator)])
@@ -107,11 +122,17 @@ class Pool:
             self.told += list(zip(*said, strict=True))
         self.rgb: UInt8[Tensor, "N 3 s s"] = torch.cat(rgb)
         self.opacity: UInt8[Tensor, "N 1 s s"] = torch.cat(opacity)
+        self.fronts: Float[Tensor, "N"] = torch.cat(fronts)
 
-    def batch(self, count: int) -> tuple[Float[Tensor, "B 3 s s"], list[str]]:
-        """Pictures in [-1, 1] before plain backdrops, half of them mirrored; and captions."""
+    def batch(self, count: int, told: bool) -> tuple[Float[Tensor, "B 3 s s"], list[str]]:
+        """Pictures in [-1, 1] before plain backdrops, half of them mirrored; and captions.
+
+        If `told`, all sides are as frequent and each caption tells its own.
+        """
         generator = self.captioned.generator
-        chosen = torch.randint(len(self.rgb), (count,), generator=generator)
+        self.captioned.views_said, self.captioned.views_wrong = (1.0, 0.0) if told else (VIEWS_SAID, VIEWS_WRONG)
+        often = torch.ones_like(self.fronts) if told else self.fronts
+        chosen = torch.multinomial(often, count, True, generator=generator)
         cover = self.opacity[chosen] / 255
         zoom = ZOOM[0] + (ZOOM[1] - ZOOM[0]) * torch.rand(count, 1, 1, generator=generator)
         grid = F.affine_grid(torch.eye(2, 3) / zoom, [count, 4, *cover.shape[2:]], align_corners=False)
@@ -141,7 +162,8 @@ def noised(
 class Training:
     """Networks, their averages and the optimiser; written and read together."""
 
-    def __init__(self, folder: Path, rate: float) -> None:
+    def __init__(self, folder: Path, rate: float, bfloat16: bool) -> None:
+        self.bfloat16 = bfloat16
         self.folder, self.state, self.tokenizer = folder, folder / "training.pt", make_tokenizer()
         self.scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
         self.text = make_text(len(self.tokenizer), WIDTH)
@@ -155,7 +177,8 @@ class Training:
         told = dict(padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
         states = self.text(self.tokenizer(captions, **told).input_ids).last_hidden_state
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        guess = self.unet(noisy, step, states, return_dict=False)[0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            guess = self.unet(noisy, step, states, return_dict=False)[0].float()
         loss = (weight * (guess - noise).square().mean((1, 2, 3))).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -178,6 +201,12 @@ class Training:
         torch.save(kept, self.state.with_suffix(".new"))
         self.state.with_suffix(".new").replace(self.state)
 
+    def begin(self, prior: Path) -> None:
+        """With the weights of a prior that was written before."""
+        for part, folder in ((self.unet, "unet"), (self.text, "text_encoder")):
+            part.load_state_dict(type(part).from_pretrained(prior / folder).state_dict())
+        self.average = Average([self.unet, self.text], AVERAGED)
+
     def read(self) -> None:
         kept = torch.load(self.state, weights_only=True)
         with torch.no_grad():
@@ -187,12 +216,16 @@ class Training:
         self.optimiser.load_state_dict(kept["optimiser"])
 
 
-def teach(training: Training, pool: Pool, minutes: float, batch: int, rate: float, every: float) -> Iterator[float]:
-    """Train for `minutes` in all, writing to the folder every `every` minutes; yields each step's loss."""
+def teach(
+    training: Training, pool: Pool, minutes: float, batch: int, rate: float, every: float, told: float
+) -> Iterator[float]:
+    """Train for `minutes` in all, a share `told` of them with every view told, writing to the folder every `every`
+    minutes; yields each step's loss.
+    """
     begun = time.monotonic() - training.spent
     saved = training.spent
     for _ in by_the_clock(minutes * 60, rate, training.optimiser, training.spent):
-        yield training.step(*pool.batch(batch))
+        yield training.step(*pool.batch(batch, training.spent < told * minutes * 60))
         training.spent = time.monotonic() - begun
         if training.spent - saved > every * 60:
             training.write()
@@ -205,15 +238,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--batch", type=int, default=8, help="pictures a step")
+    parser.add_argument("--bfloat16", action="store_true", help="a third faster where the processor has it")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--every", type=float, default=2, help="minutes between two checkpoints")
     parser.add_argument("--sets", type=int, default=24, help="sets of four views rendered of each model")
     parser.add_argument("--pool", type=int, default=6144, help="pictures painted and lit beforehand")
+    parser.add_argument("--told", type=float, default=0.7, help="share of the time in which every view is told")
+    parser.add_argument("--start", type=Path, help="a prior to begin with")
     parser.add_argument("--resume", action="store_true", help="go on with what FOLDER has")
     args = parser.parse_args()
     torch.set_num_threads(1)  # two that wait for each other on a busy machine are slower than one
     torch.manual_seed(0)
-    training = Training(args.folder, args.rate)
+    training = Training(args.folder, args.rate, args.bfloat16)
+    if args.start:
+        training.begin(args.start)
     if args.resume:
         training.read()
     begun, shown = time.monotonic(), one_each()
@@ -222,7 +260,7 @@ def main() -> None:
     pool = Pool(Captioned(pictures, shown, torch.Generator().manual_seed(seed), torch.device("cpu")), args.pool)
     print(f"{args.pool} pictures of {args.sets * 4} views: {time.monotonic() - begun:.0f} s", flush=True)
     mean, begun, first = 1.0, time.monotonic(), training.average.step
-    for loss in teach(training, pool, args.minutes, args.batch, args.rate, args.every):
+    for loss in teach(training, pool, args.minutes, args.batch, args.rate, args.every, args.told):
         mean, step = mean * 0.99 + loss * 0.01, training.average.step
         if step % 50 == 0:
             speed = (step - first) * args.batch / (time.monotonic() - begun)

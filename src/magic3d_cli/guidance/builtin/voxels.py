@@ -29,10 +29,14 @@ def without_crumbs(volume: Float[Tensor, "J I K 7"]) -> Float[Tensor, "J I K 7"]
     large = voxels >= max(_CRUMB * voxels.max(), 1)
     if large.sum() in (0, count):
         return volume
-    apart = ndimage.distance_transform_edt(~large[pieces])
-    away = ndimage.minimum(apart, pieces, np.arange(count + 1)) > _APART
-    crumbs = torch.from_numpy((away & ~large)[pieces] & (pieces > 0)).to(volume.device)
-    return torch.cat([volume[..., :1].masked_fill(crumbs[..., None], -FULL), volume[..., 1:]], -1)
+    box = ndimage.find_objects((pieces > 0).astype(np.int8))[0]
+    own = pieces[box]
+    small = (own > 0) & ~large[own]
+    nearest = np.full(count + 1, np.inf)
+    np.minimum.at(nearest, own[small], ndimage.distance_transform_edt(~large[own])[small])
+    crumbs = torch.zeros(raw.shape, dtype=torch.bool)
+    crumbs[box] = torch.from_numpy(small & (nearest > _APART)[own])
+    return torch.cat([volume[..., :1].masked_fill(crumbs.to(volume.device)[..., None], -FULL), volume[..., 1:]], -1)
 
 
 def weighted(volume: Float[Tensor, "J I K 7"]) -> Float[Tensor, "1 8 J I K"]:
