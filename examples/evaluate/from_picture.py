@@ -6,6 +6,7 @@ A model that the prior never saw is drawn once, from 30 degrees to its right, an
 
 - `both`, as shipped: from 20 degrees above, which is not told;
 - `level`: the same from 0 degrees above; `misstated`: from 20 degrees above, of which 5 are told;
+- `photo`, `drawing`: as `both`, from a picture with a background and a shadow, light, noise or ink (`depictions.py`);
 - `reference`: the picture's losses alone, told the elevation; `prior`: told the noun alone; `lookup`: the prior's model
   that looks most like the picture, as it is. These are the controls: `both` has to be better than each.
 
@@ -27,9 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from depictions import DEPICTIONS
 from likeness import chamfer, chamfer_fitted, likeness, normal_angle, on_triangles, over_white, second_face, turned
 from PIL import Image
-from truth import UNKNOWN, arrays_of, held_out, listed, pictures
+from truth import UNKNOWN, arrays_of, buffers_of, held_out, listed, pictures
 
 from magic3d_cli import generate
 from magic3d_cli import pictures as looking
@@ -65,6 +67,7 @@ class Variant:
 
     elevation: float = 20.0
     told: float | None = None
+    depiction: str = ""  # of `depictions`; none: its own colours, cut out
     alone: bool = False  # the picture's losses alone
 
 
@@ -72,6 +75,8 @@ PICTURED = {
     "both": Variant(),
     "level": Variant(elevation=0.0),
     "misstated": Variant(told=5.0),
+    "photo": Variant(depiction="photo"),
+    "drawing": Variant(depiction="drawing"),
     "reference": Variant(told=20.0, alone=True),
 }
 VARIANTS = (*PICTURED, "prior", "lookup")
@@ -256,9 +261,13 @@ def main() -> None:
         stem = noun.replace(" ", "-")
         line = [over_white(of_truth(args.data, source, yaw, ring(AZIMUTH, 20.0))[k]) for k in (0, 2, 4, 6)]
         for variant in args.variants:
-            elevation = PICTURED[variant].elevation if variant in PICTURED else 20.0
-            picture = args.out / f"{stem}-{elevation:.0f}.png"
-            drawn = pictures(args.data, source, yaw, turntable(1, elevation, AZIMUTH), 768)[0]
+            how = PICTURED.get(variant, Variant())
+            picture = args.out / f"{stem}-{how.depiction or format(how.elevation, '.0f')}.png"
+            camera = turntable(1, how.elevation, AZIMUTH)
+            if how.depiction:
+                drawn, _ = DEPICTIONS[how.depiction](buffers_of(args.data, source, yaw, camera, 768)[0], len(lines))
+            else:
+                drawn = pictures(args.data, source, yaw, camera, 768)[0]
             Image.fromarray(drawn).save(picture)
             row: dict[str, Any] = {"kind": kind, "noun": noun, "source": source, "variant": variant}
             if variant == "lookup":
@@ -272,14 +281,14 @@ def main() -> None:
                     line.append(np.ones((SIZE, 4 * SIZE, 3), np.float32))
                     continue
                 row |= {"prompt": report["prompt"], "seconds": sum(report["seconds"].values())}
-                camera = report["pictures"]["references"][0] if "pictures" in report else {"azimuth": AZIMUTH}
-                shown = (lambda views, path=output: of_mesh(path, views), mesh_surface(output), camera["azimuth"])
+                seen_from = report["pictures"]["references"][0] if "pictures" in report else {"azimuth": AZIMUTH}
+                shown = (lambda views, path=output: of_mesh(path, views), mesh_surface(output), seen_from["azimuth"])
                 if "pictures" in report:
                     reference = Saved.load(output.with_suffix(".run") / "fine.ckpt").pictured.references[0]
                     rgb, mask, _ = reference.at(384)
                     row["reference"] = likeness(at_reference(output, report), np.dstack([rgb.numpy(), mask.numpy()]))
-                    row["azimuth"] = (camera["azimuth"] - AZIMUTH + 180) % 360 - 180
-                    row["elevation"] = camera["elevation"]
+                    row["azimuth"] = (seen_from["azimuth"] - AZIMUTH + 180) % 360 - 180
+                    row["elevation"] = seen_from["elevation"]
             row["unseen"], sides = compared(shown, args.data, source, yaw)
             line.append(sides)
             results.append(row)

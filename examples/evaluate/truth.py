@@ -45,11 +45,17 @@ def arrays_of(data: Path, source: str, yaw: float) -> tuple[tuple[np.ndarray, ..
     return arrays, dimness(around)
 
 
-def pictures(data: Path, source: str, yaw: float, views: Views, size: int) -> np.ndarray:
-    """A model's own colours from each camera: uint8 [B, size, size, 4], straight alpha."""
+def buffers_of(data: Path, source: str, yaw: float, views: Views, size: int) -> np.ndarray:
+    """A model's geometry buffers from each camera, see `gbuffer.draw`: uint8 [B, size, size, 10]."""
     arrays, factor = arrays_of(data, source, yaw)
     buffers = np.stack([draw(*arrays, matrix, size, 2) for matrix in views.world_to_clip().numpy()])
     brighten(buffers, factor)
+    return buffers
+
+
+def pictures(data: Path, source: str, yaw: float, views: Views, size: int) -> np.ndarray:
+    """A model's own colours from each camera: uint8 [B, size, size, 4], straight alpha."""
+    buffers = buffers_of(data, source, yaw, views, size)
     alpha = buffers[..., 9:].astype(np.float32)
     rgb = buffers[..., :3] / np.maximum(alpha / 255, 1e-3)
     return np.concatenate([rgb.clip(0, 255), alpha], -1).round().astype(np.uint8)

@@ -25,6 +25,9 @@ from magic3d_cli.picture_file import LEAST_SIDE, MOST_SIDE, fitted, read_beside,
 _SOLID = 128  # alpha from which a pixel belongs to the thing
 _PLAIN = 12.0
 """Distance in Lab, whose L runs to 100, up to which a pixel has the border's colour."""
+_SURE = 4.0  # standard deviations of the border's colour, up to which a pixel has it too
+_DARKEST, _HUE, _SOFT = 45.0, 6.0, 1.5
+"""Of a shadow in Lab: how much darker than the ground, how far from its hue, and its slope for a pixel of 512 [m]."""
 _PLAIN_SHARE = 0.94  # of the border's pixels, from which the border counts as plain
 _CUT = 0.1  # of the thing's side along the picture's edge, from which it counts as cut off there
 _SPECK, _SEVERAL = 0.02, 0.4
@@ -239,12 +242,36 @@ def plain_border(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | 
         near = np.linalg.norm(colours - known @ plane, axis=1) < _PLAIN
     if near.mean() < _PLAIN_SHARE:
         return None
-    away = np.linalg.norm(lab - basis @ plane, axis=-1)
-    parts, _ = ndimage.label(away < _PLAIN)
-    outside = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    background = np.isin(parts, outside[outside > 0])
+    ground = basis @ plane
+    spread = np.linalg.norm((colours - known @ plane)[near], axis=1)
+    close = float(np.clip(_SURE * np.sqrt(np.mean(spread**2) / 2), _PLAIN / 4, _PLAIN))
+    smooth = ndimage.gaussian_filter(lab, (1.0, 1.0, 0.0))
+    background = _from_border(np.linalg.norm(smooth - ground, axis=-1) < close)
+    background = _from_border(background | _shadow(smooth, ground))
+    plain = np.linalg.norm(lab - ground, axis=-1) < _PLAIN  # up to the very edge, which is smoothed above
+    background = ndimage.binary_dilation(background, iterations=2, mask=background | plain)
     thing = ndimage.binary_opening(~background, iterations=1)
     return (thing * 255).astype(np.uint8)
+
+
+def _from_border(some: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """What of these pixels hangs together with the picture's border, by ways of more than two pixels."""
+    core = ndimage.binary_erosion(some, iterations=1, border_value=1)
+    parts, _ = ndimage.label(core)
+    outside = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    return ndimage.binary_dilation(np.isin(parts, outside[outside > 0]), iterations=2) & some
+
+
+def _shadow(lab: Float[np.ndarray, "H W 3"], ground: Float[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+    """Pixels that a soft shadow on the ground may have: its hue, darker, and changing slowly.
+
+    A thing's own edge changes fast, so a shadow ends there.
+    """
+    darker = ground[..., 0] - lab[..., 0]
+    hue = np.linalg.norm(lab[..., 1:] - ground[..., 1:], axis=-1)
+    scale = 512 / min(lab.shape[:2])
+    slope = np.hypot(*(ndimage.gaussian_filter1d(lab[..., 0], 1.5, axis, order=1) for axis in (0, 1))) / scale
+    return (darker > 0) & (darker < _DARKEST) & (hue < _HUE) & (slope < _SOFT)
 
 
 def _touched(rgb: UInt8[np.ndarray, "H W 3"]) -> list[str]:
