@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from magic3d_cli import picture_file, reference
 from magic3d_cli.errors import UsageError
@@ -60,6 +61,21 @@ def test_a_plain_border_is_cut_away_even_where_its_colour_changes(tmp_path: Path
     assert cut.mask_from == "plain border"
     share = (cut.rgba[..., 3] > 128).mean()
     assert abs(share - np.pi / 4) < 0.05 and abs(cut.aspect - 1) < 0.05
+
+
+@pytest.mark.parametrize(("colour", "overlap"), [((150, 30, 25), 0.95), ((40, 40, 40), 0.95), ((120, 118, 112), 0.8)])
+def test_a_soft_shadow_is_no_part_of_the_thing(colour: tuple[int, int, int], overlap: float) -> None:
+    """A thing that is grey as a shadow keeps its own, rather than be lost with it."""
+    ground = np.linspace(195, 235, 256)[:, None, None] * np.array([1.0, 0.985, 0.95]) * np.ones((1, 256, 1))
+    y, x = np.mgrid[0:256, 0:256]
+    shadow = ndimage.gaussian_filter((((x - 118) / 75) ** 2 + ((y - 185) / 16) ** 2 < 1).astype(float), 6)
+    ground *= 1 - 0.4 * shadow[..., None]
+    thing = (abs(x - 130) < 50) & (abs(y - 128) < 60)
+    pixels = np.where(thing[..., None], np.array(colour), ground) + np.random.default_rng(0).normal(0, 3, ground.shape)
+    mask = plain_border(pixels.clip(0, 255).astype(np.uint8))
+    assert mask is not None
+    found = mask > 128
+    assert (found & thing).sum() / (found | thing).sum() > overlap
 
 
 def test_a_plate_of_the_walls_colour_keeps_its_middle() -> None:

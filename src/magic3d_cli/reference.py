@@ -26,8 +26,9 @@ _SOLID = 128  # alpha from which a pixel belongs to the thing
 _PLAIN = 12.0
 """Distance in Lab, whose L runs to 100, up to which a pixel has the border's colour."""
 _SURE = 4.0  # standard deviations of the border's colour, up to which a pixel has it too
-_DARKEST, _HUE, _SOFT = 45.0, 6.0, 1.5
+_DARKEST, _HUE, _SOFT = 45.0, 6.0, 2.5
 """Of a shadow in Lab: how much darker than the ground, how far from its hue, and its slope for a pixel of 512 [m]."""
+_LEFT = 0.5  # of what is not ground, at least, is no shadow
 _PLAIN_SHARE = 0.94  # of the border's pixels, from which the border counts as plain
 _CUT = 0.1  # of the thing's side along the picture's edge, from which it counts as cut off there
 _SPECK, _SEVERAL = 0.02, 0.4
@@ -247,7 +248,9 @@ def plain_border(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | 
     close = float(np.clip(_SURE * np.sqrt(np.mean(spread**2) / 2), _PLAIN / 4, _PLAIN))
     smooth = ndimage.gaussian_filter(lab, (1.0, 1.0, 0.0))
     background = _from_border(np.linalg.norm(smooth - ground, axis=-1) < close)
-    background = _from_border(background | _shadow(smooth, ground))
+    shaded = _from_border(background | _shadow(smooth, ground))
+    if (~shaded).sum() > _LEFT * (~background).sum():  # else the thing looks like a shadow itself
+        background = shaded
     plain = np.linalg.norm(lab - ground, axis=-1) < _PLAIN  # up to the very edge, which is smoothed above
     background = ndimage.binary_dilation(background, iterations=2, mask=background | plain)
     thing = ndimage.binary_opening(~background, iterations=1)
@@ -269,7 +272,7 @@ def _shadow(lab: Float[np.ndarray, "H W 3"], ground: Float[np.ndarray, "H W 3"])
     """
     darker = ground[..., 0] - lab[..., 0]
     hue = np.linalg.norm(lab[..., 1:] - ground[..., 1:], axis=-1)
-    scale = 512 / min(lab.shape[:2])
+    scale = min(512 / min(lab.shape[:2]), 1.0)  # of a small picture each edge is slow
     slope = np.hypot(*(ndimage.gaussian_filter1d(lab[..., 0], 1.5, axis, order=1) for axis in (0, 1))) / scale
     return (darker > 0) & (darker < _DARKEST) & (hue < _HUE) & (slope < _SOFT)
 

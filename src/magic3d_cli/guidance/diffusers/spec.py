@@ -378,7 +378,8 @@ def _schedule(folder: Path, name: str) -> tuple[Float[Tensor, "T"], str]:
     known = set(inspect.signature(DDPMScheduler.__init__).parameters) - {"self"}
     try:
         # Not `from_config`: that loads every sampler there is, for a second.
-        scheduler = DDPMScheduler(**{key: value for key, value in config.items() if key in known})
+        chosen: dict[str, Any] = {key: value for key, value in config.items() if key in known}
+        scheduler = DDPMScheduler(**chosen)
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         if out_of_memory(error):
             raise
