@@ -69,7 +69,7 @@ def test_a_single_stage_begins_with_the_ball_and_has_the_steps_and_the_times_of_
 def test_scenes_are_opened_again_as_they_were_and_what_failed_is_left_out(
     settings: Settings, before: CoarseStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "SIDE", 32)
+    monkeypatch.setattr(stages, "SIDE", 48)
     scenes: dict[str, ablations.Scene] = {ablations.COARSE: before, ablations.SINGLE: ablations.single(settings, None)}
     for name, stage in scenes.items():
         path = ablations.place(tmp_path, "a red car", name)

@@ -49,8 +49,8 @@ from magic3d_cli.settings import BALL, Settings, TimestepSchedule
 
 COARSE, MESH, NERF, SINGLE = "coarse NeRF alone", "mesh after it (paper)", "NeRF after it", "mesh in a single stage"
 REAL = "real model"
-SHOWN, SMALL, MARGIN = 4, 112, 150
-"""Of the eight sides those on the sheet; pixels of each, and of the names beside them."""
+SHOWN, SMALL, MARGIN, CROP = 4, 112, 150, 20
+"""Of the eight sides those on the sheet; pixels of each, of the names beside them, and of SIDE that are cut off."""
 Scene = CoarseStage | FineStage
 Row = tuple[str, str, Look]
 """Prompt, the way that a scene was made, how it looks."""
@@ -210,6 +210,7 @@ def sheet(rows: Sequence[Row]) -> Image.Image:
     for row, (prompt, name, look) in enumerate(rows):
         draw.text((6, row * SMALL + SMALL // 2 - 12), f"{prompt}\n{name}", "black")
         sides = torch.cat([look(textured)[0][:: pictures.COUNT // SHOWN] for textured in (True, False)])
+        sides = sides[..., CROP:-CROP, CROP:-CROP]
         small = torch.nn.functional.interpolate(sides, size=(SMALL, SMALL), mode="area")
         strip = torch.cat(list(small.clamp(0, 1)), -1).movedim(0, -1).numpy()
         image.paste(Image.fromarray((strip * 255).round().astype(np.uint8)), (MARGIN, row * SMALL))
