@@ -9,10 +9,10 @@ import pytest
 import torch
 from command import magic3d
 from safetensors.torch import save_file
-from tiny_run import play_tiny
+from tiny_run import play_tiny, tiny_settings
 
 from magic3d_cli import job
-from magic3d_cli.batch.tasks import FAILED, KEPT, MADE, Task, check_drawable
+from magic3d_cli.batch.tasks import FAILED, KEPT, MADE, Task, check_makeable
 from magic3d_cli.batch.worker import run_task
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import LORA, SUBJECT, TOKENS, header_of, kept, marks, read_adapters, vocabulary_with
@@ -234,8 +234,8 @@ def test_a_batch_draws_with_adapters_and_keeps_only_what_was_made_with_them(monk
     write_thing("zorb.safetensors", "my zorb")
     task = Task("zorb.glb", "a red my zorb")
     with pytest.raises(UsageError):
-        check_drawable([task], ["builtin"], "cpu", strict=True)
-    check_drawable([task], ["builtin"], "cpu", strict=True, adapters=read_adapters(["zorb.safetensors"]))
+        check_makeable([task], "builtin", (), "cpu", strict=True)
+    check_makeable([task], "builtin", (), "cpu", strict=True, adapters=read_adapters(["zorb.safetensors"]))
     asked: list[tuple[str, ...]] = []
 
     def make(prompt: str, seed: int, request: job.Request, *_: object, **__: object) -> tuple[None, dict[str, str]]:
@@ -243,7 +243,9 @@ def test_a_batch_draws_with_adapters_and_keeps_only_what_was_made_with_them(monk
         mark = marks(read_adapters(request.adapters))
         run = RunDirectory.for_output(request.output)
         run.path.mkdir()
-        run.settings.write_text(json.dumps({"prompt": prompt, "seed": seed, "preset": "draft", "adapters": mark}))
+        run.settings.write_text(
+            json.dumps(tiny_settings(seed).to_json() | {"prompt": prompt, "preset": "draft", "adapters": mark})
+        )
         run.result.write_text("{}")
         request.output.touch()
         return None, {}

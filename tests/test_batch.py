@@ -17,17 +17,21 @@ from command import magic3d
 from PIL import Image
 from tiny_run import play_tiny
 
-from magic3d_cli import presets
-from magic3d_cli.batch import pool, variations
-from magic3d_cli.batch.gallery import _script
+from magic3d_cli import job, presets
+from magic3d_cli.batch import pool, variations, worker
+from magic3d_cli.batch.gallery import _script, write_gallery
 from magic3d_cli.batch.pool import MEMORY, size
-from magic3d_cli.batch.tasks import Task, read_tasks
+from magic3d_cli.batch.tasks import Choices, Task, check_makeable, read_tasks
 from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
 from magic3d_cli.presets import resolve
+from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.interrupts import Interrupts
+from magic3d_cli.run.observer import Observer
+from magic3d_cli.settings import BSD, SDS, VSD, StagePrior
 
 TESTS = Path(__file__).parent
 
@@ -42,7 +46,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def listed(text: str, name: str = "list.txt", **more: object) -> list[Task]:
     Path(name).write_text(text, encoding="utf-8")
-    options = {"folder": Path("out"), "seeds": 1, "preset": "draft", "suffix": "glb"} | more
+    options = {"folder": Path("out"), "seeds": 1, "choices": Choices(), "suffix": "glb"} | more
     Path("out").mkdir(exist_ok=True)
     return read_tasks(name, **options)  # type: ignore[arg-type]
 
@@ -62,11 +66,14 @@ def test_a_line_is_a_prompt_and_seeds_multiply_it(tmp_path: Path, monkeypatch: p
 def test_rows_say_more_in_csv_and_jsonl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = listed('prompt,seed,preset,output\n"a car, red",3,standard,mine.obj\na dog,,,\n', "list.csv", seeds=2)
-    assert rows[0] == Task(str(Path("out/mine.obj")), "a car, red", 3, None, "standard")
+    assert rows[0] == Task(str(Path("out/mine.obj")), "a car, red", 3, preset="standard")
     assert [(task.seed, task.preset) for task in rows[1:]] == [(0, "draft"), (1, "draft")]
     lines = '{"prompt": "a dog", "seed": 7}\n{"image": "cat.png"}\n'
     tasks = listed(lines, "list.jsonl")
-    assert tasks[0].seed == 7 and tasks[1] == Task(str(Path("out/cat-0.glb")), "", 0, "cat.png", "draft")
+    assert tasks[0].seed == 7 and tasks[1] == Task(str(Path("out/cat-0.glb")), "", 0, "cat.png")
+    lines = "prompt,style,distillation\na dog,sea.png,\na cat,,bsd\n"
+    tasks = listed(lines, "list.csv", choices=Choices(style="sand.png", distillation="vsd"))
+    assert [(task.style, task.distillation) for task in tasks] == [("sea.png", "vsd"), ("sand.png", "bsd")]
 
 
 def test_different_things_of_one_name_get_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +96,7 @@ def test_different_things_of_one_name_get_names_of_their_own(tmp_path: Path, mon
         ('["a dog"]\n', "list.jsonl", "line 1 is no JSON object"),
         ('{"prompt": "a dog", "size": 3}\n', "list.jsonl", "'size' is no column"),
         ('{"prompt": "a dog", "preset": "drafd"}\n', "list.jsonl", "Did you mean 'draft'"),
+        ('{"prompt": "a dog", "distillation": "vds"}\n', "list.jsonl", "line 1: --distillation 'vds' is unknown. Did"),
         ('{"prompt": "a dog", "output": "dog.gif"}\n', "list.jsonl", "no known suffix"),
         ('{"seed": 3}\n', "list.jsonl", "line 1: The prompt is empty"),
     ],
@@ -100,7 +108,7 @@ def test_what_a_list_says_wrong_is_told_by_its_line(
     Path(name).write_bytes(text.encode("utf-8", "surrogatepass"))
     Path("out").mkdir()
     with pytest.raises(UsageError) as refused:
-        read_tasks(name, Path("out"), 1, "draft", "glb")
+        read_tasks(name, Path("out"), 1, Choices(), "glb")
     assert words in refused.value.what + refused.value.next_step
 
 
@@ -180,6 +188,81 @@ def test_a_batch_in_which_nothing_can_be_drawn_is_refused_at_once(tiny: Path) ->
     assert magic3d("batch", "list.txt", "-o", "out", "--device", "cpu", "--prior", "builtin") == 2
     assert magic3d("batch", "list.txt", "-o", "out", "--seeds", "0") == 2
     assert magic3d("batch", "nowhere.txt") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--style", "none.png"], "no file none.png"),
+        (["--style", "sea.png", "--prior", "sd15"], "IP-Adapter"),
+        (["--distillation", "vsd"], "builtin has no attention"),
+        (["--distillation", "bsd", "--also-prior", "mvdream"], "mvdream is shown views in sets"),
+        (["--distillation", "vds"], "Did you mean 'vsd'?"),
+    ],
+)
+def test_a_batch_of_which_nothing_can_be_made_in_this_way_is_refused_at_once(
+    tiny: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "run_tasks", lambda *_: pytest.fail("it was begun"))
+    Image.new("RGB", (8, 8), "teal").save("sea.png")
+    Path("list.txt").write_text("a dog\na cat\n")
+    assert magic3d("batch", "list.txt", "-o", "out", "--device", "cpu", *arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err and "next: " in err
+
+
+def test_a_row_that_cannot_be_styled_or_distilled_fails_alone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused as `generate` refuses it, in the record; the others are made as they say."""
+    made: list[job.Request] = []
+
+    def make(
+        prompt: str, seed: int, request: job.Request, *rest: object, **more: object
+    ) -> tuple[None, dict[str, str]]:
+        job._choose(job.prior_names(request), request, prompt, seed, "cpu", Observer(), None, style=request.style)
+        made.append(request)
+        return None, {}
+
+    monkeypatch.setattr(job, "generate", make)
+    Image.new("RGB", (8, 8), "teal").save("sea.png")
+    thing = Image.new("RGBA", (64, 64))
+    thing.paste("red", (16, 16, 48, 48))
+    thing.save("red.png")
+    rows = [
+        {"prompt": "a dog", "style": "sea.png", "distillation": "sds"},
+        {"prompt": "a dog", "style": "none.png"},
+        {"image": "red.png", "style": "sea.png"},
+        {"prompt": "a dog", "distillation": "bsd"},
+        {"prompt": "a dog"},
+    ]
+    tasks = listed("\n".join(map(json.dumps, rows)), "list.jsonl")
+    check_makeable(tasks, "builtin", (), "cpu", strict=False)
+    options = {"coarse_prior": "builtin", "fine_prior": "builtin", "device": "cpu"}
+    records = [worker.run_task(task.to_json(), options, lambda event: None, Interrupts(), {}) for task in tasks]
+    assert [record["status"] for record in records] == ["made", "failed", "failed", "failed", "made"]
+    for record, reason in zip(records[1:4], ("no file none.png", "both say what colours", "no attention"), strict=True):
+        assert reason in record["error"]["what"] and record["error"]["next"] and record["error"]["exit_code"] == 2
+    styled, plain = made
+    assert styled.style is not None and styled.style.name == "sea.png" and styled.distillation == "sds"
+    assert plain.style is None and plain.distillation is None
+    write_gallery(Path("out"), records)
+    table = list(csv.DictReader(io.StringIO(Path("out/results.csv").read_text())))
+    assert [(row["style"], row["distillation"]) for row in table[:2]] == [("sea.png", "sds"), ("none.png", "")]
+
+
+def test_what_was_made_in_another_style_or_by_another_method_is_not_kept(tmp_path: Path) -> None:
+    task = Task(str(tmp_path / "a.glb"), "a ball").to_json()
+    run = RunDirectory(tmp_path / "a.run")
+    run.path.mkdir()
+    run.result.write_text("{}")
+    (tmp_path / "a.glb").touch()
+    words = {stage: [StagePrior("sd15")] for stage in STAGES}
+    for method in (SDS, VSD, BSD):
+        asked = resolve(presets.preset("draft"), words, distillation=method).to_json()
+        run.settings.write_text(json.dumps(asked | {"prompt": "a ball", "adapters": "style:123"}))
+        for other in (None, SDS, VSD, BSD):
+            kept = worker.finished(tmp_path / "a.glb", task | {"distillation": other}, None, "style:123")
+            assert (kept is not None) == ((other or SDS) == method)
+            assert worker.finished(tmp_path / "a.glb", task | {"distillation": other}, None) is None
 
 
 def test_nothing_in_a_prompt_can_end_the_pages_script() -> None:

@@ -25,7 +25,7 @@ from magic3d_cli.cli import plan, progress
 from magic3d_cli.cli.app import app
 from magic3d_cli.cli.examples import EXAMPLES
 from magic3d_cli.cli.progress import Lines
-from magic3d_cli.presets import PRESETS
+from magic3d_cli.presets import _SHAPED, PRESETS
 from magic3d_cli.run import estimate
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 
@@ -197,6 +197,43 @@ def test_refining_and_editing_say_what_they_take_too(
         assert "--yes" in capsys.readouterr().err and not begun
         assert magic3d(*command, *hours, "--yes") == 0 and begun.pop()
         capsys.readouterr()
+
+
+def test_the_fit_to_a_shape_counts_where_there_is_one(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(estimate, "matrix_speed", lambda device: estimate.REFERENCE)
+    edit, mesh = (
+        ("edit", finished / "red-ball.run", "a blue ball"),
+        ("refine", finished / "red-ball.glb", "--prompt", "x"),
+    )
+    refine = ("refine", finished / "red-ball.run/coarse.ckpt")
+
+    def seconds(command: tuple[object, ...], prior: str) -> float:
+        asked = (
+            *command,
+            "--prior",
+            prior,
+            "--preset",
+            "draft",
+            "--device",
+            "cpu",
+            "-o",
+            "x.glb",
+            "--dry-run",
+            "--json",
+        )
+        assert magic3d(*asked, "-q") == 0
+        return json.loads(capsys.readouterr().out)["estimated_seconds"]
+
+    whole, kept = (seconds(some, "builtin") for some in (edit, (*edit, "--recolour")))
+    steps = _SHAPED["draft"][0]["steps"]
+    assert whole - kept == pytest.approx(estimate.SHAPED_SECONDS["draft"] * (steps + estimate.FITTED), abs=0.2)
+    commands = (edit, mesh, (*edit, "--recolour"), refine)
+    before = [seconds(command, "sd15") for command in commands]
+    monkeypatch.setitem(estimate.FITTING, "cpu", estimate.FITTING["cpu"] + 1000)
+    more = [seconds(command, "sd15") - earlier for command, earlier in zip(commands, before, strict=True)]
+    assert more == pytest.approx([1000, 1000, 0, 0], abs=0.2)
 
 
 def test_the_end_says_what_was_made_and_what_to_do_next(

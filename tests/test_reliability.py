@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "reliability"))
 from fleet import Fleet, simulate
 
 from magic3d_cli.asset.check import read_mesh
-from magic3d_cli.batch.tasks import read_tasks
+from magic3d_cli.batch.tasks import Choices, read_tasks
 from magic3d_cli.batch.worker import finished
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import Collapsed, EnvironmentFault, UsageError, out_of_memory
@@ -103,8 +103,8 @@ def test_lists_too_deep_are_refused_like_any_other_damage(tmp_path: Path) -> Non
 def test_a_damaged_result_means_that_a_batch_makes_it_again(tmp_path: Path, text: str) -> None:
     run = RunDirectory(tmp_path / "a.run")
     run.path.mkdir()
-    task = {"prompt": "a ball", "seed": 0, "preset": "draft"}
-    run.settings.write_text(json.dumps(task))
+    task = {"prompt": "a ball", "seed": 0, "preset": "draft", "distillation": None}
+    run.settings.write_text(json.dumps(tiny_settings().to_json() | task))
     run.result.write_text(text)
     (tmp_path / "a.glb").write_bytes(b"glTF")
     assert finished(tmp_path / "a.glb", task, None) is None
@@ -164,13 +164,13 @@ def test_a_list_cannot_write_outside_the_batchs_folder(tmp_path: Path, name: str
     (tmp_path / "out").mkdir()
     (tmp_path / "list.jsonl").write_text(json.dumps({"prompt": "a dog", "output": name}))
     with pytest.raises(UsageError, match="is outside"):
-        read_tasks(str(tmp_path / "list.jsonl"), tmp_path / "out", 1, "draft", "glb")
+        read_tasks(str(tmp_path / "list.jsonl"), tmp_path / "out", 1, Choices(), "glb")
 
 
 def test_an_endless_field_of_a_csv_is_told(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text('prompt\n"' + "a dog " * 40_000 + '"\n')
     with pytest.raises(UsageError, match="line"):
-        read_tasks(str(tmp_path / "list.csv"), tmp_path, 1, "draft", "glb")
+        read_tasks(str(tmp_path / "list.csv"), tmp_path, 1, Choices(), "glb")
 
 
 FLEET = Fleet(jobs=400, gpus=10, start=0.0, dispatch=0.0, megabytes=0.0, spread=0.0, hours_between_failures=1e9)

@@ -16,6 +16,8 @@ from tiny_priors import save_builtin, save_if, save_mvdream, save_pixart, save_s
 from tiny_run import Recorder, run_tiny, tiny_draft, tiny_settings
 from torch import Tensor, nn
 
+import magic3d_cli
+from magic3d_cli import job
 from magic3d_cli.errors import Collapsed, UsageError
 from magic3d_cli.guidance import variational
 from magic3d_cli.guidance.conditioning import condition, view_weights
@@ -376,7 +378,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a red car", "--device", "cpu"], "auto has no attention"),
+        (["a red car", "--device", "cpu"], "builtin has no attention"),
         (["a red car", "--prior", "closed"], "no attention that a LoRA could change"),
         (["a red car", "--prior", "sets"], "shown views in sets"),
         (["a red car", "--prior", "mvdream", "--yes"], "mvdream is shown views in sets"),  # before the download
@@ -389,6 +391,29 @@ def test_what_it_is_not_for_is_refused_before_any_work(here: Path, arguments: li
     assert magic3d("generate", *arguments, "--distillation", "vsd", "-o", "car.glb") == 2
     err = capsys.readouterr().err
     assert message in err and "next: " in err and not Path("car.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "coarse", "fine"),
+    [("vsd", "mvdream", "mvdream"), ("bsd", "sd15", "mvdream"), ("bsd", "sd15", "builtin"), ("vsd", "auto", "auto")],
+)
+def test_python_is_refused_as_the_command_line_is_before_a_download(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys, method: str, coarse: str, fine: str
+) -> None:
+    monkeypatch.setattr(job, "choose_priors", lambda *_, **more: pytest.fail("priors were fetched"))
+    command = ("generate", "a red car", "--coarse-prior", coarse, "--fine-prior", fine, "--distillation", method)
+    assert magic3d(*command, "--device", "cpu", "--yes") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UsageError, match="teaches a LoRA") as refused:
+        magic3d_cli.generate("a red car", coarse_prior=coarse, fine_prior=fine, distillation=method, device="cpu")
+    assert refused.value.what in said and refused.value.next_step in said
+
+
+def test_a_prior_here_that_cannot_learn_is_refused_before_another_is_fetched(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(job, "choose_priors", lambda *_, **more: pytest.fail("priors were fetched"))
+    save_mvdream(here / "sets")
+    with pytest.raises(UsageError, match="sets is shown views in sets"):
+        magic3d_cli.generate("a red car", coarse_prior="sd15", fine_prior="sets", distillation="bsd", device="cpu")
 
 
 def test_an_unknown_method_is_refused(here: Path, capsys) -> None:

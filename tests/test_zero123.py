@@ -22,11 +22,17 @@ from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB
 from magic3d_cli.guidance.diffusers.spec import check, describe
 from magic3d_cli.guidance.diffusers.zero123 import PicturePrior, load_projection
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import STAGES, WeightedPrior, choose_priors, imagined, takes_words
+from magic3d_cli.guidance.guide import (
+    STAGES,
+    WeightedPrior,
+    choose_priors,
+    foresee_priors,
+    imagined,
+    takes_words,
+)
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.kernels.rasterize import rasterize_reference
 from magic3d_cli.picture_request import PictureRequest
-from magic3d_cli.plan import _foreseen
 from magic3d_cli.run import checkpoint
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.render import Render
@@ -197,7 +203,8 @@ def test_without_a_picture_it_is_refused_before_any_download(folder: Path, tmp_p
 
 def test_a_recipe_that_needs_it_takes_it_from_a_folder(folder: Path, tmp_path: Path) -> None:
     sd = save_sd(tmp_path / "sd")
-    foreseen = [_foreseen(str(sd), "coarse"), _foreseen(str(folder), "coarse")]
+    wanted = {stage: [WeightedPrior(str(sd)), WeightedPrior(str(folder))] for stage in STAGES}
+    foreseen = foresee_priors(wanted, "cpu")["coarse"]
     assert [prior.from_picture for prior in foreseen] == [False, True]
     for recipe, some in {"magic123": foreseen, "zero123": foreseen[1:], "realfusion": foreseen[:1]}.items():
         recipes.check_priors(recipes.named(recipe), dict.fromkeys(STAGES, some))

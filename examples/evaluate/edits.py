@@ -36,7 +36,7 @@ EDITS = (
     ("a house", "a pink house", ()),
 )
 """Prompt of the parent, prompt of the edit, options."""
-SIZE, SIDES = 256, 8
+SIZE, SIDES, BACKDROP = 256, 8, 0.75
 
 
 def make(folder: Path, parent: str, prompt: str, options: tuple[str, ...]) -> tuple[Path, Path]:
@@ -45,8 +45,9 @@ def make(folder: Path, parent: str, prompt: str, options: tuple[str, ...]) -> tu
     name = "-".join([*parent.split(), "to", *prompt.split(), *(word.strip("-") for word in options)])
     second = folder / f"{name}.glb"
     program = [sys.executable, "-m", "magic3d_cli"]
-    subprocess.run([*program, "generate", parent, "-o", str(first), "-q"], check=True)
-    subprocess.run([*program, "edit", str(first), prompt, *options, "-o", str(second), "-q"], check=True)
+    for target, command in ((first, ["generate", parent]), (second, ["edit", str(first), prompt, *options])):
+        if not target.exists():  # written last
+            subprocess.run([*program, *command, "-o", str(target), "-q"], check=True, stdout=subprocess.DEVNULL)
     return first.with_suffix(".run"), second.with_suffix(".run")
 
 
@@ -57,9 +58,9 @@ def stage_of(run: Path) -> FineStage:
     return stage
 
 
-def compare(old: FineStage, new: FineStage) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Figures, and four sides of each."""
-    views = turntable(SIDES)
+def compare(old: FineStage, new: FineStage) -> tuple[dict[str, float], np.ndarray]:
+    """Figures, and four sides of each: uint8 [h, 8 SIZE, 3]."""
+    views = turntable(SIDES).replace(backdrop=torch.full((SIDES, 3), BACKDROP))
     before, after = old.render(views, SIZE), new.render(views, SIZE)
     solid = [render.opacity > 0.5 for render in (before, after)]
     both = solid[0] & solid[1]
@@ -76,8 +77,10 @@ def compare(old: FineStage, new: FineStage) -> tuple[dict[str, float], list[np.n
         "outside_most": float(outside.quantile(0.99)) if len(outside) else float("nan"),
         "silhouettes": float(both.sum() / (solid[0] | solid[1]).sum()),
     }
-    rows = [(render.rgb[::2] * 255).byte().numpy() for render in (before, after)]
-    return figures, [np.concatenate(list(row), 1) for row in rows]
+    sides = torch.cat([before.rgb[::2], after.rgb[::2]]).clamp(0, 1)
+    covered = (solid[0] | solid[1]).any(0).any(1).nonzero()[:, 0]
+    strip = np.concatenate(list((sides[:, covered[0] : covered[-1] + 1] * 255).byte().numpy()), 1)
+    return figures, np.pad(strip, ((SIZE // 32,) * 2, (0, 0), (0, 0)), constant_values=round(255 * BACKDROP))
 
 
 @torch.no_grad()
@@ -92,8 +95,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for parent, prompt, options in EDITS:
         runs = make(arguments.folder, parent, prompt, options)
-        found, pictures = compare(*(stage_of(run) for run in runs))
-        rows.append(np.concatenate(pictures, 1))
+        found, strip = compare(*(stage_of(run) for run in runs))
+        rows.append(strip)
         print(
             f"| {parent} | {prompt} {' '.join(options)} | {found['share']:.2f} | {found['inside']:.0f} | "
             f"{found['outside']:.1f} | {found['outside_most']:.1f} | {found['silhouettes']:.3f} |",

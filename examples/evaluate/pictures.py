@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -34,6 +36,8 @@ BACKDROP = 0.75
 
 Images = Float[Tensor, "8 3 S S"]
 """In [0, 1]; one for each of COUNT azimuths from 0 on."""
+Look = Callable[[bool], tuple[Images, Tensor]]
+"""Whether textured -> pictures and coverage [8, S, S]."""
 
 
 def mesh_path(folder: Path, prompt: str) -> Path:
@@ -96,6 +100,29 @@ def of_mesh(path: Path, textured: bool, side: int = SIDE) -> tuple[Images, Tenso
     ]
     covered = 1 - (shown[2] - shown[1]).mean(-1).clamp(0, 1)
     return shown[0].permute(0, 3, 1, 2), covered
+
+
+def alike(real: Look, mine: Look) -> dict[str, float]:
+    """Overlap of silhouettes (IoU); error of colours, and of a white thing's shading, which tells dents.
+
+    Errors are in [0, 1] and where both are, over the eight views together.
+    """
+    found: dict[str, float] = {}
+    for textured, error in ((True, "colour error"), (False, "shading error")):
+        one, other = (cut_out(*look(textured)) for look in (real, mine))
+        inside, either = (one[:, 3] > 0.5) & (other[:, 3] > 0.5), (one[:, 3] > 0.5) | (other[:, 3] > 0.5)
+        if textured:
+            found["silhouettes"] = float(inside.sum() / either.sum())
+        found[error] = float((one - other)[:, :3].movedim(1, -1)[inside].square().mean().sqrt())
+    return found
+
+
+def cut_out(images: Float[Tensor, "8 3 S S"], covered: Float[Tensor, "8 S S"]) -> Float[Tensor, "8 4 S S"]:
+    """Pictures and coverage, scaled to the thing's extents in all views: its size in a file says nothing."""
+    both = torch.cat([images, covered[:, None].float()], 1)
+    rows, columns = ((covered > 0.5).any(0).any(axis).nonzero()[:, 0] for axis in (1, 0))
+    both = both[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return F.interpolate(both, size=images.shape[-2:], mode="bilinear", antialias=True)
 
 
 def azimuths() -> Float[Tensor, "8"]:

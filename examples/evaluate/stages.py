@@ -15,15 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pictures
 import torch
-from evaluate import cut_out
-from imagenet import CLASSES, probabilities
+from imagenet import CLASSES, can_judge, probabilities
+from pictures import Look, alike, cut_out
 from PIL import Image
 from torch import Tensor
 
@@ -38,11 +39,20 @@ from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
 from magic3d_cli.run.resume import Saved
 
 SIDE = 224
-Pictures = Callable[[bool], tuple[Tensor, Tensor]]
-"""Whether textured -> pictures [8, 3, S, S] in [0, 1] and coverage [8, S, S]."""
 
 
-def stages(prompt: str, preset: str, folder: Path, prior: DiffusersPrior, seed: int) -> Iterator[tuple[str, Pictures]]:
+def of_stage(stage: CoarseStage | FineStage) -> Look:
+    """How a stage's scene looks as it is now; each view is rendered once."""
+
+    @cache
+    def look(textured: bool) -> tuple[Tensor, Tensor]:
+        render = stage.render(pictures.views(textured), SIDE)
+        return render.rgb.movedim(-1, 1).clamp(0, 1), render.opacity
+
+    return look
+
+
+def stages(prompt: str, preset: str, folder: Path, prior: DiffusersPrior, seed: int) -> Iterator[tuple[str, Look]]:
     """Names of the stages of one run, in order, and how each looks."""
     text = condition(prior, read_prompt(prior, prompt, seed)).states
     volume = prior.volume
@@ -53,13 +63,6 @@ def stages(prompt: str, preset: str, folder: Path, prior: DiffusersPrior, seed: 
         views = pictures.views(textured)
         maps = volume.render(volume.imagine(text), views, SIDE)
         return picture(maps[:, :1], maps[:, 1:4], volume.paint(maps, text), views) / 2 + 0.5, maps[:, 0]
-
-    def of_stage(stage: CoarseStage | FineStage) -> Pictures:
-        def look(textured: bool) -> tuple[Tensor, Tensor]:
-            render = stage.render(pictures.views(textured), SIDE)
-            return render.rgb.movedim(-1, 1).clamp(0, 1), render.opacity
-
-        return look
 
     path = folder / f"{prompt.replace(' ', '-')}.glb"
     generate(prompt, output=path, preset=preset, seed=seed)
@@ -77,20 +80,17 @@ def stages(prompt: str, preset: str, folder: Path, prior: DiffusersPrior, seed: 
     yield "written GLB", lambda textured: pictures.of_mesh(path, textured, SIDE)
 
 
-def compare(real: Pictures, mine: Pictures, noun: str) -> tuple[dict[str, float], Tensor]:
-    """Figures of one stage, and its pictures cut out."""
-    found: dict[str, float] = {}
-    for textured, error in ((True, "colour error"), (False, "shading error")):
-        one, other = (cut_out(*of_one(textured)) for of_one in (real, mine))
-        inside, either = (one[:, 3] > 0.5) & (other[:, 3] > 0.5), (one[:, 3] > 0.5) | (other[:, 3] > 0.5)
-        found[error] = float((one - other)[:, :3].movedim(1, -1)[inside].square().mean().sqrt())
-        if textured:
-            found["silhouettes"] = float(inside.sum() / either.sum())
-            found["detail"] = _detail(other) / _detail(one)
-            sheet = other
-    if noun in CLASSES:
-        found["ImageNet"] = float(probabilities(mine(True)[0])[:, CLASSES[noun]].sum(1).mean())
-    return found, sheet
+def compare(real: Look, mine: Look) -> dict[str, float]:
+    """Likeness of one stage, and its share of the real model's detail."""
+    one, other = (cut_out(*look(True)) for look in (real, mine))
+    return alike(real, mine) | {"detail": _detail(other) / _detail(one)}
+
+
+def named(look: Look, noun: str) -> dict[str, float]:
+    """Probability that ImageNet's classifier gives the noun; empty where it does not know it or is not installed."""
+    if noun not in CLASSES or not can_judge():
+        return {}
+    return {"ImageNet": float(probabilities(look(True)[0])[:, CLASSES[noun]].sum(1).mean())}
 
 
 def _detail(cut: Tensor) -> float:
@@ -123,7 +123,8 @@ def main() -> None:
             table[prompt], rows = {}, []
             looks = [("real model", real), *stages(prompt, args.preset, Path(folder), prior, args.seed)]
             for name, look in looks:
-                table[prompt][name], sheet = compare(real, look, caption.noun)
+                table[prompt][name] = compare(real, look) | named(look, caption.noun)
+                sheet = cut_out(*look(True))
                 rows.append(torch.cat(list(sheet[:, :3] * sheet[:, 3:] + 1 - sheet[:, 3:]), -1))
                 print(f"{prompt:20} {name:18}", *(f"{k} {v:.3f}" for k, v in table[prompt][name].items()), flush=True)
             if args.sheet:

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,20 @@ def check_distillation(method: str | None, recipe: str | None = None) -> None:
         )
 
 
-def cannot_learn(method: str, reasons: Iterable[str]) -> UsageError:
-    """What is said where no prior can follow a method of distillation; a reason has the prior's name before it."""
-    return UsageError(
-        f"--distillation {method} teaches a LoRA of the prior what the scene looks like: {'; '.join(reasons)}.",
-        "Use a prior of words, for example --prior sd15, or leave out --distillation.",
-    )
+def check_followed(method: str | None, priors: Mapping[str, Mapping[str, str | None]]) -> list[str]:
+    """Why some of the priors do not follow a method of distillation; of each stage, by a prior's name its key of
+    `NO_LORA`, or None where it learns. BSD is for the fine stage's. Raises where none follows."""
+    if method in (None, SDS):
+        return []
+    kinds = {name: kind for stage, some in priors.items() if method != BSD or stage == "fine"
+             for name, kind in some.items()}  # fmt: skip
+    reasons = [f"{Path(name).name} {NO_LORA[kind]}" for name, kind in kinds.items() if kind]
+    if len(reasons) == len(kinds):
+        raise UsageError(
+            f"--distillation {method} teaches a LoRA of the prior what the scene looks like: {'; '.join(reasons)}.",
+            "Use a prior of words, for example --prior sd15, or leave out --distillation.",
+        )
+    return reasons
 
 
 def meant(word: str, known: Iterable[str]) -> str:

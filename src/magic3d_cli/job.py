@@ -35,6 +35,7 @@ from magic3d_cli.guidance.guide import (
     WeightedPrior,
     choose_priors,
     fetch_small_encoder,
+    foresee_priors,
     full_name,
     takes_words,
     understood,
@@ -339,6 +340,11 @@ def prior_names(request: Request) -> dict[str, str]:
     return {"coarse": request.coarse_prior or "auto", "fine": request.fine_prior or "auto"}
 
 
+def wanted_priors(names: Mapping[str, str], request: Request) -> dict[str, list[WeightedPrior]]:
+    """The priors of each stage, the one of this name first, with those that a request adds."""
+    return {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
+
+
 def resolved(
     base: Settings,
     priors: Mapping[str, Sequence[settings.StagePrior]],
@@ -398,7 +404,7 @@ def _choose(
     style: Style | None = None,
 ) -> dict[str, list[ChosenPrior]] | None:
     """The priors of each stage; None where no prior knows what pictures show, and these are all there is."""
-    wanted = {stage: [WeightedPrior(name), *request.more_priors] for stage, name in names.items()}
+    wanted, method = wanted_priors(names, request), request.distillation or settings.SDS
     if style is not None:
         check_paints(full_name(prior.name, device) for some in wanted.values() for prior in some)
     if pictured is not None:
@@ -408,13 +414,15 @@ def _choose(
                     "The built-in prior knows nothing like the picture, and leads both stages.",
                     "Say in words what it shows, or name another prior with --prior.",
                 )
-            check_method(request.distillation or settings.SDS, NOTHING, observer.note)
+            check_method(method, NOTHING, observer.note)
             return None
         if not prompt and any(takes_words(name, device) for name in names.values()):
             raise UsageError(
                 "What the picture shows is not known, and this prior is told in words.",
                 'Say it: magic3d generate --image FILE "a brass teapot"',
             )
+    if method != settings.SDS:  # before a download
+        check_method(method, foresee_priors(wanted, device), lambda text: None)
     chosen = choose_priors(
         wanted,
         prompt,
@@ -425,7 +433,7 @@ def _choose(
         pictured=pictured is not None,
         adapters=adapters,
     )
-    check_method(request.distillation or settings.SDS, chosen, observer.note)
+    check_method(method, chosen, observer.note)
     return chosen
 
 

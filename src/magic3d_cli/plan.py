@@ -7,14 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magic3d_cli import presets, recipes
-from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB, IN_SETS, NAMES, directory, local, of_stage
+from magic3d_cli.guidance.diffusers.catalogue import HUB, NAMES, directory, local
 from magic3d_cli.guidance.diffusers.files import installed_bytes
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
-from magic3d_cli.guidance.diffusers.mvdream import SET_SIZE
-from magic3d_cli.guidance.diffusers.spec import DENOISERS, describe
-from magic3d_cli.guidance.guide import STAGES, ChosenPrior, WeightedPrior, full_name
+from magic3d_cli.guidance.diffusers.spec import DENOISERS
+from magic3d_cli.guidance.guide import STAGES, foresee_priors
 from magic3d_cli.guidance.methods import check_method
-from magic3d_cli.job import TEXTURE, Request, choose_device, editing_from, prior_names, refining, resolved
+from magic3d_cli.job import (
+    TEXTURE,
+    Request,
+    choose_device,
+    editing_from,
+    prior_names,
+    refining,
+    resolved,
+    wanted_priors,
+)
 from magic3d_cli.precheck import prior_of
 from magic3d_cli.run import estimate
 from magic3d_cli.run.observer import Observer
@@ -54,7 +62,7 @@ def plan_refinement(checkpoint: Path, request: Request, observer: Observer) -> P
     request, name = refining(saved, request)
     some = _priors_of(dict.fromkeys(STAGES, name), request, device)
     chosen = resolved(saved.settings, some, request, fine_preset=request.preset)
-    return _planned(replace(chosen, coarse=replace(chosen.coarse, steps=0)), some, device)
+    return _planned(replace(chosen, coarse=replace(chosen.coarse, steps=0)), some, device, fits=False)
 
 
 def plan_edit(checkpoint: Path, request: Request, keep_geometry: bool, observer: Observer) -> Plan:
@@ -64,38 +72,24 @@ def plan_edit(checkpoint: Path, request: Request, keep_geometry: bool, observer:
     request, base = editing_from(saved, request, some["fine"][0])
     init = EDITED_VOLUME if some["coarse"][0].has_volume else EDITED
     chosen = resolved(base, some, replace(request, init=init))
-    return _planned(presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry), some, device)
+    chosen = presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry)
+    return _planned(chosen, some, device, fits=not keep_geometry)
 
 
 def _priors_of(names: Mapping[str, str], request: Request, device: str) -> dict[str, list[StagePrior]]:
     """Of each stage, with those that a request adds. Raises UsageError where they cannot follow its distillation."""
-    found = {
-        stage: [
-            _foreseen(full_name(prior.name, device), stage, prior.weight)
-            for prior in (WeightedPrior(name), *request.more_priors)
-        ]
-        for stage, name in names.items()
-    }
+    found = foresee_priors(wanted_priors(names, request), device)
     check_method(request.distillation or SDS, found, lambda text: None)
     return found
 
 
-def _planned(chosen: Settings, some: Mapping[str, Sequence[StagePrior]], device: str) -> Plan:
-    """What settings come to with the priors of each stage."""
+def _planned(chosen: Settings, some: Mapping[str, Sequence[StagePrior]], device: str, fits: bool = True) -> Plan:
+    """What settings come to with the priors of each stage; `fits` as `estimate.seconds_of`."""
     names = dict.fromkeys(prior.name for stage in some.values() for prior in stage)
     absent = {name for name in names if name in HUB and state_of(HUB[name]) != INSTALLED}
     alike = {stage: prior.name if prior.open_vocabulary else "builtin" for stage, (prior, *_) in some.items()}
     here = {name: folder for name in names if name not in NAMES and (folder := directory(name))}
     weights = {name: sum(installed_bytes(folder / part) for part in DENOISERS) for name, folder in here.items()}
-    seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device), weights)
+    seconds = estimate.seconds_of(chosen, alike, device, estimate.matrix_speed(device), weights, fits)
     first = {stage: prior.name for stage, (prior, *_) in some.items()}
     return Plan(chosen, first, device, seconds, sum(HUB[name].gigabytes for name in absent))
-
-
-def _foreseen(name: str, stage: str, weight: float = 1.0) -> StagePrior:
-    """A prior as far as settings depend on it: by its files where it is here, else by its name."""
-    folder = local(name)
-    if folder is None:
-        together = SET_SIZE if name in IN_SETS else 1
-        return StagePrior(name, weight, open_vocabulary=True, from_picture=name in FROM_PICTURE, set_size=together)
-    return ChosenPrior.of(WeightedPrior(name, weight), describe(of_stage(folder, stage), name))

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from magic3d_cli.checks import (
     BUILTIN_SHAPE,
     INITS,
-    NO_LORA,
-    cannot_learn,
+    check_followed,
     check_output,
     check_prompt,
     default_output,
@@ -36,7 +35,6 @@ from magic3d_cli.guidance.diffusers.catalogue import (
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
-from magic3d_cli.settings import SDS
 
 if TYPE_CHECKING:
     from magic3d_cli.style import Style
@@ -52,22 +50,25 @@ def check_generate(
     strict: bool = False,
     words: bool = True,
     adapters: Sequence[Adapter] = (),
-    distillation: str | None = None,
 ) -> None:
-    """Raises UsageError as `check_words`, for a run in use and for a method of distillation that none of the priors can
-    follow; EnvironmentFault for a prior that does not exist.
+    """Raises UsageError as `check_words` and for a run in use; EnvironmentFault for a prior that does not exist.
 
     `words` is false where a picture says what is to be made.
     """
     RunDirectory.for_output(output).check_free()
-    priors = list(priors)
-    kinds = {name: _without_lora(name, device) for name in priors}
-    if distillation not in (None, SDS) and all(kinds.values()):
-        raise cannot_learn(distillation, (f"{name} {NO_LORA[kind]}" for name, kind in kinds.items() if kind))
     for name in dict.fromkeys(priors):
         check_name(name)
         if words:
             check_words(name, prompt, seed, device, strict=strict, adapters=adapters)
+
+
+def check_distilled(method: str | None, coarse: str, fine: str, added: Sequence[str], device: str) -> None:
+    """Raises UsageError for a method of distillation that none of the priors can follow, as far as their names tell:
+    each stage's own, and those `added` to both."""
+    auto = "auto" if _may_have_gpu(device) else "builtin"  # a GPU may change which prior that is
+    named = {"coarse": [coarse, *added], "fine": [fine, *added]}
+    chosen = {stage: [auto if name == "auto" else name for name in some] for stage, some in named.items()}
+    check_followed(method, {stage: {name: _without_lora(name) for name in some} for stage, some in chosen.items()})
 
 
 def check_words(
@@ -242,10 +243,10 @@ def _understand(
         understand(vocabulary_with(known, adapters), prompt, seed, strict=strict)
 
 
-def _without_lora(name: str, device: str) -> str | None:
+def _without_lora(name: str) -> str | None:
     """The kind of a prior that learns no renders, see `NO_LORA`, as far as its name tells."""
-    if name == "builtin" or (name == "auto" and not _may_have_gpu(device)):
-        return "builtin"
+    if name == "builtin":
+        return name
     return "picture" if name in FROM_PICTURE else "sets" if name in IN_SETS else None
 
 

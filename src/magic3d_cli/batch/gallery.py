@@ -26,7 +26,10 @@ from magic3d_cli.scene.views import turntable
 TEMPLATE = Path(__file__).with_name("gallery.html")
 THUMBNAIL = 256
 SHOWN = (".glb", ".obj")
-COLUMNS = ("prompt", "seed", "preset", "image", "status", "output", "faces", "seconds", "understood", "error")
+COLUMNS = (
+    "prompt", "seed", "preset", "image", "style", "distillation", "status", "output", "faces", "seconds", "understood",
+    "error",
+)  # fmt: skip
 
 
 def write_gallery(folder: Path, records: Sequence[dict[str, Any]]) -> list[Path]:

@@ -87,8 +87,9 @@ def _connected(address: str) -> Any:
 
 def _absolute(task: Task) -> dict[str, Any]:
     """A task's files as other processes find them."""
-    image = str(Path(task.image).absolute()) if task.image else None
-    return {"output": str(Path(task.output).absolute()), "image": image}
+    beside = {"image": task.image, "style": task.style}
+    found = {name: str(Path(path).expanduser().absolute()) if path else None for name, path in beside.items()}
+    return found | {"output": str(Path(task.output).absolute())}
 
 
 def _taken(ray: Any, ref: Any, task: Task) -> dict[str, Any]:
@@ -101,4 +102,4 @@ def _taken(ray: Any, ref: Any, task: Task) -> dict[str, Any]:
     for path, data in files.items():
         if not Path(path).is_file():
             write_atomically(Path(path), data)
-    return {**record, "output": task.output, "image": task.image}
+    return {**record, "output": task.output, "image": task.image, "style": task.style}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from magic3d_cli.checks import (
     PRESETS,
     check_choice,
+    check_distillation,
     check_output,
     check_prompt,
     check_seed,
@@ -22,23 +24,31 @@ from magic3d_cli.checks import (
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import Adapter
 from magic3d_cli.guidance.diffusers.catalogue import check_name
-from magic3d_cli.precheck import check_words
+from magic3d_cli.precheck import check_distilled, check_words, styled
 
 MADE, KEPT, FAILED = "made", "kept", "failed"
 """What became of a task; kept: it was made before."""
-COLUMNS = ("prompt", "seed", "image", "preset", "output")
+COLUMNS = ("prompt", "seed", "image", "preset", "style", "distillation", "output")
 """What a row may say; everything but the prompt (or an image) may be left out."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a row may choose for itself; a list's rows that do not say take the command's."""
+
+    preset: str = "draft"
+    style: str | None = None  # a picture's path, as an image's
+    distillation: str | None = None  # of `settings.METHODS`
+
+
 @dataclass(frozen=True)
-class Task:
+class Task(Choices):
     """One asset to be made."""
 
     output: str
     prompt: str = ""
     seed: int = 0
     image: str | None = None
-    preset: str = "draft"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +59,7 @@ class Task:
         return {**self.to_json(), "status": FAILED, "seconds": 0.0, "notes": [], "error": error}
 
 
-def read_tasks(source: str, folder: Path, seeds: int, preset: str, suffix: str) -> list[Task]:
+def read_tasks(source: str, folder: Path, seeds: int, choices: Choices, suffix: str) -> list[Task]:
     """The tasks of a list: a file, or "-" for standard input.
 
     A line is a prompt, in a .csv a row with a header, in a .jsonl an object; `COLUMNS` names what may be said. A row
@@ -61,7 +71,7 @@ def read_tasks(source: str, folder: Path, seeds: int, preset: str, suffix: str) 
     tasks: list[Task] = []
     for line, row in _rows(source):
         try:
-            tasks += _of_row(row, folder, seeds, preset, suffix)
+            tasks += _of_row(row, folder, seeds, choices, suffix)
         except UsageError as error:
             raise UsageError(f"{source}, line {line}: {error.what}", error.next_step) from error
     if not tasks:
@@ -69,19 +79,29 @@ def read_tasks(source: str, folder: Path, seeds: int, preset: str, suffix: str) 
     return _named_apart(tasks)
 
 
-def check_drawable(
-    tasks: Sequence[Task], priors: Iterable[str], device: str, strict: bool, adapters: Sequence[Adapter] = ()
+def check_makeable(
+    tasks: Sequence[Task],
+    prior: str,
+    added: Sequence[str],
+    device: str,
+    strict: bool,
+    adapters: Sequence[Adapter] = (),
 ) -> None:
-    """Raises UsageError where none of the tasks can be drawn, EnvironmentFault for a prior that does not exist.
+    """Raises UsageError where none of the tasks can be made: for its words, its style, its method of distillation;
+    EnvironmentFault for a prior that does not exist. `prior` is both stages', those `added` are beside it.
 
-    One that cannot be drawn among others is a failure of its own, later.
+    One that cannot be made among others is a failure of its own, later.
     """
-    names = list(dict.fromkeys(priors))
+    names = list(dict.fromkeys((prior, *added)))
     for name in names:
         check_name(name)
+    read = cache(partial(styled, priors=names, device=device))
     faults = []
     for task in tasks:
         try:
+            check_distilled(task.distillation, prior, prior, added, device)
+            if task.style is not None:
+                read(Path(task.style), pictured=task.image is not None)
             for name in names if task.image is None else ():
                 check_words(name, task.prompt, task.seed, device, strict=strict, adapters=adapters)
         except UsageError as error:
@@ -134,14 +154,17 @@ def _object(source: str, number: int, line: str) -> Mapping[str, Any]:
     return row
 
 
-def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, preset: str, suffix: str) -> list[Task]:
+def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, choices: Choices, suffix: str) -> list[Task]:
     if unknown := [shown(str(key)) for key in row if key not in COLUMNS]:
         raise UsageError(f"{unknown[0]!r} is no column.", f"Use: {', '.join(COLUMNS)}.")
     image = row.get("image")
     prompt = str(row.get("prompt", ""))
     if image is None or prompt.strip():
         prompt = check_prompt(prompt)
-    own = check_choice("preset", str(row.get("preset", preset)), PRESETS)
+    said = {part.name: str(row[part.name]) for part in fields(Choices) if row.get(part.name) is not None}
+    own = asdict(replace(choices, **said))
+    check_choice("preset", own["preset"], PRESETS)
+    check_distillation(own["distillation"])
     given = row.get("output")
     if given is not None:
         path = folder / str(given)
@@ -155,7 +178,7 @@ def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, preset: str, suffi
         name = f"{stem}-{seed}.{suffix}" if given is None else str(given)
         if given is not None and len(many) > 1:
             name = str(Path(name).with_name(f"{Path(name).stem}-{seed}{Path(name).suffix}"))
-        tasks.append(Task(str(folder / name), prompt, seed, None if image is None else str(image), own))
+        tasks.append(Task(str(folder / name), prompt, seed, None if image is None else str(image), **own))
     return tasks
 
 

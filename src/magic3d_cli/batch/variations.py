@@ -25,9 +25,12 @@ SHORT = "draft"
 """The preset of the runs that are compared."""
 
 
-def tasks_of(prompt: str, seed: int, count: int, folder: Path) -> list[Task]:
+def tasks_of(prompt: str, seed: int, count: int, folder: Path, distillation: str | None) -> list[Task]:
     """The seeds from `seed` on, as short runs in a folder."""
-    return [Task(str(folder / f"{n}.glb"), prompt, n, None, SHORT) for n in range(seed, seed + count)]
+    return [
+        Task(str(folder / f"{n}.glb"), prompt, n, preset=SHORT, distillation=distillation)
+        for n in range(seed, seed + count)
+    ]
 
 
 def agreement(run: Path, device: str, loaded: Loaded) -> float:

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 from magic3d_cli.run.observer import Observer
+from magic3d_cli.settings import SDS
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -67,15 +69,19 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         files = tuple(options.get("adapters", ()))
         adapters = read_adapters(files)
         check_company(adapters, pictures is not None, None)
-        added = marks(adapters)
+        priors = tuple(job.WeightedPrior(*prior) for prior in options.get("more_priors", ()))
+        own = {"preset": task["preset"], "distillation": task["distillation"], "pictures": pictures}
+        request = job.Request(output, **options | {"more_priors": priors, "adapters": files} | own)
+        if task["style"] is not None:
+            names = (*job.prior_names(request).values(), *(prior.name for prior in priors))
+            style = precheck.styled(Path(task["style"]), names, request.device, pictures is not None)
+            request = replace(request, style=style)
+        added = marks(adapters, request.style.digest if request.style else None)
         if (kept := finished(output, task, digest, added)) is not None:
             return record | kept | {"status": KEPT}
         run = RunDirectory.for_output(output)
         if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest, added):
             precheck.refuse_to_overwrite(output)
-        priors = tuple(job.WeightedPrior(*prior) for prior in options.get("more_priors", ()))
-        wanted = options | {"more_priors": priors, "adapters": files}
-        request = job.Request(output, preset=task["preset"], pictures=pictures, **wanted)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}
     except Magic3DError as error:
@@ -96,9 +102,11 @@ def finished(
     if not output.is_file() or not run.is_of(task["prompt"], task["seed"], task["preset"], digest, adapters):
         return None
     try:
+        if run.method != (task["distillation"] or SDS):
+            return None
         report = checks.parse_json(run.result.read_text(encoding="utf-8"))
         return {"seconds": 0.0, "notes": [], **_summary(report)}
-    except (OSError, ValueError, AttributeError, TypeError):  # damaged: its files are written again
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # damaged: its files are written again
         return None
 
 

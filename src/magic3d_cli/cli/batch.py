@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magic3d_cli import checks
-from magic3d_cli.batch.tasks import COLUMNS, FAILED, KEPT, MADE, check_drawable, read_tasks
+from magic3d_cli.batch.tasks import COLUMNS, FAILED, KEPT, MADE, Choices, check_makeable, read_tasks
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.progress import Display, clock
@@ -46,6 +46,15 @@ def batch(
     prior: options.Prior = "auto",
     also_prior: options.AlsoPrior = None,
     adapter: options.Adapter = None,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture in whose colours all are painted, see generate; a row's own style comes before it.",
+            show_default=False,
+        ),
+    ] = None,
+    distillation: options.Distillation = None,
     device: options.Device = "auto",
     faces: options.Faces = None,
     texture_size: options.TextureSize = None,
@@ -85,6 +94,7 @@ def batch(
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_choice("--format", file_format, checks.FORMATS)
     checks.check_sizes(faces, texture_size, lod=lod)
+    checks.check_distillation(distillation)
     if ray is not None and workers is not None:
         raise UsageError("--workers is for this machine alone; a Ray cluster knows its own size.", "Leave one out.")
     for option, value, (low, high) in (("--seeds", seeds, SEEDS), ("--workers", workers, WORKERS)):
@@ -92,8 +102,9 @@ def batch(
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
     added, adapters = checks.check_added(also_prior or []), read_adapters(adapter or [])
     _make_folder(output)
-    tasks = read_tasks(source, output, seeds, preset, file_format)
-    check_drawable(tasks, (prior, *(name for name, _ in added)), device, strict, adapters)
+    chosen = Choices(preset=preset, style=style, distillation=distillation)
+    tasks = read_tasks(source, output, seeds, chosen, file_format)
+    check_makeable(tasks, prior, [name for name, _ in added], device, strict, adapters)
     choices: dict[str, Any] = {
         "coarse_prior": prior,
         "fine_prior": prior,

@@ -19,6 +19,7 @@ EXAMPLES = {
         "magic3d batch prompts.txt --seeds 4 -o props",
         "magic3d batch props.csv --preset standard --json",
         "magic3d batch list.jsonl --workers 1 --format obj",
+        "magic3d batch prompts.txt --style sunset.jpg",
     ),
     "edit": (
         'magic3d edit metal-dragon.run "a golden dragon"',

@@ -90,6 +90,7 @@ def generate(
     palette = precheck.styled(style, names, device, pictured or recipe is not None, variations)
     added_marks = marks(adapters, palette.digest if palette else None)
     init = precheck.check_init(init, seed)
+    precheck.check_distilled(distillation, names[0], names[1], names[2:], device)
 
     def make(output: Path | None, shown: PictureRequest | None) -> None:
         """One asset."""
@@ -107,7 +108,6 @@ def generate(
             strict=strict,
             words=digest is None,
             adapters=adapters,
-            distillation=distillation,
         )
         with session(quiet, verbose) as work:
             from magic3d_cli import job

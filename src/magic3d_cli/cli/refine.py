@@ -85,9 +85,8 @@ def refine(
     if own and prompt is not None:
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
         out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=marks(adapters))
-        precheck.check_generate(
-            prompt, seed, [prior or "auto"], device, out, adapters=adapters, distillation=distillation
-        )
+        precheck.check_distilled(distillation, prior or "auto", prior or "auto", (), device)
+        precheck.check_generate(prompt, seed, [prior or "auto"], device, out, adapters=adapters)
     else:
         if prompt is not None or reshape or seed is not None or up != "y":
             raise UsageError(

@@ -40,7 +40,7 @@ def choose(
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"The folder {folder} cannot be made: {error.strerror}.", "Choose another -o.") from error
-    tasks = tasks_of(prompt, seed, count, folder)
+    tasks = tasks_of(prompt, seed, count, folder, options["distillation"])
     team, gpus = pool.team_here(count, options["device"])
     work.observer.note(f"{count} short runs, {team} at a time, then the best.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ from magic3d_cli.guidance.diffusers.adapted import adapt, check_any_fits, fittin
 from magic3d_cli.guidance.diffusers.catalogue import (
     FROM_PICTURE,
     HUB,
+    IN_SETS,
     NAMES,
     OPEN_VOCABULARY,
     directory,
@@ -37,6 +38,7 @@ from magic3d_cli.guidance.diffusers.catalogue import (
 )
 from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of, weights_sha256
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
+from magic3d_cli.guidance.diffusers.mvdream import SET_SIZE
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
 from magic3d_cli.guidance.diffusers.spec import PriorSpec, check, describe
 from magic3d_cli.guidance.diffusers.zero123 import PicturePrior
@@ -148,6 +150,24 @@ def choose_priors(
         check(spec)
     check_any_fits(adapters, [spec for spec in apart.values() if spec.volume is None and not spec.from_picture])
     return {stage: [ChosenPrior.of(p, specs[stage, p.name]) for p in some] for stage, some in full.items()}
+
+
+def foresee_priors(names: Mapping[str, Sequence[WeightedPrior]], device: str) -> dict[str, list[StagePrior]]:
+    """The priors of each stage as far as settings depend on them, without a download: by a prior's files where it is
+    on this machine, else by its name. Raises EnvironmentFault for a directory that holds no prior."""
+    return {
+        stage: [_foreseen(replace(prior, name=full_name(prior.name, device)), stage) for prior in some]
+        for stage, some in names.items()
+    }
+
+
+def _foreseen(prior: WeightedPrior, stage: str) -> StagePrior:
+    folder = local(prior.name)
+    if folder is not None:
+        return ChosenPrior.of(prior, describe(of_stage(folder, stage), prior.name))
+    together = SET_SIZE if prior.name in IN_SETS else 1
+    shown = prior.name in FROM_PICTURE
+    return StagePrior(prior.name, prior.weight, open_vocabulary=True, from_picture=shown, set_size=together)
 
 
 def understood(

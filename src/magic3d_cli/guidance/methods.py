@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from magic3d_cli.checks import NO_LORA, cannot_learn
+from magic3d_cli.checks import check_followed
 from magic3d_cli.guidance.bootstrapped import BootstrappedDistillation, TunedPrior
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.distillation import ScoreDistillation
 from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation
-from magic3d_cli.settings import BSD, SDS, VSD, GuidanceSettings, StagePrior
+from magic3d_cli.settings import SDS, VSD, GuidanceSettings, StagePrior
 
 Tell = Callable[[str], None]
 
 
 def check_method(method: str, priors: Mapping[str, Sequence[StagePrior]], tell: Tell) -> None:
-    """Tells which priors do not follow a method of distillation (BSD is for the fine stage's).
+    """Tells which priors do not follow a method of distillation, see `check_followed`.
 
     Raises UsageError where none does.
     """
-    stages = ["fine"] if method == BSD else list(priors)
-    distinct = {prior.name: prior for stage in stages for prior in priors[stage]}
-    others = [prior for prior in distinct.values() if not prior.learns_renders]
-    if method == SDS or not others:
-        return
-    reasons = [f"{Path(prior.name).name} {NO_LORA[_kind(prior)]}" for prior in others]
-    if len(others) == len(distinct):
-        raise cannot_learn(method, reasons)
-    tell(f"--distillation {method} is not for all priors: {'; '.join(reasons)}. These go on by score distillation.")
+    kinds = {stage: {prior.name: _kind(prior) for prior in some} for stage, some in priors.items()}
+    if reasons := check_followed(method, kinds):
+        tell(f"--distillation {method} is not for all priors: {'; '.join(reasons)}. These go on by score distillation.")
 
 
-def _kind(prior: StagePrior) -> str:
-    """Of a prior that cannot learn renders, see `NO_LORA`."""
+def _kind(prior: StagePrior) -> str | None:
+    """Of a prior that cannot learn renders, see `NO_LORA`; None of one that can."""
+    if prior.learns_renders:
+        return None
     if prior.from_picture:
         return "picture"
     return "sets" if prior.open_vocabulary else "builtin"

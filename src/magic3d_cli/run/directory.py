@@ -15,6 +15,7 @@ from magic3d_cli.atomic import SUFFIX, write_atomically
 from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import Magic3DError, UsageError
 from magic3d_cli.run.lock import Lock
+from magic3d_cli.settings import SDS
 
 CHECKPOINTS = ("fine.ckpt", "coarse.ckpt")
 """Furthest first."""
@@ -68,6 +69,15 @@ class RunDirectory:
             return found == (prompt, seed, preset, digest, adapters)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
+
+    @property
+    def method(self) -> str:
+        """Of distillation, that the run was last asked for. Raises OSError, ValueError, TypeError or KeyError where its
+        settings.json does not tell."""
+        asked = parse_json(self.settings.read_text(encoding="utf-8"))
+        stages = [asked["coarse"], asked["fine"]]
+        every = [one["guidance"] for stage in stages for one in (stage, *stage["added_guidance"])]
+        return next((guidance["method"] for guidance in every if guidance["method"] != SDS), SDS)
 
     def check_free(self) -> None:
         """Raises UsageError when another process uses the run; makes nothing."""

@@ -28,10 +28,17 @@ OTHER = {"cpu": {"coarse": (0.15, 0.1), "fine": (0.5, 0.9)}, "cuda": {"coarse": 
 an H200, by the shares of `magic3d bench` with the preset paper (examples/bench.md), there 29 and 45 ms in all."""
 FITTING = {"cpu": 40.0, "cuda": 10.0}
 """Seconds in which a field is fitted to the shape that it begins with, on the same machines."""
+FITTED = 40.0
+"""The same with the built-in prior on a CPU, in units of `forecast`: a sixth of a draft from its own volume."""
 
 
 def seconds_of(
-    settings: Settings, priors: dict[str, str], device: str, teraflops: float, weights: dict[str, int] | None = None
+    settings: Settings,
+    priors: dict[str, str],
+    device: str,
+    teraflops: float,
+    weights: dict[str, int] | None = None,
+    fits: bool = True,
 ) -> float:
     """Of a whole job, from nothing.
 
@@ -40,6 +47,7 @@ def seconds_of(
             settings.
         teraflops: `matrix_speed` of the device.
         weights: bytes of priors that are directories here, whose work is taken to be as their size.
+        fits: whether the field is fitted to the shape that the settings name; false where what that made is taken over.
     """
     stages: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
     if all(name == "builtin" for name in priors.values()) and not any(s.added_guidance for s in stages.values()):
@@ -49,10 +57,11 @@ def seconds_of(
         shaped = settings.coarse.init not in (AUTO, BALL) and settings.preset in SHAPED_SECONDS
         measured = SHAPED_SECONDS if shaped else SECONDS
         unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
-        return LOADING + unit * sum(part.units(part.steps) for part in parts_of(settings, priors))
+        units = sum(part.units(part.steps) for part in parts_of(settings, priors))
+        return LOADING + unit * (units - (FITTED if shaped and not fits else 0.0))
     slower = REFERENCE / teraflops if device == "cpu" else 1.0
     total = LOADING + AFTERWARDS * (3 * slower if device == "cpu" else 1.0)
-    total += 0.0 if settings.coarse.init in (AUTO, BALL) else FITTING[device] * slower
+    total += FITTING[device] * slower if fits and settings.coarse.init not in (AUTO, BALL) else 0.0
     for name, stage in stages.items():
         work = view_work(stage, priors[name])
         for prior in (priors[name], *(added.prior for added in stage.added_guidance)):
