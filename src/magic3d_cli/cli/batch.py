@@ -19,7 +19,7 @@ from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.progress import Display, clock
 from magic3d_cli.cli.session import put, session
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.adapters import read_adapters
+from magic3d_cli.guidance.adapters import check_shown, read_adapters
 from magic3d_cli.run.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def batch(
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value} is out of range.", f"Use a number from {low} to {high}.")
     added, adapters = checks.check_added(also_prior or []), read_adapters(adapter or [])
+    check_shown(adapters, styled=False)
     _make_folder(output)
     tasks = read_tasks(source, output, seeds, preset, file_format)
     check_drawable(tasks, (prior, *(name for name, _ in added)), device, strict, adapters)

@@ -31,7 +31,12 @@ FITTING = {"cpu": 40.0, "cuda": 10.0}
 
 
 def seconds_of(
-    settings: Settings, priors: dict[str, str], device: str, teraflops: float, weights: dict[str, int] | None = None
+    settings: Settings,
+    priors: dict[str, str],
+    device: str,
+    teraflops: float,
+    weights: dict[str, int] | None = None,
+    shown: bool = False,
 ) -> float:
     """Of a whole job, from nothing.
 
@@ -40,6 +45,7 @@ def seconds_of(
             settings.
         teraflops: `matrix_speed` of the device.
         weights: bytes of priors that are directories here, whose work is taken to be as their size.
+        shown: priors of others see a picture, by an IP-Adapter.
     """
     stages: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
     if all(name == "builtin" for name in priors.values()) and not any(s.added_guidance for s in stages.values()):
@@ -54,7 +60,7 @@ def seconds_of(
     total = LOADING + AFTERWARDS * (3 * slower if device == "cpu" else 1.0)
     total += 0.0 if settings.coarse.init in (AUTO, BALL) else FITTING[device] * slower
     for name, stage in stages.items():
-        work = view_work(stage, priors[name])
+        work = view_work(stage, priors[name], shown)
         for prior in (priors[name], *(added.prior for added in stage.added_guidance)):
             if weights and prior in weights:  # of unknown shape: by its size, for what an unlisted one is taken to be
                 share = min(weights[prior] / FULL_SIZE, 2.0)

@@ -212,7 +212,7 @@ def check(spec: PriorSpec) -> None:
     texts = spec.text_encoder, spec.second_text_encoder
     for part in (spec.network, spec.vae, spec.volume, *texts, spec.image_encoder):
         if part is not None:
-            _check_part(part)
+            check_part(part)
     for words in (spec.tokenizer, spec.second_tokenizer):
         if words is not None:
             load_tokenizer(words)
@@ -220,7 +220,8 @@ def check(spec: PriorSpec) -> None:
         _check_projection(spec.projection, spec.image_encoder, spec.network)
 
 
-def _check_part(part: Component) -> None:
+def check_part(part: Component) -> None:
+    """Raises EnvironmentFault where the settings of a part make no network, or its weights are another one's."""
     settings, cls = part.settings, class_named(part.cls)
     found = part.shapes()
     try:
