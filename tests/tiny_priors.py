@@ -353,7 +353,8 @@ def save_ip_adapter(root: Path, width: int = 16, embedding: int = 12, image_size
         )
     )  # fmt: skip
     for parameter in encoder.parameters():  # or all pictures are nearly one
-        torch.nn.init.normal_(parameter, std=0.3)
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
     encoder.save_pretrained(root / "models" / "image_encoder")
     return root / "models" / "ip-adapter_sd15.safetensors"
 
