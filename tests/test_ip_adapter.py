@@ -19,6 +19,7 @@ from tiny_priors import save_builtin, save_if, save_ip_adapter, save_mvdream, sa
 from tiny_run import run_tiny, tiny_draft, tiny_settings
 from torch import Tensor
 
+from magic3d_cli.api import generate
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.adapters import IMAGE_PROMPT, Adapter, check_shown, edited, kept, read_adapters
 from magic3d_cli.guidance.conditioning import condition
@@ -176,6 +177,8 @@ def test_the_guidance_is_shared_by_words_and_picture_as_in_magic3d(
     found = loss.guided(rows, time, views, scale)[1]
     if not perp_neg:
         torch.testing.assert_close(found, wanted, atol=2e-3, rtol=1e-3)
+        asked = loss.predict(rows[2:], time[2:], views[2:], scale, [])  # two evaluations
+        torch.testing.assert_close(asked[1][1], words[2:], atol=1e-5, rtol=1e-5)
         return
     assert (found - wanted).abs().max() > 0.1
     assert all(torch.equal(states[:, -4:], nothing[:, -4:]) for states, _ in told.negatives(views))
@@ -359,6 +362,12 @@ def test_what_does_not_go_together_is_refused_before_any_work(
     assert not list(Path().glob("*.run"))
 
 
+def test_python_is_told_the_same(published: Path) -> None:
+    for style, message in ((None, "there is none"), (Path("no.png"), "no file no.png")):
+        with pytest.raises(UsageError, match=message):
+            generate("a dragon", prior="sd15", adapters=[published], style=style)
+
+
 # A run.
 
 
@@ -455,3 +464,7 @@ def test_the_built_in_prior_paints_its_colours_where_another_is_shown_it(
     err = capsys.readouterr().err
     assert "colours of one.png" in err and "one.png is shown to sd by" in err
     assert magic3d("edit", "d.run", "a dragon", "--recolour", "--box", "top", "--prior", folder, "-o", "e.glb") == 0
+    own = ("refine", "d.glb", "--prompt", "a dragon", "--prior", folder, "--adapter", published, "-o", "own.glb", "-q")
+    assert magic3d(*own, "--style", "one.png") == 0
+    saved = checkpoint.read_header(Path("own.run/fine.ckpt"))
+    assert saved["style"]["name"] == "one.png" and saved["adapters"][0]["kind"] == IMAGE_PROMPT

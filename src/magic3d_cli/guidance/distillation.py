@@ -135,7 +135,7 @@ class ScoreDistillation:
         """(clean, noise) without the prompt, with it, and with each negative: one batch, the same view features.
 
         Where a picture is shown beside the prompt, the prediction with it is a mean of that by the words alone and that
-        by both; at scale 1 it is that by both.
+        by both, of which only the first is asked for where no time is early enough; at scale 1 it is that by both.
         """
         features = None
         if self.prior.camera_conditioned:
@@ -144,8 +144,11 @@ class ScoreDistillation:
         if scale == 1 and not negatives:  # the unconditional half has no say
             cond = self.prior.denoise(noisy, timestep, text, features)
             return [cond, cond]
+        words, early = self.conditioning.words_alone(views), timestep < SHOWN_UNTIL * len(self.prior.alphas_cumprod)
+        if words is not None and not early.any():
+            text, words = words.to(noisy), None
         texts = [self.conditioning.without(views).to(noisy), text, *(negative.to(noisy) for negative in negatives)]
-        if (words := self.conditioning.words_alone(views)) is not None:
+        if words is not None:
             texts.append(words.to(noisy))
         count = len(texts)
         features = None if features is None else features.repeat(count, 1)
@@ -154,7 +157,6 @@ class ScoreDistillation:
         )
         found = list(zip(clean.chunk(count), noise.chunk(count), strict=True))
         if words is not None:
-            early = timestep < SHOWN_UNTIL * len(self.prior.alphas_cumprod)
             share = (SHOWN * early.to(noisy)).view(-1, 1, 1, 1)
             alone, both = found.pop(), found[1]
             found[1] = torch.lerp(alone[0], both[0], share), torch.lerp(alone[1], both[1], share)
