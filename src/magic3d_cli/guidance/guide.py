@@ -181,7 +181,7 @@ def told_of_style(
     if style is None:
         return []
     some = [prior for stage in priors.values() for prior in stage]
-    notes = [style.summary] if any(prior.has_volume for prior in some) else []
+    notes = [style.summary] if any(not prior.open_vocabulary for prior in some) else []
     names = dict.fromkeys(Path(prior.name).name for prior in some if prior.takes_any_words)
     if (shown := image_prompt(adapters)) is not None and names:
         notes.append(
