@@ -9,9 +9,9 @@ import pytest
 import torch
 from command import magic3d
 from safetensors.torch import save_file
-from tiny_run import play_tiny, tiny_settings
+from tiny_run import play_tiny, tiny_draft, tiny_settings
 
-from magic3d_cli import job
+from magic3d_cli import editing, job
 from magic3d_cli.batch.tasks import FAILED, KEPT, MADE, Task, check_makeable
 from magic3d_cli.batch.worker import run_task
 from magic3d_cli.errors import UsageError
@@ -21,6 +21,7 @@ from magic3d_cli.guidance.builtin.subject import Subject, load_subject, save_sub
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 
@@ -43,10 +44,10 @@ def cube(side: int = 16, red: float = 1.0) -> torch.Tensor:
 
 
 def write_thing(
-    path: str, word: str = "my box", red: float = 1.0, noun: str = "chair", style: str | None = None
+    path: str, word: str = "my box", red: float = 1.0, noun: str = "chair", style: str | None = None, side: int = 16
 ) -> Path:
     tones = torch.tensor([0.5, 0.25, 0.0, 0.0, 10.0, 10.0])
-    save_subject(Path(path), Subject(word, noun, style, cube(red=red), tones, 0.95), {"version": "test"})
+    save_subject(Path(path), Subject(word, noun, style, cube(side, red), tones, 0.95), {"version": "test"})
     return Path(path)
 
 
@@ -130,7 +131,7 @@ def test_weights_and_words_that_do_not_fit_are_refused() -> None:
     write_thing("box.safetensors")
     write_thing("other.safetensors", red=0.2)
     for texts, message in (
-        (["box.safetensors=0.5"], "Only a LoRA has a weight"),
+        (["box.safetensors=0.5"], "Only a LoRA and an IP-Adapter have a weight"),
         (["box.safetensors=much"], "no number after its ="),
         (["box.safetensors=0"], "out of range"),
         (["box.safetensors", "other.safetensors"], "Two adapters have the word 'my box'"),
@@ -212,10 +213,27 @@ def test_a_run_is_not_taken_up_with_another_adapter(
     assert magic3d(*command, "box.safetensors") == 0
     assert magic3d(*command, "changed.safetensors") == 2
     assert "was not made by this request" in capsys.readouterr().err
-    assert magic3d("edit", "box.run", "a blue my box") == 2
-    assert "edit knows none" in capsys.readouterr().err
     Path("box.safetensors").unlink()
     assert magic3d("refine", "box.run/coarse.ckpt", "-o", "fine.glb", "--prior", "builtin") == 2
+    assert "no longer there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_edit_draws_with_its_runs_things(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_draft(monkeypatch)
+    monkeypatch.setattr(editing, "SAMPLES", 20_000)
+    write_thing("box.safetensors", side=128)
+    own = ("--prior", "builtin", "--init", "auto", "--adapter", "box.safetensors")
+    assert magic3d("generate", "a red my box", "-o", "box.glb", "-q", *own) == 0
+    assert magic3d("edit", "box.run", "a blue my box", "-o", "blue.glb", "-q") == 0
+    child = checkpoint.read_header(Path("blue.run/fine.ckpt"))
+    assert child["adapters"] == checkpoint.read_header(Path("box.run/fine.ckpt"))["adapters"]
+    assert "box.safetensors" in child["adapters"][0]["file"]
+    Path("box.safetensors").unlink()
+    capsys.readouterr()
+    assert magic3d("edit", "box.run", "a green my box", "-q") == 2
     assert "no longer there" in capsys.readouterr().err
 
 

@@ -330,6 +330,35 @@ def _save(folder: Path, parts: dict[str, Any], tokenizer: PreTrainedTokenizerFas
     return folder
 
 
+def save_ip_adapter(root: Path, width: int = 16, embedding: int = 12, image_size: int = 224) -> Path:
+    """An IP-Adapter for `save_sd`, and its image encoder, as their authors lay them out below `root`; the file.
+
+    Args:
+        width: of the text states that it is made for. embedding: numbers of a picture's embedding.
+    """
+    torch.manual_seed(9)
+    sizes = [(1, 8), (3, 8), (5, 8), (7, 16)]  # down, twice up, middle: the order of the network's own list
+    tensors = {f"ip_adapter.{n}.to_{letter}_ip.weight": torch.randn(out, width) for n, out in sizes for letter in "kv"}
+    tensors |= {
+        "image_proj.proj.weight": torch.randn(4 * width, embedding),
+        "image_proj.proj.bias": torch.randn(4 * width),
+    }
+    tensors |= {"image_proj.norm.weight": 1 + 0.1 * torch.randn(width), "image_proj.norm.bias": torch.randn(width)}
+    (root / "models").mkdir(parents=True)
+    save_file(tensors, root / "models" / "ip-adapter_sd15.safetensors")
+    encoder = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=image_size,
+            patch_size=image_size // 4, projection_dim=embedding,
+        )
+    )  # fmt: skip
+    for parameter in encoder.parameters():  # or all pictures are nearly one
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    encoder.save_pretrained(root / "models" / "image_encoder")
+    return root / "models" / "ip-adapter_sd15.safetensors"
+
+
 def is_compiled(network: torch.nn.Module) -> bool:
     return hasattr(network.forward, "_torchdynamo_orig_callable")
 

@@ -112,11 +112,11 @@ def generate(
 
     Args:
         image: a picture, or several as FILE@AZIMUTH; with it the prompt may be left out.
-        style: a picture whose colours the built-in prior paints in.
+        style: a picture whose colours the built-in prior paints in, and that others are shown by an IP-Adapter.
         output: a file to write, for instance a .glb; its run folder beside it keeps checkpoints, and the same call
             resumes. Without it the run is made in a temporary folder and nothing is left.
         also_priors: names and weights of priors beside the others.
-        adapters: files of `magic3d personalise`, LoRAs, learnt words; FILE or FILE=WEIGHT.
+        adapters: files of `magic3d personalise`, LoRAs, learnt words, an IP-Adapter; FILE or FILE=WEIGHT.
         on_progress: called after each step.
         on_note: called with what is worth knowing: resumed, fell back, downloading.
         cancelled: asked between two steps; where it returns true the run stops (`threading.Event().is_set` will do).
@@ -140,14 +140,15 @@ def generate(
     digest = shown.digest if shown else drawn_digest(recipe, prompt, seed)
     check_seed(seed)
     check_sizes(faces, texture_size, height, lod)
+    added = read_adapters(map(str, adapters))
+    check_company(added, shown is not None, None)
     palette = styled(
         Path(style) if style else None,
         (coarse_prior or prior, fine_prior or prior, *(also_priors or {})),
         device,
+        added,
         shown is not None or recipe is not None,
     )
-    added = read_adapters(map(str, adapters))
-    check_company(added, shown is not None, None)
     added_marks = marks(added, palette.digest if palette else None)
     with ExitStack() as stack:
         if output is None:

@@ -24,7 +24,8 @@ from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.edit import Edit, EditedRun
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance import disagreement
-from magic3d_cli.guidance.guide import ChosenPrior, Loaded, PriorGuide, understood
+from magic3d_cli.guidance.adapters import IMAGE_PROMPT, Adapter
+from magic3d_cli.guidance.guide import ChosenPrior, Loaded, PriorGuide, check_style, understood
 from magic3d_cli.run.context import OwnSurface
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.mesh_shape import SAMPLES
@@ -48,6 +49,15 @@ class EditRequest:
     digest: str  # of the source and of what follows, see `precheck.edit_digest`
     box: Box | None = None
     recolour: bool = False  # the shape stays
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a thing is to be: what priors are told and shown of it, and what is added to them."""
+
+    prompt: str
+    adapters: tuple[Adapter, ...] = ()
+    style: Style | None = None
 
 
 class ParentShape:
@@ -104,18 +114,18 @@ def _voxel(places: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, "N 3"]:
 def prepare(
     request: EditRequest,
     saved: Saved,
-    prompt: str,
+    adapters: tuple[Adapter, ...],
+    wanted: Wanted,
     priors: Mapping[str, Sequence[ChosenPrior]],
     guidance: GuidanceSettings,
     device: str,
     tell: Tell,
-    style: Style | None = None,
 ) -> tuple[Edit, OwnSurface | None]:
     """Open the parent and find out what may change; also a person's own mesh, where its shape stays.
 
     Args:
+        adapters: of the parent.
         guidance: of the fine stage, with which predictions are compared where the prior has no volume.
-        style: that the result is to be painted in; the parent has its own.
 
     Raises UsageError where nothing would change, or the parent's checkpoint does not fit this version.
     """
@@ -124,17 +134,17 @@ def prepare(
         stage = FineStage.from_coarse(saved.settings, stage)
     parent = ParentShape(stage)
     points = parent.surface(1 << 16, torch.Generator().manual_seed(_SEED))
-    old, seed = saved.header["prompt"], saved.header["seed"]
-    new = _volume_of(priors, prompt, seed, device, style)
+    was, seed = _before(saved, adapters, priors), saved.header["seed"]
+    new = _volume_of(priors, wanted, seed, device)
     region = Region.everywhere() if request.box is None else Region.within(request.box, points)
-    if (found := _disagreement(priors, saved, prompt, new, stage, request, guidance, device, tell)) is not None:
+    if (found := _disagreement(priors, was, wanted, new, stage, request, guidance, device, tell)) is not None:
         region = region.both(found)
     if request.recolour:
         region = region.colours_only()
     share = float((region.share(points, 1) > 0.5).float().mean())
     if region.is_empty or (share == 0 and not region.shape_changes):
         raise UsageError(
-            f'"{prompt}" asks for nothing that "{old}" does not show there already.',
+            f'"{wanted.prompt}" asks for nothing that "{was.prompt}" does not show there already.',
             "Name another colour, material or thing, or another --box.",
         )
     tell(f"Edits {share:.0%} of the surface" + ("." if region.shape_changes else "; the shape stays as it is."))
@@ -155,23 +165,39 @@ def prepare(
     return edit, None if region.shape_changes else own_surface(saved)
 
 
+def _before(saved: Saved, adapters: tuple[Adapter, ...], priors: Mapping[str, Sequence[ChosenPrior]]) -> Wanted:
+    """What the parent was, as far as the edit's priors can be told; its own may have been others."""
+    prompt, style = saved.header["prompt"], saved.style
+    try:
+        check_style(priors, adapters, style)
+    except UsageError:
+        return Wanted(prompt, tuple(adapter for adapter in adapters if adapter.kind != IMAGE_PROMPT))
+    return Wanted(prompt, adapters, style)
+
+
 def _volume_of(
-    priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int, device: str, style: Style | None
+    priors: Mapping[str, Sequence[ChosenPrior]], wanted: Wanted, seed: int, device: str
 ) -> InitialShape | None:
     """The first coarse prior's own volume of a prompt; None where it has none, or cannot draw the prompt."""
     if not priors["coarse"][0].has_volume:
         return None
     try:
-        understood(priors, prompt, seed)
+        understood(priors, wanted.prompt, seed, wanted.adapters)
     except UsageError:
         return None
-    return PriorGuide(priors, prompt, seed, device, style=style).volume()
+    return _guide(priors, wanted, seed, device).volume()
+
+
+def _guide(
+    priors: Mapping[str, Sequence[ChosenPrior]], wanted: Wanted, seed: int, device: str, loaded: Loaded | None = None
+) -> PriorGuide:
+    return PriorGuide(priors, wanted.prompt, seed, device, loaded=loaded, adapters=wanted.adapters, style=wanted.style)
 
 
 def _disagreement(
     priors: Mapping[str, Sequence[ChosenPrior]],
-    saved: Saved,
-    prompt: str,
+    was: Wanted,
+    wanted: Wanted,
     new: InitialShape | None,
     stage: FineStage,
     request: EditRequest,
@@ -179,19 +205,20 @@ def _disagreement(
     device: str,
     tell: Tell,
 ) -> Region | None:
-    """Where the prompts disagree; None where that is not asked or cannot be told, and anything may change."""
-    old, seed = saved.header["prompt"], stage.settings.seed
+    """Where what was and what is wanted disagree; None where that is not asked or cannot be told, and anything may
+    change."""
+    seed = stage.settings.seed
     if new is not None:
-        before = _volume_of(priors, old, seed, device, saved.style)
+        before = _volume_of(priors, was, seed, device)
         if before is None:
-            tell(f'What "{old}" showed is not known to this prior: anything may change.')
+            tell(f'What "{was.prompt}" showed is not known to this prior: anything may change.')
             return None
         return disagreement.of_shapes(before, new, device)
     if request.box is not None:
         return None
     tell("Comparing what the prior expects of both prompts.")
     loaded: Loaded = {}
-    guides = [PriorGuide(priors, words, seed, device, loaded=loaded) for words in (old, prompt)]
+    guides = [_guide(priors, one, seed, device, loaded) for one in (was, wanted)]
     views = disagreement.views_to_compare()
     both = [guide.distillation("fine", guidance) for guide in guides]
     generator = torch.Generator().manual_seed(_SEED)

@@ -21,11 +21,11 @@ from magic3d_cli import open_presets, pipeline, presets, recipes, settings
 from magic3d_cli.asset.simplify import small_enough
 from magic3d_cli.asset.write import Asset
 from magic3d_cli.checks import check_recipe
-from magic3d_cli.editing import EditRequest, prepare
+from magic3d_cli.editing import EditRequest, Wanted, prepare
 from magic3d_cli.environment import is_main_process
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.fine.edit import Edit
-from magic3d_cli.guidance.adapters import Adapter, read_adapters
+from magic3d_cli.guidance.adapters import Adapter, check_shown, read_adapters
 from magic3d_cli.guidance.guide import (
     STAGES,
     ChosenPrior,
@@ -38,6 +38,7 @@ from magic3d_cli.guidance.guide import (
     foresee_priors,
     full_name,
     takes_words,
+    told_of_style,
     understood,
 )
 from magic3d_cli.guidance.methods import check_method
@@ -88,7 +89,7 @@ class Request(settings.AssetChoices):
     pictures: PictureRequest | None = None  # of the thing; the prompt may then be empty
     recipe: str | None = None  # of `recipes`
     adapters: tuple[str, ...] = ()  # FILE or FILE=WEIGHT, see `guidance.adapters`
-    style: Style | None = None  # of a picture, in whose palette the built-in prior paints
+    style: Style | None = None  # of a picture: the built-in prior paints in its palette, others are shown it
 
 
 def generate(
@@ -177,22 +178,24 @@ def edit(
     seed, device = saved.header["seed"], choose_device(request.device, observer)
     name = request.fine_prior or prior_of(saved.header)
     style = request.style or saved.style
-    priors = _choose(dict.fromkeys(STAGES, name), request, prompt, seed, device, observer, None, style=style)
+    before, adapters = saved.adapters_of_edit(read_adapters(request.adapters))
+    priors = _choose(dict.fromkeys(STAGES, name), request, prompt, seed, device, observer, None, adapters, style)
     assert priors is not None  # there are no pictures
-    drawn = understood(priors, prompt, seed)
+    drawn = understood(priors, prompt, seed, adapters)
     for note in drawn.notes if drawn else ():
         observer.note(note)
     request, base = editing_from(saved, request, priors["fine"][0])
     guidance = resolved(base, priors, request).fine.guidance
     observer.phase("find what changes")
-    found, surface = prepare(asked, saved, prompt, priors, guidance, device, observer.note, style)
+    wanted = Wanted(prompt, adapters, style)
+    found, surface = prepare(asked, saved, before, wanted, priors, guidance, device, observer.note)
     kind = settings.EDITED_VOLUME if found.begins_as_asked else settings.EDITED
     chosen = resolved(base, priors, replace(request, init=f"{kind}{asked.digest}"))
     chosen = presets.of_an_edit(chosen, saved.settings.coarse.field, keep_geometry=not found.region.shape_changes)
-    guide = _guide(priors, chosen, request, prompt, device, observer, None, style=style)
+    guide = _guide(priors, chosen, request, prompt, device, observer, None, None, adapters, style)
     with opened(
         prompt, chosen, request.output, guide, device, observer, interrupts,
-        shape=lambda: found.shape, edit=found, surface=surface, style=style,
+        shape=lambda: found.shape, edit=found, surface=surface, adapters=adapters, style=style,
     ) as job:  # fmt: skip
         asset, report = pipeline.generate(job, fresh=request.fresh)
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
@@ -405,8 +408,9 @@ def _choose(
 ) -> dict[str, list[ChosenPrior]] | None:
     """The priors of each stage; None where no prior knows what pictures show, and these are all there is."""
     wanted, method = wanted_priors(names, request), request.distillation or settings.SDS
+    check_shown(adapters, style is not None)
     if style is not None:
-        check_paints(full_name(prior.name, device) for some in wanted.values() for prior in some)
+        check_paints((full_name(prior.name, device) for some in wanted.values() for prior in some), adapters)
     if pictured is not None:
         if pictured.fit is None and all(full_name(name, device) == "builtin" for name in names.values()):
             if request.more_priors:
@@ -456,8 +460,8 @@ def _guide(
         observer.note("--perp-neg is not used: the built-in prior is told where the camera is.")
     small = request.small_encoder or chosen.coarse.guidance.small_encoder or chosen.fine.guidance.small_encoder
     encoder = fetch_small_encoder(priors, observer.note) if small else None
-    if style is not None:
-        observer.note(style.summary)
+    for note in told_of_style(priors, adapters, style):
+        observer.note(note)
     if rounds := told_of_rounds(chosen.fine):
         observer.note(rounds)
     return PriorGuide(priors, prompt, chosen.seed, device, encoder, observer.note, pictured, loaded, adapters, style)

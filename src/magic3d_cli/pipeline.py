@@ -134,6 +134,8 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
     result = report_of(job.prompt, job.settings, prior, files, fine, asset, job.timings)
     result["run"] = str(job.run.path)
     result |= {"edited": job.edit.to_json()} if job.edit else {}
+    result |= {"adapters": [adapter.to_json() for adapter in job.adapters]} if job.adapters else {}
+    result |= {"style": job.style.name} if job.style else {}
     job.run.write_json(job.run.result, result)
     job.run.log("done", files=result["files"])
     job.observer.done(result)

@@ -21,11 +21,12 @@ from magic3d_cli.checks import (
     is_checkpoint,
 )
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.adapters import Adapter, vocabulary_with
+from magic3d_cli.guidance.adapters import Adapter, check_shown, image_prompt, vocabulary_with
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.diffusers.catalogue import (
     FROM_PICTURE,
     IN_SETS,
+    UNSHOWN,
     check_name,
     local,
     needs_picture,
@@ -84,13 +85,19 @@ def check_words(
 
 
 def styled(
-    path: Path | None, priors: Iterable[str], device: str, pictured: bool = False, variations: int | None = None
+    path: Path | None,
+    priors: Iterable[str],
+    device: str,
+    adapters: Sequence[Adapter] = (),
+    pictured: bool = False,
+    variations: int | None = None,
 ) -> Style | None:
     """The style of a picture; None where none is asked for.
 
     Raises UsageError for what it does not go with, for a prior that cannot paint in it (where a GPU may change which
-    one "auto" is, that is left for later), and as `read_style`.
+    one "auto" is, that is left for later), for an IP-Adapter without one, and as `read_style`.
     """
+    check_shown(adapters, path is not None)
     if path is None:
         return None
     if pictured:
@@ -100,17 +107,23 @@ def styled(
         )
     if variations is not None:
         raise UsageError("--variations does not take --style.", "Leave out one of them.")
-    check_paints(name for name in priors if not (name == "auto" and _may_have_gpu(device)))
+    check_paints((name for name in priors if not (name == "auto" and _may_have_gpu(device))), adapters)
     from magic3d_cli.style import read_style  # NumPy and Pillow
 
     return read_style(path)
 
 
-def check_paints(names: Iterable[str]) -> None:
-    """Raises UsageError for a prior, by its name, that cannot paint in a style: those of closed vocabulary can."""
+def check_paints(names: Iterable[str], adapters: Sequence[Adapter] = ()) -> None:
+    """Raises UsageError for a prior, by its name, that cannot take in a style.
+
+    Those of closed vocabulary can; others need an IP-Adapter, and whether it fits is seen when they are here.
+    """
+    shown = image_prompt(adapters) is not None
     for name in dict.fromkeys(names):
         folder = local(name)
-        if folder is None or vocabulary_of(of_stage(folder, "coarse")) is None:
+        if folder is not None and vocabulary_of(of_stage(folder, "coarse")) is not None:
+            continue
+        if not shown or name in UNSHOWN:
             raise no_style(name)
 
 
@@ -188,7 +201,7 @@ def drawn_digest(recipe: str | None, prompt: str, seed: int) -> str | None:
 def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint of a run that is to be edited: of a .run folder, of the asset beside it, or as it is; its header.
 
-    Raises UsageError where there is none, or it is damaged, or it was made with an adapter.
+    Raises UsageError where there is none, or it is damaged.
     """
     run = RunDirectory(source) if source.is_dir() else RunDirectory.for_output(source)
     found = source if is_checkpoint(source) and source.is_file() else run.furthest
@@ -197,13 +210,7 @@ def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
             f"There is no checkpoint of {source}.",
             "Name a .run folder, its asset or a checkpoint; for a mesh of your own: magic3d refine MESH --prompt TEXT",
         )
-    header = checkpoint.read_header(found)
-    if header.get("adapters"):
-        raise UsageError(
-            f"{found} was made with an adapter ({Path(header['adapters'][0]['file']).name}), and edit knows none.",
-            "Make it anew as it should be: magic3d generate PROMPT --adapter FILE",
-        )
-    return found, header
+    return found, checkpoint.read_header(found)
 
 
 def prior_of(header: dict[str, Any]) -> str:

@@ -1,14 +1,17 @@
-"""The colours of a picture, and how they lie in it: what `--style` paints things with. No tensors here."""
+"""What `--style` takes of a picture: its colours and how they lie in it, which the built-in prior paints with, and a
+small copy that other priors are shown by an IP-Adapter. No tensors here."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from magic3d_cli import srgb
@@ -22,6 +25,8 @@ _SAME, _RARE = 0.06, 0.02  # distance in Oklab that is one colour still; share o
 _LAYERED = 0.6  # share of the colours' variance that rows explain in a sunset, and do not in a pattern
 _PATCHES = (2.0, 8.0)  # fewer are one colour a side of a thing, more are finer than the built-in prior's voxels
 _ROUNDS = 20
+_CLIP = 224  # pixels of the side that CLIP's image encoders see
+_LONGEST = 4  # sides of a square; of a longer picture only its middle is scaled, and of that CLIP sees a square
 _LMS = np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
                  [0.0883024619, 0.2817188376, 0.6299787005]])  # fmt: skip
 _LAB = np.array([[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
@@ -30,15 +35,16 @@ _LAB = np.array([[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.
 
 @dataclass(frozen=True)
 class Style:
-    """The palette of a picture.
+    """The palette of a picture, and the picture itself as small as it is looked at.
 
     Attributes:
         name: of its file, for people.
-        digest: of the picture's pixels.
+        digest: of the picture's pixels, whole and as kept.
         colours: display-referred RGB, the darkest first.
         shares: of the picture, for each colour; their sum is 1.
         heights: 0 to 1, where in the picture each colour lies on average; 1 is its top.
         patches: how many patches of colour lie side by side in it; 0 where its colours lie in layers, as in a sunset.
+        picture: its middle square of 224 pixels, what is transparent white: a PNG file in base64.
     """
 
     name: str
@@ -47,6 +53,13 @@ class Style:
     shares: tuple[float, ...]
     heights: tuple[float, ...]
     patches: float
+    picture: str
+
+    @property
+    def pixels(self) -> UInt8[np.ndarray, "S S 3"]:
+        """The picture as kept."""
+        with Image.open(io.BytesIO(base64.b64decode(self.picture))) as image:
+            return np.array(image.convert("RGB"))
 
     @property
     def summary(self) -> str:
@@ -67,7 +80,7 @@ class Style:
         """Inverse of `to_json`. Raises KeyError or TypeError for what is none."""
         colours = tuple(tuple(map(float, colour)) for colour in data["colours"])
         shares, heights = (tuple(map(float, data[key])) for key in ("shares", "heights"))
-        return Style(data["name"], data["digest"], colours, shares, heights, float(data["patches"]))
+        return Style(data["name"], data["digest"], colours, shares, heights, float(data["patches"]), data["picture"])
 
 
 def read_style(path: Path) -> Style:
@@ -76,13 +89,14 @@ def read_style(path: Path) -> Style:
     Raises UsageError as `read_picture` does, and for a picture in which nothing is opaque.
     """
     image, _ = read_picture(path.expanduser())
+    small = _as_clip_sees(image)
     image = image.convert("RGBA").convert("RGBa")  # what is transparent has no colour
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(image.convert("RGBA"))
     seen = pixels[..., 3] > 127
     if not seen.any():
         raise UsageError(f"{path.name} is transparent everywhere.", "Give a picture that shows something.")
-    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes() + small.tobytes()).hexdigest()[:16]
     lab = oklab(pixels[..., :3] / 255)
     label, centres = _clusters(lab[seen])
     shares = np.bincount(label, minlength=len(centres)) / len(label)
@@ -99,6 +113,7 @@ def read_style(path: Path) -> Style:
         tuple(round(float(shares[k]), 4) for k in order),
         tuple(round(float(heights[k]), 4) for k in order),
         0.0 if _in_layers(lab, seen) else _patches(everywhere),
+        _png(small),
     )
 
 
@@ -110,6 +125,27 @@ def style_of(header: dict[str, Any]) -> Style | None:
         return Style.from_json(header["style"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("The checkpoint's style cannot be read.", "Make it anew: magic3d generate --style") from error
+
+
+def _as_clip_sees(image: Image.Image) -> Image.Image:
+    """The middle square, scaled as transformers' CLIPImageProcessor does: first scaled, then cropped."""
+    white = Image.new("RGBA", image.size, "white")
+    whole = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    short = min(whole.size)
+    whole = _middle(whole, *(min(side, _LONGEST * short) for side in whole.size))
+    width, height = (int(_CLIP * side / short) for side in whole.size)
+    return _middle(whole.resize((width, height), Image.Resampling.BICUBIC), _CLIP, _CLIP)
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _png(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def oklab(rgb: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:

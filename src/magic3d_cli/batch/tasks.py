@@ -95,13 +95,12 @@ def check_makeable(
     names = list(dict.fromkeys((prior, *added)))
     for name in names:
         check_name(name)
-    read = cache(partial(styled, priors=names, device=device))
+    read = cache(partial(styled, priors=names, device=device, adapters=adapters))
     faults = []
     for task in tasks:
         try:
             check_distilled(task.distillation, prior, prior, added, device)
-            if task.style is not None:
-                read(Path(task.style), pictured=task.image is not None)
+            read(None if task.style is None else Path(task.style), pictured=task.image is not None)
             for name in names if task.image is None else ():
                 check_words(name, task.prompt, task.seed, device, strict=strict, adapters=adapters)
         except UsageError as error:

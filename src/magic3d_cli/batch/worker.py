@@ -74,7 +74,7 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         request = job.Request(output, **options | {"more_priors": priors, "adapters": files} | own)
         if task["style"] is not None:
             names = (*job.prior_names(request).values(), *(prior.name for prior in priors))
-            style = precheck.styled(Path(task["style"]), names, request.device, pictures is not None)
+            style = precheck.styled(Path(task["style"]), names, request.device, adapters, pictures is not None)
             request = replace(request, style=style)
         added = marks(adapters, request.style.digest if request.style else None)
         if (kept := finished(output, task, digest, added)) is not None:

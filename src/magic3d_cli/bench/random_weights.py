@@ -111,7 +111,7 @@ class RandomPrior(DiffusersPrior):
         device = torch.device(device)
         super().__init__(describe(folder, f"random weights in the shape of {name}"), device, default_dtype(device))
 
-    def _component(self, part: Component, dtype: torch.dtype) -> Any:
+    def component(self, part: Component, dtype: torch.dtype) -> Any:
         # Made where they are used: random numbers for billions of weights take minutes on a CPU.
         with torch.device(self.device):
             model = class_named(part.cls)(**self.shape[part.folder.name])

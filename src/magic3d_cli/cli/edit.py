@@ -13,7 +13,7 @@ from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.plan import begins, goes_on
 from magic3d_cli.cli.session import answer, session
-from magic3d_cli.guidance.adapters import marks
+from magic3d_cli.guidance.adapters import check_shown, edited, marks, read_adapters
 
 
 @reported
@@ -40,10 +40,17 @@ def edit(
     style: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A picture in whose colours it is painted, see generate; default: the run's own."
+            metavar="FILE", help="A picture whose colours or look it gets, see generate; default: the run's own."
         ),
     ] = None,
     prior: Annotated[str | None, typer.Option(metavar="NAME", help="As for generate; default: the run's.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[=WEIGHT]",
+            help="As for generate, beside the run's own; an IP-Adapter in place of its. May be given several times.",
+        ),
+    ] = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     device: options.Device = "auto",
@@ -72,12 +79,15 @@ def edit(
     checks.check_sizes(faces, texture_size, height, lod)
     corners = None if box is None else checks.check_box(box)
     checkpoint, header = precheck.find_finished(source)
-    palette = precheck.styled(style, [prior or precheck.prior_of(header)], device)
+    _, adapters = edited(header.get("adapters", []), read_adapters(adapter or []), checkpoint)
+    name = prior or precheck.prior_of(header)
+    check_shown(adapters, style is not None or bool(header.get("style")))
+    palette = precheck.styled(style, [name], device, adapters) if style is not None else None
     digest = precheck.edit_digest(checkpoint, corners, recolour, palette.digest if palette else None)
     seed, own = header["seed"], header["settings"]["preset"]
-    painted = marks((), palette.digest if palette else (header.get("style") or {}).get("digest"))
-    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt, adapters=painted)
-    precheck.check_generate(prompt, seed, [prior or precheck.prior_of(header)], device, out)
+    added = marks(adapters, palette.digest if palette else (header.get("style") or {}).get("digest"))
+    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt, adapters=added)
+    precheck.check_generate(prompt, seed, [name], device, out, adapters=adapters)
     with session(quiet, verbose) as work:
         from magic3d_cli import job
         from magic3d_cli.editing import EditRequest
@@ -97,6 +107,7 @@ def edit(
             occlusion=ao,
             normal_map=normal_map,
             fresh=fresh,
+            adapters=tuple(adapter or ()),
             style=palette,
         )
         wanted = yes or (goes_on(out) and not fresh)

@@ -14,6 +14,7 @@ EXAMPLES = {
         'magic3d generate "a gold horse" --seed 1 --height 0.2 -o horse.usdz',
         'magic3d generate "a dog" --variations 4 --preset standard',
         'magic3d generate "a corgi on a skateboard" --prior sd15 --dry-run',
+        'magic3d generate "a teapot" --style sunset.jpg --prior sd15 --adapter IP-Adapter',
     ),
     "batch": (
         "magic3d batch prompts.txt --seeds 4 -o props",

@@ -87,7 +87,7 @@ def generate(
     adapters = read_adapters(adapter or [])
     check_company(adapters, pictured, variations)
     names = (coarse_prior or prior, fine_prior or prior, *(name for name, _ in added))
-    palette = precheck.styled(style, names, device, pictured or recipe is not None, variations)
+    palette = precheck.styled(style, names, device, adapters, pictured or recipe is not None, variations)
     added_marks = marks(adapters, palette.digest if palette else None)
     init = precheck.check_init(init, seed)
     precheck.check_distilled(distillation, names[0], names[1], names[2:], device)

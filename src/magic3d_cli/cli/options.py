@@ -60,7 +60,8 @@ Adapter = Annotated[
         "--adapter",
         metavar="FILE[=WEIGHT]",
         help="What magic3d personalise made, or a LoRA or learnt word of others (.safetensors) for an open-vocabulary "
-        "prior. May be given several times.",
+        "prior. May be given several times. An IP-Adapter, its file or folder, shows such a prior the picture of "
+        "--style; its weight is its scale, 0 to 1 (default: 0.5).",
     ),
 ]
 PerpNeg = Annotated[

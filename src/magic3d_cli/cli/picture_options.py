@@ -83,8 +83,9 @@ Style = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A picture whose colours the thing is painted in, over those that the prompt names: dark parts take its "
-        "dark colours, light ones its light ones. Built-in prior only.",
+        help="A picture whose look the thing gets. The built-in prior paints in its colours, over those that the "
+        "prompt names: dark parts take its dark colours, light ones its light ones. Stable Diffusion is shown it by an "
+        "IP-Adapter: --adapter.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

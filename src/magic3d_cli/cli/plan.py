@@ -47,6 +47,8 @@ def described(output: Path, prompt: str, plan: Plan, as_json: bool) -> str:
         "texture_size": asset.texture_size,
         "begun": str(run.furthest) if run.furthest else None,
         "estimated_seconds": round(plan.seconds, 1),
+        "adapters": [adapter.to_json() for adapter in plan.adapters],
+        "style": plan.style.name if plan.style else None,
     }
     if as_json:
         return json.dumps(found)
@@ -56,6 +58,8 @@ def described(output: Path, prompt: str, plan: Plan, as_json: bool) -> str:
         f"coarse: {coarse.steps} steps of {coarse.views} views at {coarse.render_size} px by {plan.priors['coarse']}",
         f"fine: {fine.steps} steps of {fine.views} views at {fine.render_size} px by {plan.priors['fine']}",
         f"asset: at most {asset.faces:,} triangles, texture {asset.texture_size} px",
+        *(f"adapter: {adapter.path} ({adapter.kind}, {adapter.weight:g})" for adapter in plan.adapters),
+        *([f"style: {plan.style.name}"] if plan.style else []),
         *([f"download: {plan.download_gigabytes:g} GB, once"] if plan.download_gigabytes else []),
         *([f"goes on from {run.furthest}"] if run.furthest else []),
         f"time: {_about(plan.seconds)}; nothing was made",

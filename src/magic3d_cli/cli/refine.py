@@ -46,6 +46,13 @@ def refine(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="For a mesh of your own; default: 0.")] = None,
     adapter: options.Adapter = None,
+    style: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For a mesh of your own: a picture whose colours or look its texture gets, see generate.",
+        ),
+    ] = None,
     perp_neg: options.PerpNeg = None,
     small_encoder: options.SmallEncoder = None,
     distillation: options.Distillation = None,
@@ -76,7 +83,7 @@ def refine(
     checks.check_sizes(faces, texture_size, height, lod)
     checks.check_distillation(distillation)
     source, adapters = find_source(source), read_adapters(adapter or [])
-    own = not checks.is_checkpoint(source) and source.is_file()
+    own, palette = not checks.is_checkpoint(source) and source.is_file(), None
     if own and prompt is None:
         raise UsageError(
             f"{source} is no checkpoint; a mesh of your own needs a prompt.",
@@ -84,13 +91,15 @@ def refine(
         )
     if own and prompt is not None:
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
-        out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=marks(adapters))
+        palette = precheck.styled(style, [prior or "auto"], device, adapters)
+        added = marks(adapters, palette.digest if palette else None)
+        out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=added)
         precheck.check_distilled(distillation, prior or "auto", prior or "auto", (), device)
         precheck.check_generate(prompt, seed, [prior or "auto"], device, out, adapters=adapters)
     else:
-        if prompt is not None or reshape or seed is not None or up != "y":
+        if prompt is not None or reshape or seed is not None or up != "y" or style is not None:
             raise UsageError(
-                "--prompt, --reshape, --seed and --up belong to a mesh of your own; a checkpoint knows them.",
+                "--prompt, --reshape, --seed, --up and --style belong to a mesh of your own; a checkpoint knows them.",
                 f"magic3d refine {shlex.quote(str(source))}",
             )
         out = checks.check_output(output or default_output(source))
@@ -122,6 +131,7 @@ def refine(
             mesh=(job.RESHAPE if reshape else job.TEXTURE) if own else None,
             fresh=fresh,
             adapters=tuple(adapter or ()),
+            style=palette,
         )
         again = RunDirectory.for_output(out).fine.is_file() and not (preset or prior or distillation or fresh)
         planned = partial(plan, request, seed or 0) if own else partial(plan_refinement, source, request)

@@ -1,7 +1,8 @@
-"""Files that add something to a prior: a person's own thing, a LoRA, a learnt word. Headers only; no tensors here.
+"""Files that add something to a prior: a person's own thing, a LoRA, a learnt word, an IP-Adapter. Headers only; no
+tensors here.
 
-An adapter is one safetensors file. Those of this program say what they are in their metadata; a LoRA and a learnt word
-of others are known by the names of their tensors. Which adapters a run has is part of what it is: see `marks`.
+An adapter is one safetensors file. Those of this program say what they are in their metadata; those of others are known
+by the names of their tensors. Which adapters a run has is part of what it is: see `marks`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance import ip_adapter_file
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 
-SUBJECT, LORA, TOKENS = "subject", "lora", "tokens"
-"""Kinds: a thing for the built-in prior; changes to a network's layers; a new word's embeddings (textual inversion)."""
+SUBJECT, LORA, TOKENS, IMAGE_PROMPT = "subject", "lora", "tokens", "ip-adapter"
+"""Kinds: a thing for the built-in prior; changes to a network's layers; a new word's embeddings (textual inversion); an
+IP-Adapter, which shows a prior the picture of --style."""
 FORMAT = 1
 """Of this program's own files; raised when an older program could misread them."""
 _KEY, _PEFT = "magic3d", "lora_adapter_metadata"
@@ -38,7 +41,7 @@ class Adapter:
     path: Path
     kind: str
     sha256: str
-    weight: float = 1.0  # of a LoRA
+    weight: float = 1.0  # of a LoRA, and the scale of an IP-Adapter
     meta: dict[str, Any] = field(default_factory=dict)  # what this program wrote beside the tensors
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -50,6 +53,11 @@ class Adapter:
             word = next((name for name in self.shapes if name not in ("emb_params", "string_to_param")), None)
             return word or self.path.stem
         return word
+
+    @property
+    def encoder(self) -> Path:
+        """The folder of the image encoder of an IP-Adapter."""
+        return self.path.parent / ip_adapter_file.ENCODER
 
     @property
     def mark(self) -> str:
@@ -107,11 +115,28 @@ def check_used(adapters: Sequence[Adapter], closed: Sequence[bool]) -> None:
                 "Use --prior builtin",
             )
         if adapter.kind != SUBJECT and all(closed):
-            what = "a LoRA" if adapter.kind == LORA else "a learnt word"
+            what = {LORA: "a LoRA", TOKENS: "a learnt word", IMAGE_PROMPT: "an IP-Adapter"}[adapter.kind]
             raise UsageError(
                 f"{adapter.path} is {what} for an open-vocabulary prior, and this run has the built-in one alone.",
                 "Name the prior that it was made for: --prior sd15",
             )
+
+
+def image_prompt(adapters: Sequence[Adapter]) -> Adapter | None:
+    """The IP-Adapter among adapters."""
+    return next((adapter for adapter in adapters if adapter.kind == IMAGE_PROMPT), None)
+
+
+def check_shown(adapters: Sequence[Adapter], styled: bool) -> None:
+    """Raises UsageError for an IP-Adapter without a picture, and for two."""
+    shown = image_prompt(adapters)
+    if shown is not None and not styled:
+        raise UsageError(
+            f"{shown.path} is an IP-Adapter, which shows the prior a picture, and there is none.",
+            f"Say which: --style picture.png --adapter {shown.path}",
+        )
+    if sum(adapter.kind == IMAGE_PROMPT for adapter in adapters) > 1:
+        raise UsageError("Two IP-Adapters are given, for one picture.", "Use one of them.")
 
 
 def check_company(adapters: Sequence[Adapter], pictured: bool, variations: int | None) -> None:
@@ -159,11 +184,27 @@ def kept(saved: Sequence[dict[str, Any]], given: Sequence[Adapter], checkpoint: 
     return tuple(found)
 
 
-def _split(text: str) -> tuple[Path, float]:
+def edited(
+    saved: Sequence[dict[str, Any]], given: Sequence[Adapter], checkpoint: Path
+) -> tuple[tuple[Adapter, ...], tuple[Adapter, ...]]:
+    """The adapters that an edited run has, see `kept`, and those of its edit: with the given ones added.
+
+    A given IP-Adapter takes the place of the run's own. Raises UsageError as `kept` does.
+    """
+    known = {str(one["sha256"]) for one in saved}
+    found = kept(saved, [adapter for adapter in given if adapter.sha256 in known], checkpoint)
+    before = tuple(replace(a, weight=float(one["weight"])) for a, one in zip(found, saved, strict=True))
+    replaced = {adapter.sha256 for adapter in given}
+    if (shown := image_prompt(before)) is not None and image_prompt(given) is not None:
+        replaced.add(shown.sha256)
+    return before, (*(adapter for adapter in before if adapter.sha256 not in replaced), *given)
+
+
+def _split(text: str) -> tuple[Path, float | None]:
     """A file, and the weight after its =."""
     name, equals, number = text.rpartition("=")
-    if not equals or Path(text).exists():
-        return Path(text).expanduser(), 1.0
+    if not equals or Path(text).expanduser().exists():
+        return Path(text).expanduser(), None
     try:
         weight = float(number)
     except ValueError as error:
@@ -175,9 +216,9 @@ def _split(text: str) -> tuple[Path, float]:
     return Path(name).expanduser(), weight
 
 
-def _read(path: Path, weight: float) -> Adapter:
+def _read(path: Path, weight: float | None = None) -> Adapter:
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, not an adapter.", "Give a .safetensors file: --adapter FILE")
+        path = ip_adapter_file.find_in(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -187,10 +228,14 @@ def _read(path: Path, weight: float) -> Adapter:
     shapes, metadata = _header(path, data)
     meta = _own(path, metadata)
     kind = meta.get("kind") or _kind_of(path, shapes)
-    if kind not in (SUBJECT, LORA, TOKENS):
+    if kind not in (SUBJECT, LORA, TOKENS, IMAGE_PROMPT):
         raise _foreign(path, f"its kind, {kind!r}, is not known to this version")
-    if kind != LORA and weight != 1.0:
-        raise UsageError(f"Only a LoRA has a weight, and {path} is none.", f"--adapter {path}")
+    if kind in (SUBJECT, TOKENS) and weight not in (None, 1.0):
+        raise UsageError(f"Only a LoRA and an IP-Adapter have a weight; {path} is neither.", f"--adapter {path}")
+    if weight is None:
+        weight = ip_adapter_file.SCALE if kind == IMAGE_PROMPT else 1.0
+    if kind == IMAGE_PROMPT:
+        ip_adapter_file.check_file(path, shapes, weight)
     return Adapter(path, kind, hashlib.sha256(data).hexdigest(), weight, meta, shapes)
 
 
@@ -238,6 +283,8 @@ def _own(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _kind_of(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     """What a file of others is, by the names of its tensors."""
+    if ip_adapter_file.is_one(shapes):
+        return IMAGE_PROMPT
     if any(name.endswith(_LORA_ENDS) for name in shapes):
         return LORA
     if {"clip_l", "clip_g"} & set(shapes):
@@ -246,7 +293,7 @@ def _kind_of(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
         return TOKENS
     if any(".hada_w1" in name or ".lokr_w1" in name for name in shapes):
         raise _foreign(path, "it is a LyCORIS (LoHa or LoKr), of which only LoRA is supported")
-    raise _foreign(path, "it holds neither a LoRA's tensors nor a word's")
+    raise _foreign(path, "it holds neither a LoRA's tensors nor a word's nor an IP-Adapter's")
 
 
 def header_of(meta: dict[str, Any]) -> dict[str, str]:

@@ -41,6 +41,7 @@ class Conditioning:
     states: Float[Tensor, "K L D"]
     unconditional: Float[Tensor, "1 L D"]
     plain: Float[Tensor, "1 L D"] | None = None  # the prompt without words for the view, where that is asked for
+    unshown: Float[Tensor, "1 n D"] | None = None  # of no picture, where the states end in as many tokens of one
 
     def text(self, views: Views) -> Float[Tensor, "B L D"]:
         """The states for each view."""
@@ -53,11 +54,24 @@ class Conditioning:
         """The unconditional states, one for each view."""
         return self.unconditional.expand(len(views), -1, -1)
 
+    def words_alone(self, views: Views) -> Float[Tensor, "B L D"] | None:
+        """The states for each view without the picture; None where there is none."""
+        return None if self.unshown is None else self._without_picture(self.text(views))
+
+    def _without_picture(self, states: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        if self.unshown is None:
+            return states
+        nothing = self.unshown.to(states).expand(len(states), -1, -1)
+        return torch.cat([states[:, : -nothing.shape[1]], nothing], 1)
+
     def negatives(self, views: Views) -> list[tuple[Float[Tensor, "B L D"], Float[Tensor, "B"]]]:
-        """States and weights of the views that each is not, the front and the side; none with a single caption."""
+        """States and weights of the views that each is not, the front and the side; none with a single caption.
+
+        In words alone: with the picture they would be told apart from the prompt by it too.
+        """
         if len(self.states) == 1:
             return []
-        states = (state.expand(len(views), -1, -1) for state in self.states[:2])
+        states = (self._without_picture(state[None]).expand(len(views), -1, -1) for state in self.states[:2])
         return list(zip(states, negative_weights(views).unbind(-1), strict=True))
 
 
@@ -87,6 +101,9 @@ class PictureConditioning:
     def without(self, views: Views) -> Float[Tensor, "B 1 D"]:
         """A token of zeros, after the projection: as all of the authors' inference does, though not their training."""
         return self.embedding.new_zeros(len(views), 1, self.projection.out_features)
+
+    def words_alone(self, views: Views) -> None:
+        """None: there are no words."""
 
     def negatives(self, views: Views) -> list[tuple[Float[Tensor, "B L D"], Float[Tensor, "B"]]]:
         """None: it is told the camera."""

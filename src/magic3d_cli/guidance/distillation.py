@@ -4,7 +4,11 @@
     eps_hat = uncond + s (cond - uncond)           the guidance scale is s, not s + 1
     g = w(t) (eps_hat - eps)                       the gradient at x, the denoiser's Jacobian left out
 
-With Perp-Neg (arXiv 2304.04968) cond - uncond is first turned away from the views that this one is not.
+With Perp-Neg (arXiv 2304.04968) cond - uncond is first turned away from the views that this one is not. A prior that
+is shown a picture beside the words is guided by both, or the scene becomes the picture (Magic3D, section 5 and appendix
+of arXiv 2211.10440):
+
+    eps_hat = uncond + s_text (words - uncond) + s_joint (words and picture - uncond),  s_text + s_joint = s
 
 g enters by reparameterisation: 0.5 ||x - stop_gradient(x - g)||^2 has exactly g as its gradient at x, and a
 value that means something. It is summed over x and averaged over the batch.
@@ -28,6 +32,9 @@ from magic3d_cli.settings import GuidanceSettings, TimestepSchedule
 from magic3d_cli.training.terms import Step
 
 WEIGHTINGS = ("sds", "uniform")
+SHOWN_UNTIL, SHOWN = 0.5, 0.5
+"""Diffusion time below which a picture has a say, and then the share s_joint / s [Magic3D, arXiv appendix: 50 of 100]:
+in the strong noise of later times it would decide on the shape."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,11 @@ class ScoreDistillation:
         scale: float,
         negatives: list[Float[Tensor, "B L D"]],
     ) -> list[tuple[Tensor, Tensor]]:
-        """(clean, noise) without the prompt, with it, and with each negative: one batch, the same view features."""
+        """(clean, noise) without the prompt, with it, and with each negative: one batch, the same view features.
+
+        Where a picture is shown beside the prompt, the prediction with it is a mean of that by the words alone and that
+        by both, of which only the first is asked for where no time is early enough; at scale 1 it is that by both.
+        """
         features = None
         if self.prior.camera_conditioned:
             features = (views.camera_matrix() if self.prior.set_size > 1 else views.camera_embedding()).to(noisy)
@@ -133,13 +144,23 @@ class ScoreDistillation:
         if scale == 1 and not negatives:  # the unconditional half has no say
             cond = self.prior.denoise(noisy, timestep, text, features)
             return [cond, cond]
+        words, early = self.conditioning.words_alone(views), timestep < SHOWN_UNTIL * len(self.prior.alphas_cumprod)
+        if words is not None and not early.any():
+            text, words = words.to(noisy), None
         texts = [self.conditioning.without(views).to(noisy), text, *(negative.to(noisy) for negative in negatives)]
+        if words is not None:
+            texts.append(words.to(noisy))
         count = len(texts)
         features = None if features is None else features.repeat(count, 1)
         clean, noise = self.prior.denoise(
             noisy.repeat(count, 1, 1, 1), timestep.repeat(count), torch.cat(texts), features
         )
-        return list(zip(clean.chunk(count), noise.chunk(count), strict=True))
+        found = list(zip(clean.chunk(count), noise.chunk(count), strict=True))
+        if words is not None:
+            share = (SHOWN * early.to(noisy)).view(-1, 1, 1, 1)
+            alone, both = found.pop(), found[1]
+            found[1] = torch.lerp(alone[0], both[0], share), torch.lerp(alone[1], both[1], share)
+        return found
 
 
 def normal_map(render: Render, views: Views) -> Float[Tensor, "B H W 3"]:

@@ -12,7 +12,15 @@ from typing import Protocol
 import torch
 
 from magic3d_cli.errors import OutOfMemory, UsageError
-from magic3d_cli.guidance.adapters import SUBJECT, Adapter, check_used, vocabulary_with
+from magic3d_cli.guidance.adapters import (
+    SUBJECT,
+    Adapter,
+    check_shown,
+    check_used,
+    image_prompt,
+    marks,
+    vocabulary_with,
+)
 from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.palette import dress
 from magic3d_cli.guidance.builtin.shape import VolumeShape
@@ -21,7 +29,7 @@ from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
 from magic3d_cli.guidance.diffusers import compile as compiling
-from magic3d_cli.guidance.diffusers.adapted import adapt, check_any_fits, fitting
+from magic3d_cli.guidance.diffusers.adapted import adapt, check_any_fits, check_fits, fitting
 from magic3d_cli.guidance.diffusers.catalogue import (
     FROM_PICTURE,
     HUB,
@@ -36,7 +44,7 @@ from magic3d_cli.guidance.diffusers.catalogue import (
     of_stage,
     small_encoder,
 )
-from magic3d_cli.guidance.diffusers.files import installed_bytes, vocabulary_of, weights_sha256
+from magic3d_cli.guidance.diffusers.files import installed_bytes, part_sha256, vocabulary_of, weights_sha256
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.mvdream import SET_SIZE
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
@@ -52,8 +60,8 @@ from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
 STAGES = ("coarse", "fine")
-Loaded = dict[tuple[Path, Path | None], DiffusersPrior]
-"""Priors by their folder and their encoder's."""
+Loaded = dict[tuple[Path, Path | None, str | None], DiffusersPrior]
+"""Priors by their folder, their encoder's, and what was added to them."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class ChosenPrior(StagePrior):
         return _hash(self.spec.folder)
 
 
-_hash = cache(weights_sha256)
+_hash, _part_hash = cache(weights_sha256), cache(part_sha256)
 
 
 class Guide(Protocol):
@@ -170,6 +178,38 @@ def _foreseen(prior: WeightedPrior, stage: str) -> StagePrior:
     return StagePrior(prior.name, prior.weight, open_vocabulary=True, from_picture=shown, set_size=together)
 
 
+def check_style(priors: Mapping[str, Sequence[StagePrior]], adapters: Sequence[Adapter], style: Style | None) -> None:
+    """Raises UsageError for a prior that cannot take in a style, and for an IP-Adapter without one.
+
+    Those with a volume are painted in its palette; any other is shown its picture by an IP-Adapter that fits it.
+    """
+    check_shown(adapters, style is not None)
+    if style is None:
+        return
+    for prior in (prior for some in priors.values() for prior in some):
+        shown = image_prompt(adapters) if prior.takes_any_words else None
+        if shown is None and not prior.has_volume:
+            raise no_style(prior.name)
+        if shown is not None and isinstance(prior, ChosenPrior):
+            check_fits(shown, prior.spec)
+
+
+def told_of_style(
+    priors: Mapping[str, Sequence[StagePrior]], adapters: Sequence[Adapter], style: Style | None
+) -> list[str]:
+    """For a person: what the priors take of a style."""
+    if style is None:
+        return []
+    some = [prior for stage in priors.values() for prior in stage]
+    notes = [style.summary] if any(not prior.open_vocabulary for prior in some) else []
+    names = dict.fromkeys(Path(prior.name).name for prior in some if prior.takes_any_words)
+    if (shown := image_prompt(adapters)) is not None and names:
+        notes.append(
+            f"{style.name} is shown to {', '.join(names)} by {shown.path.name}, at a scale of {shown.weight:g}."
+        )
+    return notes
+
+
 def understood(
     priors: Mapping[str, Sequence[ChosenPrior]], prompt: str, seed: int, adapters: Sequence[Adapter] = ()
 ) -> Understood | None:
@@ -235,19 +275,19 @@ class PriorGuide:
             loaded: priors that other guides have loaded, and that later ones may use; not those that were changed to
                 show a picture's thing.
             adapters: what is added to the priors.
-            style: a picture's palette, in which priors with a volume paint. Raises UsageError for any other prior.
+            style: of a picture, see `check_style`, whose UsageErrors are raised.
         """
-        if style is not None and not all(prior.has_volume for some in priors.values() for prior in some):
-            raise no_style(next(p.name for some in priors.values() for p in some if not p.has_volume))
+        check_style(priors, adapters, style)
         self.priors, self.prompt, self.seed, self.device = priors, prompt, seed, torch.device(device)
         self._encoder, self._tell, self._pictured = encoder, tell, pictured
         self.adapters, self.style = tuple(adapters), style
         self._subjects = {str(a.word): load_subject(a) for a in self.adapters if a.kind == SUBJECT}
-        shared = None if pictured is not None or len(self._subjects) < len(self.adapters) else loaded
+        shared = None if pictured is not None else loaded
         self._shared = shared is not None
         self._loaded: Loaded = {} if shared is None else shared
         self._prepared: Loaded = {}
-        self._conditioning: dict[tuple[Path, str, bool, bool, Caption | str], Conditioning] = {}
+        self._added: dict[Path, list[Adapter]] = {}  # by a prior's folder
+        self._conditioning: dict[tuple[Path, str, bool, bool, bool, Caption | str], Conditioning] = {}
 
     def name(self, stage: str) -> str:
         """The stage's first prior, as a checkpoint keeps it: what "auto" chose, and directories in full."""
@@ -257,6 +297,8 @@ class PriorGuide:
         """Hash of the weights of the stage's priors and of adapters; of more than one, with what each counts for."""
         first, *others = self.priors[stage]
         added = [f"+{adapter.mark}" for adapter in self.adapters]
+        if (shown := image_prompt(self.adapters)) is not None:
+            added.append(f"+{_part_hash(shown.encoder)}")
         added += [f"+style:{self.style.digest}"] if self.style else []
         return " ".join([first.sha256, *(f"{prior.sha256}*{prior.weight}" for prior in others), *added])
 
@@ -322,17 +364,28 @@ class PriorGuide:
 
     def _load(self, spec: PriorSpec) -> DiffusersPrior:
         """The prior, unless it is there already."""
-        key = _key(spec)
+        key = self._key(spec)
         if key not in self._loaded:
             kind = PicturePrior if spec.from_picture else DiffusersPrior
             self._loaded[key] = kind(spec, self.device, default_dtype(self.device))
-            if spec.volume is None:
-                adapt(self._loaded[key], fitting(self.adapters, spec))
+            adapt(self._loaded[key], self._fitting(spec), self.style)
         prior = self._loaded[key]
         if self._prepared.get(key) is not prior:
             self._prepared[key] = prior
             self._prepare(prior)
         return prior
+
+    def _fitting(self, spec: PriorSpec) -> list[Adapter]:
+        """The adapters that a prior is changed by as it is loaded; those that are told no words are by none."""
+        if spec.folder not in self._added:
+            told = spec.volume is None and not spec.from_picture
+            self._added[spec.folder] = fitting(self.adapters, spec) if told else []
+        return self._added[spec.folder]
+
+    def _key(self, spec: PriorSpec) -> tuple[Path, Path | None, str | None]:
+        added = self._fitting(spec)
+        style = self.style.digest if self.style and image_prompt(added) else None
+        return spec.folder, spec.vae.folder if spec.vae else None, marks(added, style)
 
     def _prepare(self, prior: DiffusersPrior) -> None:
         """Have a volume show what this job is about: pictures' thing, or several together, or else what it knows."""
@@ -374,7 +427,7 @@ class PriorGuide:
 
         Those that later jobs may use are kept while there is plenty of memory.
         """
-        wanted = {_key(spec): spec for spec in specs}
+        wanted = {self._key(spec): spec for spec in specs}
         missing = sum(installed_bytes(spec.folder) for key, spec in wanted.items() if key not in self._loaded)
         if self._shared and (free_memory(self.device) or 0) > 4 * missing:
             return
@@ -403,10 +456,12 @@ class PriorGuide:
         fitted = fit.caption if fit is not None and prior.vocabulary is not None else None
         words, spec = fitted or self._read(prior), prior.spec
         assert spec.text_encoder is not None
-        # Length and masking of the states follow from the network's class.
-        key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, plain, words)
+        # Length and masking of the states follow from the network's class and from whether it is shown a picture.
+        shown = prior.picture is not None
+        key = (spec.text_encoder.folder, spec.network.cls, spec.camera_conditioned, shown, plain, words)
         if key not in self._conditioning:
-            self._conditioning[key] = condition(prior, words, plain)
+            told = condition(prior, words, plain)
+            self._conditioning[key] = replace(told, unshown=prior.picture.nothing) if prior.picture else told
         return self._conditioning[key]
 
 
@@ -455,7 +510,3 @@ def takes_words(name: str, device: str) -> bool:
         return False
     folder = local(full)
     return folder is None or not describe(of_stage(folder, "coarse"), full).from_picture
-
-
-def _key(spec: PriorSpec) -> tuple[Path, Path | None]:
-    return spec.folder, spec.vae.folder if spec.vae else None

@@ -43,7 +43,7 @@ class Job:
     pictured: Pictured | None = None  # what pictures ask for, beside the prompt
     typed: str = ""  # the prompt as a person gave it, where there are pictures
     adapters: Sequence[Adapter] = ()  # what is added to the priors
-    style: Style | None = None  # the palette that the built-in prior paints in
+    style: Style | None = None  # of a picture, which the priors paint in or are shown
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     edit: Edit | None = None  # of another run's scene
     surface: OwnSurface | None = None  # written in place of the fine stage's, which stands for it

@@ -39,6 +39,7 @@ def seconds_of(
     teraflops: float,
     weights: dict[str, int] | None = None,
     fits: bool = True,
+    shown: bool = False,
 ) -> float:
     """Of a whole job, from nothing.
 
@@ -48,6 +49,7 @@ def seconds_of(
         teraflops: `matrix_speed` of the device.
         weights: bytes of priors that are directories here, whose work is taken to be as their size.
         fits: whether the field is fitted to the shape that the settings name; false where what that made is taken over.
+        shown: priors of others see a picture, by an IP-Adapter.
     """
     stages: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
     if all(name == "builtin" for name in priors.values()) and not any(s.added_guidance for s in stages.values()):
@@ -63,7 +65,7 @@ def seconds_of(
     total = LOADING + AFTERWARDS * (3 * slower if device == "cpu" else 1.0)
     total += FITTING[device] * slower if fits and settings.coarse.init not in (AUTO, BALL) else 0.0
     for name, stage in stages.items():
-        work = view_work(stage, priors[name])
+        work = view_work(stage, priors[name], shown)
         for prior in (priors[name], *(added.prior for added in stage.added_guidance)):
             if weights and prior in weights:  # of unknown shape: by its size, for what an unlisted one is taken to be
                 share = min(weights[prior] / FULL_SIZE, 2.0)

@@ -60,10 +60,11 @@ LEARNING = 3
 counts as one because all other weights stay."""
 
 
-def sample_work(name: str, guidance: GuidanceSettings, learns: float = 1.0) -> float:
+def sample_work(name: str, guidance: GuidanceSettings, learns: float = 1.0, shown: bool = False) -> float:
     """TFLOP of distilling one view with a prior, as it is guided; `learns` is the share of steps that are variational,
-    where any are."""
+    where any are. A prior that is `shown` a picture is asked once more."""
     evaluations = 4.0 if guidance.perp_neg and name != "builtin" else 2.0
+    evaluations += 1 if shown and name != "builtin" else 0
     evaluations += LEARNING * learns if guidance.method != SDS else 0
     network = NETWORK.get(name, LATENT_NETWORK) * evaluations / 2
     return network + ENCODERS.get(name, ENCODER) * (SMALL_ENCODER if guidance.small_encoder else 1.0)
@@ -89,13 +90,14 @@ def told_of_rounds(fine: FineSettings) -> str | None:
     )
 
 
-def view_work(stage: CoarseSettings | FineSettings, name: str) -> float:
-    """TFLOP of distilling one view with all priors of a stage; `name` is the first one's."""
+def view_work(stage: CoarseSettings | FineSettings, name: str, shown: bool = False) -> float:
+    """TFLOP of distilling one view with all priors of a stage; `name` is the first one's. Those of others than the
+    built-in one may be `shown` a picture."""
     learns = 1 - stage.geometry_first if isinstance(stage, FineSettings) else 1.0
     if (learning := learning_guidance(stage)) is not None and learning.method == BSD:
         learns += rounds_work(learning.bootstrap) / (LEARNING * stage.steps * stage.views)
-    added = sum(sample_work(prior.prior, prior.guidance, learns) for prior in stage.added_guidance)
-    return sample_work(name, stage.guidance, learns) + added
+    added = sum(sample_work(prior.prior, prior.guidance, learns, shown) for prior in stage.added_guidance)
+    return sample_work(name, stage.guidance, learns, shown) + added
 
 
 ASSET = {"clean": 0.06, "simplify": 0.05, "unwrap": 0.53, "bake": 0.32, "write": 0.04}

@@ -12,7 +12,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
 from magic3d_cli.fine.edit import EditedRun
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.adapters import Adapter, kept
+from magic3d_cli.guidance.adapters import Adapter, edited, kept
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
@@ -55,9 +55,13 @@ class Saved:
         """The adapters that its run was made with, see `guidance.adapters.kept`."""
         return kept(self.header.get("adapters", []), given, self.path)
 
+    def adapters_of_edit(self, given: Sequence[Adapter]) -> tuple[tuple[Adapter, ...], tuple[Adapter, ...]]:
+        """The adapters that its run was made with, and those of an edit of it, see `guidance.adapters.edited`."""
+        return edited(self.header.get("adapters", []), given, self.path)
+
     @property
     def style(self) -> Style | None:
-        """The palette that its run was painted in, if it was. Raises UsageError when that does not fit."""
+        """The style that its run was made in, if it was. Raises UsageError when that does not fit."""
         return style_of(self.header)
 
     @property

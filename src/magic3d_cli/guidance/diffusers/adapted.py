@@ -1,4 +1,4 @@
-"""LoRAs and learnt words of others' making and of ours, put into a prior as it is loaded.
+"""LoRAs, learnt words and IP-Adapters of others' making and of ours, put into a prior as it is loaded.
 
 A LoRA (Hu et al., arXiv 2106.09685) adds `up @ down * alpha / rank` to some weights; it is added once, so that it costs
 nothing at a step. Its tensors are named as by diffusers (`unet.….to_q.lora_A.weight`, or the older `.lora.down.weight`
@@ -19,10 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.adapters import LORA, SUBJECT, TOKENS, Adapter
+from magic3d_cli.guidance.adapters import IMAGE_PROMPT, LORA, SUBJECT, TOKENS, Adapter
+from magic3d_cli.guidance.diffusers import ip_adapter
 from magic3d_cli.guidance.diffusers.files import weight_shapes
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import PriorSpec
+from magic3d_cli.style import Style
 
 Shapes = Mapping[str, tuple[int, ...]]
 NETWORK, TEXT = "network", "text_encoder"
@@ -64,7 +66,7 @@ def fitting(adapters: Sequence[Adapter], spec: PriorSpec) -> list[Adapter]:
 
 
 def check_any_fits(adapters: Sequence[Adapter], specs: Sequence[PriorSpec]) -> None:
-    """Raises UsageError for a LoRA or a learnt word that fits none of some priors. Reads no weights."""
+    """Raises UsageError for an adapter that fits none of some priors that are told words. Reads no weights."""
     for adapter in adapters:
         if adapter.kind == SUBJECT or not specs or fitting([adapter], specs[-1]):
             continue
@@ -81,6 +83,8 @@ def check_fits(adapter: Adapter, spec: PriorSpec) -> None:
         )
     if adapter.kind == LORA:
         changes_of(adapter, _shapes(spec))
+    elif adapter.kind == IMAGE_PROMPT:
+        ip_adapter.check_fits(adapter, spec)
     elif adapter.kind == TOKENS:
         width, here = _token_width(adapter), _embedding(_shapes(spec)[TEXT])[1]
         if width != here:
@@ -128,8 +132,11 @@ def _change(
     return Change(part, weight, found["down"], found["up"], alpha)
 
 
-def adapt(prior: DiffusersPrior, adapters: Sequence[Adapter]) -> None:
-    """Change a prior that was just loaded; the text encoder is changed when it is loaded."""
+def adapt(prior: DiffusersPrior, adapters: Sequence[Adapter], style: Style | None = None) -> None:
+    """Change a prior that was just loaded; the text encoder is changed when it is loaded.
+
+    `style` is of the picture that an IP-Adapter shows it.
+    """
     for number, adapter in enumerate(adapters):
         if adapter.kind == TOKENS:
             word = LearntWord(str(adapter.word), _embeddings(adapter), number)
@@ -142,6 +149,9 @@ def adapt(prior: DiffusersPrior, adapters: Sequence[Adapter]) -> None:
             texts = [change for change in changes if change.part == TEXT]
             if texts:
                 prior.on_text_encoder.append(_adder(tensors, texts, adapter.weight))
+        elif adapter.kind == IMAGE_PROMPT:
+            assert style is not None  # as `adapters.check_shown` says
+            ip_adapter.show(prior, adapter, style)
 
 
 def _adder(tensors: Mapping[str, Tensor], changes: list[Change], weight: float) -> Any:

@@ -13,6 +13,7 @@ from magic3d_cli.checks import meant
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.diffusers.files import WEIGHTED
 from magic3d_cli.guidance.diffusers.hub import ABSENT, INSTALLED, HubPrior, snapshot, state_of
+from magic3d_cli.guidance.ip_adapter_file import GET
 
 BUILTIN = Path(__file__).resolve().parents[2] / "prior"
 """Holds coarse/ and fine/, and beside them what both use: volume/, text_encoder/ and more."""
@@ -61,6 +62,8 @@ FROM_PICTURE = ("zero123-xl", "stable-zero123")
 """Those in `HUB` that are shown a picture."""
 IN_SETS = ("mvdream",)
 """Those in `HUB` that are shown several views together."""
+UNSHOWN = (*FROM_PICTURE, *IN_SETS, *(name for name in HUB if name.startswith("deepfloyd")))
+"""Those in `HUB` that IP-Adapters are not made for."""
 SMALL_ENCODER = HubPrior(
     "madebyollin/taesd", revision="614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT", gigabytes=0.01
 )
@@ -128,10 +131,15 @@ def check_name(name: str) -> None:
 
 def no_style(name: str) -> UsageError:
     """Of a prior that cannot be shown a picture's style."""
+    if name in UNSHOWN:
+        return UsageError(
+            f"--style, given now or to the run, needs an IP-Adapter with any prior but the built-in one, and there is "
+            f"none for {name}.",
+            "Use --prior sd15 with an IP-Adapter or --prior builtin, or begin anew without --style.",
+        )
     return UsageError(
-        f"--style, given now or to the run, paints what the built-in prior draws; {name} would need an "
-        "IP-Adapter, which is not read yet.",
-        "Use --prior builtin, or begin anew without --style and say the colours in the prompt.",
+        f"--style, given now or to the run, needs an IP-Adapter to show {name} the picture.",
+        f"Add --adapter IP-Adapter, after: {GET}; or use --prior builtin, or begin anew without --style.",
     )
 
 

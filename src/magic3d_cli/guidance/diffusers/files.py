@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,20 @@ def weights_sha256(folder: Path) -> str:
 
     Raises EnvironmentFault when a file cannot be read.
     """
-    total = hashlib.sha256()
     index = read_json(folder / "model_index.json")
     parts = [part_of(folder, name) for name in WEIGHTED if has(index, name)]
     files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
-    for path in [*files, part_of(folder, "scheduler") / "scheduler_config.json"]:
+    return _sha256_of([*files, part_of(folder, "scheduler") / "scheduler_config.json"])
+
+
+def part_sha256(folder: Path) -> str:
+    """Hash over the names and bytes of the safetensors of one component. Errors as `weights_sha256`."""
+    return _sha256_of(sorted(folder.glob("*.safetensors")))
+
+
+def _sha256_of(files: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

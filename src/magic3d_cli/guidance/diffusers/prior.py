@@ -6,6 +6,7 @@ What a prior is, its `PriorSpec` says; the built-in prior is loaded by the same 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,6 +37,14 @@ _LONGEST = {"UNet2DConditionModel": 77, MULTI_VIEW: 77, "PixArtTransformer2DMode
 """Prompt length in tokens; IF and PixArt-alpha were trained with T5 padded to it."""
 
 
+@dataclass(frozen=True)
+class ImageTokens:
+    """What a prior is shown beside the words: tokens of a picture, and of none; see `ip_adapter`."""
+
+    picture: Float[Tensor, "1 n D"]
+    nothing: Float[Tensor, "1 n D"]
+
+
 class DiffusersPrior:
     """A `Prior` loaded as its `PriorSpec` says."""
 
@@ -44,10 +53,10 @@ class DiffusersPrior:
         self.image_size, self.patch, self.camera_conditioned = spec.image_size, spec.patch, spec.camera_conditioned
         self.alphas_cumprod, self.prediction = spec.alphas_cumprod.to(device), spec.prediction
         self.set_size = spec.set_size
-        self.network = self._component(spec.network, dtype)
+        self.network = self.component(spec.network, dtype)
         if self.set_size > 1:
             attend_across_views(self.network, self.set_size)
-        self.volume = self._component(spec.volume, dtype) if spec.volume else None
+        self.volume = self.component(spec.volume, dtype) if spec.volume else None
         self.vae = self._load_vae(spec.vae) if spec.vae else None
         for model in (self.network, self.vae):
             if model is not None:
@@ -58,17 +67,18 @@ class DiffusersPrior:
         self.vocabulary = Vocabulary.load(words) if words else None
         self.on_text_encoder: list[Callable[[Any, Any], None]] = []  # what adapters do to it and its tokenizer
         self.spellings: list[Callable[[str], str]] = []  # how they spell prompts
+        self.picture: ImageTokens | None = None  # what it is shown beside the words
         self._text_encoder: Any = None
         self._compiled = False
 
-    def _component(self, part: Component, dtype: torch.dtype) -> Any:
+    def component(self, part: Component, dtype: torch.dtype) -> Any:
         """A part's network, ready for use."""
         return _load(part, dtype, self.device)
 
     def _load_vae(self, part: Component) -> Any:
         # Only where the file itself says so: diffusers' default is true, also for VAEs that are safe in fp16.
         upcast = read_json(part.folder / "config.json").get("force_upcast", False)
-        vae = self._component(part, torch.float32 if upcast else self.dtype)
+        vae = self.component(part, torch.float32 if upcast else self.dtype)
         vae.decoder = None  # score distillation only encodes
         return vae
 
@@ -81,9 +91,16 @@ class DiffusersPrior:
     def encode_prompt(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text states [B, L, D] of each prompt, float32; padding is zeroed for networks that mask it.
 
-        SDXL's have one row more, its second encoder's summary of the prompt, filled up with zeros.
+        SDXL's have one row more, its second encoder's summary of the prompt, filled up with zeros. The tokens of a
+        picture come last, those of none beside the empty prompt.
         """
-        return self.text_states(prompts) if self.spec.second_text_encoder is None else self._encode_twice(prompts)
+        if self.spec.second_text_encoder is not None:
+            return self._encode_twice(prompts)
+        states = self.text_states(prompts)
+        if self.picture is None:
+            return states
+        shown = torch.cat([self.picture.picture if prompt else self.picture.nothing for prompt in prompts])
+        return torch.cat([states, shown.to(states)], 1)
 
     def text_encoder(self) -> tuple[Any, Any]:
         """The text encoder and its tokenizer, loaded where they are not yet."""
@@ -93,7 +110,7 @@ class DiffusersPrior:
                 raise ValueError(f"{self.id} is told nothing in words")
             # T5-XXL is 19 GB in float32; the small CLIP encoders are cheap enough to keep exact.
             dtype = self.dtype if part.cls.startswith("T5") else torch.float32
-            self._text_encoder = self._component(part, dtype), load_tokenizer(words)
+            self._text_encoder = self.component(part, dtype), load_tokenizer(words)
             for change in self.on_text_encoder:
                 change(*self._text_encoder)
         return self._text_encoder
@@ -121,7 +138,7 @@ class DiffusersPrior:
         pairs = (spec.text_encoder, spec.tokenizer), (spec.second_text_encoder, spec.second_tokenizer)
         if self._text_encoder is None:
             self._text_encoder = [
-                (self._component(part, torch.float32), load_tokenizer(words)) for part, words in pairs if part and words
+                (self.component(part, torch.float32), load_tokenizer(words)) for part, words in pairs if part and words
             ]
         states = []
         for encoder, tokenizer in self._text_encoder:
@@ -209,12 +226,19 @@ class DiffusersPrior:
         if self.volume is not None:
             extra["look"] = self.volume(_distinct(text), features, self.image_size)
         else:
-            extra["encoder_hidden_states"] = text
+            extra["encoder_hidden_states"] = text if self.picture is None else self._apart(text, self.picture)
         packed = F.pixel_unshuffle(noisy, self.patch).to(self.device, self.dtype)
         packed = packed.contiguous(memory_format=torch.channels_last)
         output = self.network(packed, timestep=timestep.to(self.device), return_dict=False, **extra)[0]
         # A second half of the channels is a learned variance (IF, PixArt), which distillation does not use.
         return F.pixel_shuffle(output[:, : self.network.config.in_channels], self.patch)
+
+    def _apart(
+        self, states: Float[Tensor, "B L D"], shown: ImageTokens
+    ) -> tuple[Float[Tensor, "B K D"], list[Float[Tensor, "B 1 n D"]]]:
+        """The words, and the tokens of a picture, as diffusers hands both to attention."""
+        words = states.shape[1] - shown.picture.shape[1]
+        return states[:, :words], [states[:, None, words:]]
 
     def _resolution(self, batch: int) -> dict[str, Tensor | None]:
         if not self.network.use_additional_conditions:  # its configuration may leave that to the size

@@ -212,7 +212,7 @@ def check(spec: PriorSpec) -> None:
     texts = spec.text_encoder, spec.second_text_encoder
     for part in (spec.network, spec.vae, spec.volume, *texts, spec.image_encoder):
         if part is not None:
-            _check_part(part)
+            check_part(part)
     for words in (spec.tokenizer, spec.second_tokenizer):
         if words is not None:
             load_tokenizer(words)
@@ -220,7 +220,8 @@ def check(spec: PriorSpec) -> None:
         _check_projection(spec.projection, spec.image_encoder, spec.network)
 
 
-def _check_part(part: Component) -> None:
+def check_part(part: Component) -> None:
+    """Raises EnvironmentFault where the settings of a part make no network, or its weights are another one's."""
     settings, cls = part.settings, class_named(part.cls)
     found = part.shapes()
     try:
@@ -379,7 +380,7 @@ def _schedule(folder: Path, name: str) -> tuple[Float[Tensor, "T"], str]:
     try:
         # Not `from_config`: that loads every sampler there is, for a second.
         chosen: dict[str, Any] = {key: value for key, value in config.items() if key in known}
-        scheduler = DDPMScheduler(**chosen)
+        scheduler: Any = DDPMScheduler(**chosen)
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         if out_of_memory(error):
             raise

@@ -41,7 +41,7 @@ class PicturePrior(DiffusersPrior):
         image = (rgb * opacity[..., None] + 1 - opacity[..., None]).movedim(-1, 0)[None].to(self.device)
         self._picture = self._latent(image)
         assert self.spec.image_encoder is not None and self.spec.projection is not None
-        encoder = self._component(self.spec.image_encoder, torch.float32)
+        encoder = self.component(self.spec.image_encoder, torch.float32)
         embedding = embedded(encoder, image)
         projection = load_projection(self.spec.projection).to(self.device)
         return PictureConditioning(embedding, reference.camera, projection, self.spec.absolute)
