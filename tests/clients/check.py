@@ -48,6 +48,7 @@ const renderer = new THREE.WebGLRenderer({ antialias: true, preserveDrawingBuffe
 renderer.setSize(@SIZE@, @SIZE@);  // the window may still be growing
 document.body.append(renderer.domElement);
 const scene = new THREE.Scene();
+renderer.toneMapping = THREE.NeutralToneMapping;  // or a white bumper is as white as what is behind it
 scene.background = new THREE.Color(1, 1, 1);
 scene.environment = new THREE.PMREMGenerator(renderer).fromScene(new RoomEnvironment()).texture;
 const camera = new THREE.PerspectiveCamera(40, 1, 0.1, 20), a = @A@, e = @E@;
@@ -96,16 +97,17 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def screenshot(url: str, out: Path, profile: Path, tries: int = 3) -> np.ndarray:
-    """Of a page, SIZE x SIZE, when it has been still for some virtual seconds; again while it is blank.
+def screenshot(url: str, out: Path, profile: Path, tries: int = 4, seconds: int = 15) -> np.ndarray:
+    """Of a page, SIZE x SIZE, when it has been still for some virtual seconds; later while its middle is blank.
 
-    On a busy machine the virtual seconds may be over before a page has loaded.
+    On a busy machine the virtual seconds may be over before a page has loaded, or while it shows how far it is.
     """
     command = ["chromium", *BROWSER, f"--user-data-dir={profile}", f"--window-size={SIZE},{SIZE}"]
-    command += [f"--screenshot={out}", "--virtual-time-budget=15000", url]
+    command += [f"--screenshot={out}", f"--virtual-time-budget={1000 * seconds}", url]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     seen = np.asarray(Image.open(out).convert("RGB"))
-    return screenshot(url, out, profile, tries - 1) if tries > 1 and np.ptp(seen) == 0 else seen
+    middle = seen[SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4]
+    return screenshot(url, out, profile, tries - 1, 2 * seconds) if tries > 1 and np.ptp(middle) == 0 else seen
 
 
 def main(run: Path, out: Path) -> int:
