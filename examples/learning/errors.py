@@ -1,0 +1,93 @@
+"""How much a practice prior of `practice_small.py` minds what is said: `python errors.py FOLDER`.
+
+Errors of the noise over the share of the signal (as of v) on fresh pictures, with the true caption, without one, and with a
+wrong colour, noun or view; and how often the truth has the smaller error. The noise is the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from practice import TEXT_LENGTH, Captioned
+from practice_small import NOUNS, PAINTS, PATCH, SIDE, Pool, Training, one_each
+from renders import draw, load_volume
+from torch import Tensor
+
+from magic3d_cli.guidance.builtin.paint import COLOURS
+from magic3d_cli.guidance.conditioning import VIEW_WORDS
+
+TIMESTEPS = (50, 200, 500, 700, 800, 900, 950)
+
+
+def view_of(azimuth: float, elevation: float) -> int:
+    """Index into VIEW_WORDS, as captions tell it; radians."""
+    if math.degrees(elevation) > 50:
+        return 3
+    turned = abs(math.degrees(math.atan2(math.sin(azimuth), math.cos(azimuth))))
+    return 0 if turned < 45 else 1 if turned < 135 else 2
+
+
+def captions(told: list[tuple[int, int, float, float]]) -> dict[str, list[str]]:
+    """True ones, and with one word wrong: the next noun or colour, the opposite view (a front for all others)."""
+    views, colours = [view_of(azimuth, elevation) for _, _, azimuth, elevation in told], list(COLOURS)
+
+    def said(noun: int, colour: int, view: int) -> str:
+        paint = f"{colours[colour]} " if colour >= 0 else ""
+        return f"a {paint}{NOUNS[noun]}, {VIEW_WORDS[view]}"
+
+    def other(colour: int) -> int:
+        number = PAINTS.index(colours[colour]) if colour >= 0 else -1
+        return colours.index(PAINTS[(number + 1) % len(PAINTS)])
+
+    rows = [(noun, colour, view) for (noun, colour, *_), view in zip(told, views, strict=True)]
+    return {
+        "true": [said(*row) for row in rows],
+        "none": [""] * len(rows),
+        "wrong colour": [said(noun, other(colour), view) for noun, colour, view in rows],
+        "wrong noun": [said((noun + 1) % len(NOUNS), colour, view) for noun, colour, view in rows],
+        "wrong view": [said(noun, colour, 0 if view else 2) for noun, colour, view in rows],
+    }
+
+
+@torch.no_grad()
+def errors(
+    prior: Training, clean: Float[Tensor, "B C h w"], said: list[str], step: int, noise: Float[Tensor, "B C h w"]
+) -> Float[Tensor, "B"]:
+    """Of v's scale, at one timestep."""
+    level = prior.scheduler.alphas_cumprod[step]
+    ids = prior.tokenizer(said, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").input_ids
+    noisy, steps = level.sqrt() * clean + (1 - level).sqrt() * noise, torch.full((len(clean),), step)
+    guess = prior.unet(noisy, steps, prior.text(ids).last_hidden_state, return_dict=False)[0]
+    return (guess - noise).square().mean((1, 2, 3)) / level
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=192, help="pictures")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    prior = Training(args.folder, 0.0, bfloat16=False)
+    prior.begin(args.folder)
+    shown = one_each()
+    pictures = draw(load_volume("cpu"), shown, 12, 2 * SIDE, (-10.0, 45.0))
+    captioned = Captioned(pictures, shown, torch.Generator().manual_seed(99), torch.device("cpu"))
+    pool = Pool(captioned, args.count)
+    alpha = pool.opacity / 255
+    clean = F.pixel_unshuffle((pool.rgb / 255 * alpha + 0.8 * (1 - alpha)) * 2 - 1, PATCH)
+    said, noise = captions(pool.told), torch.randn_like(clean)
+    print("| timestep | " + " | ".join(said) + " | truth beats colour, noun, view |")
+    print("| --- " * (len(said) + 2) + "|")
+    for step in TIMESTEPS:
+        found = {name: errors(prior, clean, text, step, noise) for name, text in said.items()}
+        beats = [f"{(found[name] > found['true']).float().mean():.0%}" for name in list(said)[2:]]
+        print(f"| {step} | " + " | ".join(f"{e.mean():.4f}" for e in found.values()) + f" | {', '.join(beats)} |")
+
+
+if __name__ == "__main__":
+    main()
