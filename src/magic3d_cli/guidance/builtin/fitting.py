@@ -40,6 +40,10 @@ _SIDE, _COARSE = 64, 64  # pixels of the pictures that are compared; voxels alon
 _LOOK = 48  # pixels of the views among which the camera is chosen
 _TURNS, _TILTS, _FINE = (-20.0, -10.0, 0.0, 10.0, 20.0), (-12.0, -6.0, 0.0, 6.0, 12.0), (-4.0, 0.0, 4.0)  # degrees
 _LOWEST, _HIGHEST = -15.0, 60.0
+_USUAL, _SPREAD, _UNUSUAL = 15.0, 25.0, 0.08
+"""Elevation of most pictures, degrees, how far others are from it, and what that counts for beside the likeness. With
+this and the stretched pictures, unseen sides of 16 models that the prior never saw overlap by 0.723, by 0.712
+without, pictures taken from 20 degrees [m]."""
 _ROUND = 36  # azimuths that are tried of a further picture
 POOR, TAKEN = 0.7, 0.25
 """Overlap of the silhouettes from which a model fits unbent, and the share of stretch and bend that is taken then. Of
@@ -171,13 +175,13 @@ def azimuth_of(
     fov: float = Camera.fov,
 ) -> tuple[float, float]:
     """From where round a volume a cut-out picture was taken, degrees, and how far the outlines agree there (IoU)."""
-    small = torch.from_numpy(thumbnail(picture)).float() / 255
+    small = _thumbnail(picture)
     azimuths = [n * 360.0 / _ROUND for n in range(_ROUND)]
     views = Views.concatenate([Camera(a, elevation, fov).views() for a in azimuths])
     seen = _render(network, volume.movedim(-1, 0)[None], views, _LOOK)
     images = torch.cat([seen[:, 1:4] / seen[:, :1].clamp(min=0.05), seen[:, :1]], 1).clamp(0, 1)
     pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
-    shown = [torch.from_numpy(thumbnail(image)).float() / 255 for image in pixels]
+    shown = [_thumbnail(image) for image in pixels]
     best = int(np.argmax([_likeness(one, small) for one in shown]))
     both, either = torch.minimum(shown[best][..., 3], small[..., 3]), torch.maximum(shown[best][..., 3], small[..., 3])
     return azimuths[best], float(both.sum() / either.sum().clamp(min=1))
@@ -218,8 +222,12 @@ def _camera(
     azimuth: float | None,
     elevation: float | None,
 ) -> tuple[float, float, float]:
-    """The likeness, and the azimuth and elevation, degrees, from which the model looks most like the picture."""
-    small = torch.from_numpy(thumbnail(picture)).float() / 255
+    """The likeness, and the azimuth and elevation, degrees, from which the model looks most like the picture.
+
+    Half of the likeness is that of pictures stretched to one size: a tall mug seen with its handle aside is a squat one
+    so, though by its outline it is nearer to that with the handle in front.
+    """
+    ours = [_thumbnail(picture, fill) for fill in (False, True)]
     at = sighting.azimuth if azimuth is None else azimuth, sighting.elevation if elevation is None else elevation
     best = 0.0
     steps: list[tuple[tuple[float, ...], tuple[float, ...]]] = [(_TURNS, _TILTS), (_FINE, _FINE)]
@@ -231,10 +239,18 @@ def _camera(
             seen = _render(network, volume.movedim(-1, 0)[None], views, _LOOK)
         images = torch.cat([seen[:, 1:4] / seen[:, :1].clamp(min=0.05), seen[:, :1]], 1).clamp(0, 1)
         pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
-        scores = [float(front_bonus(a)) + _likeness(torch.from_numpy(thumbnail(image)).float() / 255, small)
-                  for (a, _), image in zip(tried, pixels, strict=True)]  # fmt: skip
+        scores = [
+            float(front_bonus(a))
+            + sum(_likeness(_thumbnail(image, fill), ours[fill]) for fill in (False, True)) / 2
+            - (_UNUSUAL * ((e - _USUAL) / _SPREAD) ** 2 if elevation is None else 0.0)
+            for (a, e), image in zip(tried, pixels, strict=True)
+        ]
         at, best = tried[int(np.argmax(scores))], max(scores)
     return best, at[0] % 360.0, at[1]
+
+
+def _thumbnail(image: UInt8[np.ndarray, "h w 4"], fill: bool = False) -> Float[Tensor, "SIDE SIDE 4"]:
+    return torch.from_numpy(thumbnail(image, fill)).float() / 255
 
 
 def _likeness(one: Float[Tensor, "s s 4"], other: Float[Tensor, "s s 4"]) -> float:

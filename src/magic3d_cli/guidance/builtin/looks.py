@@ -58,8 +58,11 @@ def front_bonus(azimuth: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "
     return _FRONT * np.cos(np.deg2rad(azimuth))
 
 
-def thumbnail(image: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "SIDE SIDE 4"]:
-    """What is opaque in an image with straight alpha, cut out, centred, and as large as the thumbnail allows."""
+def thumbnail(image: UInt8[np.ndarray, "H W 4"], fill: bool = False) -> UInt8[np.ndarray, "SIDE SIDE 4"]:
+    """What is opaque in an image with straight alpha, cut out, centred, and as large as the thumbnail allows.
+
+    With `fill` it is stretched to the whole thumbnail.
+    """
     solid = image[..., 3] >= _SHARP
     if not solid.any():
         return np.zeros((SIDE, SIDE, 4), np.uint8)
@@ -67,7 +70,7 @@ def thumbnail(image: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "SIDE SIDE
     cut = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
     cut[..., :3] *= cut[..., 3:] / 255  # colours of transparent pixels must not bleed in
     scale = SIDE / max(cut.shape[:2])
-    size = tuple(max(round(side * scale), 1) for side in cut.shape[1::-1])
+    size = (SIDE, SIDE) if fill else tuple(max(round(side * scale), 1) for side in cut.shape[1::-1])
     small = np.stack(
         [np.asarray(Image.fromarray(cut[..., c]).resize(size, Image.Resampling.BOX)) for c in range(4)], -1
     )
