@@ -1,7 +1,7 @@
 """How much a practice prior of `practice_small.py` minds what is said: `python errors.py FOLDER`.
 
-Errors of the noise over the share of the signal (as of v) on fresh pictures, with the true caption, without one, and with a
-wrong colour, noun or view; and how often the truth has the smaller error. The noise is the same for all.
+Errors of the noise over the share of the signal (as of v) on fresh pictures, with the true caption, without one, and
+with a wrong colour, noun or view; and how often the truth has the smaller error. The noise is the same for all.
 """
 
 from __future__ import annotations
