@@ -70,6 +70,8 @@ def test_rows_say_more_in_csv_and_jsonl(tmp_path: Path, monkeypatch: pytest.Monk
     assert [(task.seed, task.preset) for task in rows[1:]] == [(0, "draft"), (1, "draft")]
     lines = '{"prompt": "a dog", "seed": 7}\n{"image": "cat.png"}\n'
     tasks = listed(lines, "list.jsonl")
+    (empty,) = listed('{"prompt": "a dog", "seed": 1, "image": "", "style": "", "output": ""}\n', "list.jsonl")
+    assert empty.image is empty.style is None and Path(empty.output).name == "dog-1.glb"
     assert tasks[0].seed == 7 and tasks[1] == Task(str(Path("out/cat-0.glb")), "", 0, "cat.png")
     lines = "prompt,style,distillation\na dog,sea.png,\na cat,,bsd\n"
     tasks = listed(lines, "list.csv", choices=Choices(style="sand.png", distillation="vsd"))

@@ -130,7 +130,7 @@ def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             )
         try:
             for row in reader:
-                yield reader.line_num, {key: value for key, value in row.items() if value not in (None, "")}
+                yield reader.line_num, row
         except csv.Error as error:
             raise UsageError(f"{source}, line {reader.line_num}: {error}.", "Save it as CSV anew.") from error
         return
@@ -156,11 +156,12 @@ def _object(source: str, number: int, line: str) -> Mapping[str, Any]:
 def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, choices: Choices, suffix: str) -> list[Task]:
     if unknown := [shown(str(key)) for key in row if key not in COLUMNS]:
         raise UsageError(f"{unknown[0]!r} is no column.", f"Use: {', '.join(COLUMNS)}.")
+    row = {key: value for key, value in row.items() if value not in (None, "")}  # an empty cell says nothing
     image = row.get("image")
     prompt = str(row.get("prompt", ""))
     if image is None or prompt.strip():
         prompt = check_prompt(prompt)
-    said = {part.name: str(row[part.name]) for part in fields(Choices) if row.get(part.name) is not None}
+    said = {part.name: str(row[part.name]) for part in fields(Choices) if part.name in row}
     own = asdict(replace(choices, **said))
     check_choice("preset", own["preset"], PRESETS)
     check_distillation(own["distillation"])

@@ -50,7 +50,7 @@ def batch(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A picture in whose colours all are painted, see generate; a row's own style comes before it.",
+            help="A picture in whose colours or look all are made, see generate; a row's own style comes before it.",
             show_default=False,
         ),
     ] = None,
