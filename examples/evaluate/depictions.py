@@ -38,7 +38,7 @@ def photo(buffers: UInt8[np.ndarray, "S S 10"], seed: int) -> Depicted:
     thing = (colours * (shade * grain)[..., None] + gleam[..., None]).clip(0, 1)
     ground = np.linspace(random.uniform(0.72, 0.82), random.uniform(0.86, 0.94), size)[:, None, None]
     ground = ground * np.array([1.0, 0.985, 0.95]) * np.ones((1, size, 1)) + 0.004 * _clouds(size, 2, random)[..., None]
-    rows = np.flatnonzero(alpha.any(1))
+    rows = np.flatnonzero((alpha > 0.5).any(1))
     columns = np.flatnonzero(alpha[max(rows[-1] - size // 12, 0) : rows[-1] + 1].max(0) > 0.5)
     y, x = np.mgrid[0:size, 0:size]
     middle, half = columns.mean() - 0.06 * size * lamp[0], max(np.ptp(columns) / 2, size / 20)
