@@ -30,8 +30,7 @@ def photo(buffers: UInt8[np.ndarray, "S S 10"], seed: int) -> Depicted:
     random = np.random.default_rng(seed)
     size = len(buffers)
     colours, normals, alpha = _parts(buffers)
-    lamp = np.array([random.uniform(-0.7, 0.7), 0.8, 0.6])
-    lamp /= np.linalg.norm(lamp)
+    lamp = _unit(np.array([random.uniform(-0.7, 0.7), 0.8, 0.6]))
     shade = 0.45 + 0.75 * (normals @ lamp).clip(0)
     gleam = 0.25 * (normals @ _unit(lamp + np.array([0.0, 0.3, 1.0]))).clip(0) ** 30
     grain = 1 + 0.05 * _clouds(size, 3, random) + 0.04 * _clouds(size, 12, random)

@@ -7,13 +7,12 @@ with a wrong colour, noun or view; and how often the truth has the smaller error
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from practice import TEXT_LENGTH, Captioned
+from practice import Captioned, view_of
 from practice_small import NOUNS, PAINTS, PATCH, SIDE, Pool, Training, one_each
 from renders import draw, load_volume
 from torch import Tensor
@@ -22,14 +21,6 @@ from magic3d_cli.guidance.builtin.paint import COLOURS
 from magic3d_cli.guidance.conditioning import VIEW_WORDS
 
 TIMESTEPS = (50, 200, 500, 700, 800, 900, 950)
-
-
-def view_of(azimuth: float, elevation: float) -> int:
-    """Index into VIEW_WORDS, as captions tell it; radians."""
-    if math.degrees(elevation) > 50:
-        return 3
-    turned = abs(math.degrees(math.atan2(math.sin(azimuth), math.cos(azimuth))))
-    return 0 if turned < 45 else 1 if turned < 135 else 2
 
 
 def captions(told: list[tuple[int, int, float, float]]) -> dict[str, list[str]]:
@@ -60,9 +51,8 @@ def errors(
 ) -> Float[Tensor, "B"]:
     """Of v's scale, at one timestep."""
     level = prior.scheduler.alphas_cumprod[step]
-    ids = prior.tokenizer(said, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").input_ids
     noisy, steps = level.sqrt() * clean + (1 - level).sqrt() * noise, torch.full((len(clean),), step)
-    guess = prior.unet(noisy, steps, prior.text(ids).last_hidden_state, return_dict=False)[0]
+    guess = prior.unet(noisy, steps, prior.text(prior.tokens(said)).last_hidden_state, return_dict=False)[0]
     return (guess - noise).square().mean((1, 2, 3)) / level
 
 

@@ -115,6 +115,14 @@ def make_schedule(kind: str) -> DDPMScheduler:
     return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 
 
+def view_of(azimuth: float, elevation: float) -> int:
+    """Which of VIEW_WORDS is true of a camera; radians."""
+    if math.degrees(elevation) > 50:
+        return 3
+    turned = abs(math.degrees(math.atan2(math.sin(azimuth), math.cos(azimuth))))
+    return 0 if turned < 45 else 1 if turned < 135 else 2
+
+
 class Captioned:
     """Endless pictures with captions, as a web crawl would have them."""
 
@@ -127,7 +135,6 @@ class Captioned:
         self.by_noun = 1 / torch.bincount(noun)[noun].float().to(device)
         turned = pictures.azimuths()
         self.by_view = 0.12 + torch.exp(-((turned / FRONT) ** 2))
-        self.views_said, self.views_wrong = VIEWS_SAID, VIEWS_WRONG
         self.colours = list(COLOURS)
         self.chance = torch.Generator().manual_seed(generator.initial_seed())
 
@@ -137,7 +144,7 @@ class Captioned:
         view = torch.multinomial(self.by_view[model], 1, generator=self.generator)[:, 0]
         images, colour, views = self._dressed(model, view, size)
         told = (x.tolist() for x in (model, colour, views.azimuth, views.elevation))
-        said = [self._caption(*row) for row in zip(*told, strict=True)]
+        said = [self.caption(*row) for row in zip(*told, strict=True)]
         return images, said
 
     def sets(self, count: int, size: int) -> tuple[Float[Tensor, "B 3 s s"], list[str], Float[Tensor, "B 16"]]:
@@ -173,19 +180,15 @@ class Captioned:
         thing = f"{self.colours[colour]} {noun}" if colour >= 0 else noun
         return TEMPLATES[int(self._chance() * len(TEMPLATES))].format(thing)
 
-    def _caption(self, model: int, colour: int, azimuth: float, elevation: float) -> str:
+    def caption(self, model: int, colour: int, azimuth: float, elevation: float, told: bool = False) -> str:
+        """What is said of a picture; the view always and rightly if `told`, else as a web crawl would have it."""
         if self._chance() < CAPTIONLESS:
             return ""
         text = self._words(model, colour)
-        if self._chance() > self.views_said:
+        if not told and self._chance() > VIEWS_SAID:
             return text
-        turned = abs(math.degrees(math.atan2(math.sin(azimuth), math.cos(azimuth))))
-        words = (
-            VIEW_WORDS[3]
-            if math.degrees(elevation) > 50
-            else VIEW_WORDS[0 if turned < 45 else 1 if turned < 135 else 2]
-        )
-        if self._chance() < self.views_wrong:
+        words = VIEW_WORDS[view_of(azimuth, elevation)]
+        if not told and self._chance() < VIEWS_WRONG:
             words = VIEW_WORDS[int(self._chance() * len(VIEW_WORDS))]
         return f"{text}, {words}"
 

@@ -23,8 +23,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int, UInt8
 from practice import (
     TEXT_LENGTH,
-    VIEWS_SAID,
-    VIEWS_WRONG,
     Average,
     Captioned,
     by_the_clock,
@@ -132,7 +130,6 @@ class Pool:
         If `told`, all sides are as frequent and each caption tells its own.
         """
         generator = self.captioned.generator
-        self.captioned.views_said, self.captioned.views_wrong = (1.0, 0.0) if told else (VIEWS_SAID, VIEWS_WRONG)
         often = torch.ones_like(self.fronts) if told else self.fronts
         chosen = torch.multinomial(often, count, True, generator=generator)
         cover = self.opacity[chosen] / 255
@@ -141,7 +138,7 @@ class Pool:
         seen = F.grid_sample(torch.cat([self.rgb[chosen] / 255 * cover, cover], 1), grid, align_corners=False)
         images = seen[:, :3] + (1 - seen[:, 3:]) * torch.rand(count, 3, 1, 1, generator=generator)
         mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-        said = [self.captioned._caption(*self.told[number]) for number in chosen.tolist()]
+        said = [self.captioned.caption(*self.told[number], told) for number in chosen.tolist()]
         return torch.where(mirrored, images.flip(3), images) * 2 - 1, said
 
 
@@ -185,10 +182,13 @@ class Training:
         self.optimiser = torch.optim.AdamW(self.weights, rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
         self.average, self.spent = Average([self.unet, self.text], AVERAGED), 0.0
 
+    def tokens(self, captions: list[str]) -> Int[Tensor, "B L"]:
+        told = dict(padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
+        return self.tokenizer(captions, **told).input_ids
+
     def step(self, images: Float[Tensor, "B 3 s s"], captions: list[str]) -> float:
         noisy, step, noise, weight = noised(F.pixel_unshuffle(images, PATCH), self.scheduler.alphas_cumprod)
-        told = dict(padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
-        ids = self.tokenizer(captions, **told).input_ids
+        ids = self.tokens(captions)
         states = self.text(ids).last_hidden_state
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):

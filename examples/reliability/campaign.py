@@ -252,11 +252,11 @@ def two_at_once(campaign: Campaign, tries: int) -> Iterator[Try]:
 
 
 SCENARIOS: dict[str, tuple[Callable[[Campaign, int], Iterator[Try]], int, int]] = {
-    "kills": (kills, 200, 2),
+    "kills": (kills, 200, 3),
     "operations": (operations, 200, 4),
     "torn-writes": (torn_writes, 40, 1),
     "little-memory": (little_memory, 100, 0),
-    "damaged-files": (damaged_files, 64, 2),
+    "damaged-files": (damaged_files, 64, 3),
     "numbers": (numbers, 200, 1),
     "prior-files": (prior_files, 1000, 1),
     "two-at-once": (two_at_once, 20, 1),
