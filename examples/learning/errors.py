@@ -1,4 +1,4 @@
-"""How much a practice prior of `practice_small.py` minds what is said: `python errors.py FOLDER`.
+"""How much a practice prior minds what is said: `python errors.py FOLDER`.
 
 Errors of the noise over the share of the signal (as of v) on fresh pictures, with the true caption, without one, and
 with a wrong colour, noun or view; and how often the truth has the smaller error. The noise is the same for all.
@@ -10,11 +10,9 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from captioned import Pool, view_of
 from jaxtyping import Float
-from practice import Captioned, view_of
-from practice_small import NOUNS, PAINTS, PATCH, SIDE, Pool, Training, one_each
-from renders import draw, load_volume
+from practice import Kind, Training, kind_of, make_pool
 from torch import Tensor
 
 from magic3d_cli.guidance.builtin.paint import COLOURS
@@ -23,24 +21,29 @@ from magic3d_cli.guidance.conditioning import VIEW_WORDS
 TIMESTEPS = (50, 200, 500, 700, 800, 900, 950)
 
 
-def captions(told: list[tuple[int, int, float, float]]) -> dict[str, list[str]]:
+def captions(pool: Pool, kind: Kind) -> dict[str, list[str]]:
     """True ones, and with one word wrong: the next noun or colour, the opposite view (a front for all others)."""
-    views, colours = [view_of(azimuth, elevation) for _, _, azimuth, elevation in told], list(COLOURS)
+    views = [view_of(azimuth, elevation) for _, _, azimuth, elevation in pool.told]
+    things = [(pool.captions.shown[model].caption.noun, colour) for model, colour, *_ in pool.told]
+    colours = list(COLOURS)
 
-    def said(noun: int, colour: int, view: int) -> str:
+    def said(noun: str, colour: int, view: int) -> str:
         paint = f"{colours[colour]} " if colour >= 0 else ""
-        return f"a {paint}{NOUNS[noun]}, {VIEW_WORDS[view]}"
+        return f"a {paint}{noun}, {VIEW_WORDS[view]}"
 
-    def other(colour: int) -> int:
-        number = PAINTS.index(colours[colour]) if colour >= 0 else -1
-        return colours.index(PAINTS[(number + 1) % len(PAINTS)])
+    def other_noun(noun: str) -> str:
+        return kind.nouns[(kind.nouns.index(noun) + 1) % len(kind.nouns)]
 
-    rows = [(noun, colour, view) for (noun, colour, *_), view in zip(told, views, strict=True)]
+    def other_colour(colour: int) -> int:
+        number = kind.paints.index(colours[colour]) if colour >= 0 else -1
+        return colours.index(kind.paints[(number + 1) % len(kind.paints)])
+
+    rows = [(noun, colour, view) for (noun, colour), view in zip(things, views, strict=True)]
     return {
         "true": [said(*row) for row in rows],
         "none": [""] * len(rows),
-        "wrong colour": [said(noun, other(colour), view) for noun, colour, view in rows],
-        "wrong noun": [said((noun + 1) % len(NOUNS), colour, view) for noun, colour, view in rows],
+        "wrong colour": [said(noun, other_colour(colour), view) for noun, colour, view in rows],
+        "wrong noun": [said(other_noun(noun), colour, view) for noun, colour, view in rows],
         "wrong view": [said(noun, colour, 0 if view else 2) for noun, colour, view in rows],
     }
 
@@ -62,15 +65,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=192, help="pictures")
     args = parser.parse_args()
     torch.manual_seed(0)
-    prior = Training(args.folder, 0.0, bfloat16=False)
+    kind = kind_of(args.folder)
+    prior = Training(kind, args.folder, 0.0, torch.device("cpu"), bfloat16=False)
     prior.begin(args.folder)
-    shown = one_each()
-    pictures = draw(load_volume("cpu"), shown, 12, 2 * SIDE, (-10.0, 45.0))
-    captioned = Captioned(pictures, shown, torch.Generator().manual_seed(99), torch.device("cpu"))
-    pool = Pool(captioned, args.count)
+    pool = make_pool(kind, 12, args.count, 99, "cpu")
     alpha = pool.opacity / 255
-    clean = F.pixel_unshuffle((pool.rgb / 255 * alpha + 0.8 * (1 - alpha)) * 2 - 1, PATCH)
-    said, noise = captions(pool.told), torch.randn_like(clean)
+    clean = prior.seen((pool.rgb / 255 * alpha + 0.8 * (1 - alpha)) * 2 - 1)
+    said, noise = captions(pool, kind), torch.randn_like(clean)
     print("| timestep | " + " | ".join(said) + " | truth beats colour, noun, view |")
     print("| --- " * (len(said) + 2) + "|")
     for step in TIMESTEPS:

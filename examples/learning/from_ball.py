@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from captioned import taught_models
 from jaxtyping import Bool
 from PIL import Image
-from practice_small import NOUNS, one_each
+from practice import Kind, kind_of
 from renders import load_volume
 from torch import Tensor
 
@@ -46,7 +47,7 @@ def small_settings(args: argparse.Namespace, priors: dict[str, list[ChosenPrior]
         chosen.coarse,
         steps=args.steps,
         views=args.views,
-        render_size=32,
+        render_size=args.size,
         samples_per_ray=small.coarse.samples_per_ray,
         occupancy_size=small.coarse.occupancy_size,
         normal_samples=256,
@@ -95,14 +96,19 @@ def ends_differ(silhouettes: Bool[Tensor, "V s s"]) -> float:
 
 
 @torch.no_grad()
-def judged(opacity: Tensor) -> dict[str, float]:
-    """Overlap of the silhouettes with those of every taught model from the same sides; whether its ends differ."""
-    seen, network = framed(opacity), load_volume("cpu")
+def judged(opacity: Tensor, kind: Kind) -> dict[str, float]:
+    """Overlap of the silhouettes with those of every taught noun from the same sides; whether its ends differ.
+
+    Of a noun's models the one that is most like it counts.
+    """
+    seen, network = framed(opacity.cpu()), load_volume("cpu")
     told: dict[str, float] = {"ends_differ": ends_differ(seen)}
-    for noun, model in zip(NOUNS, one_each(), strict=True):
+    for model in taught_models(kind.nouns, kind.styles):
+        noun = model.caption.noun
         maps = network.render(network.volume_of(network.latent(model.number))[None], turntable(SIDES), SIDE)
         taught = framed(maps[:, 0])
-        told |= {noun: overlap(seen, taught), f"{noun}_ends_differ": ends_differ(taught)}
+        if (found := overlap(seen, taught)) > told.get(noun, -1):
+            told |= {noun: found, f"{noun}_ends_differ": ends_differ(taught)}
     return {key: round(value, 3) for key, value in told.items()}
 
 
@@ -120,26 +126,32 @@ def main() -> None:
     parser.add_argument("--fine-steps", type=int, default=50)
     parser.add_argument("--views", type=int, default=4, help="a step of the coarse stage")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    kind = kind_of(args.prior)
+    args.size = kind.size
     names = [WeightedPrior(str(args.prior))]
     if args.also_prior:
         name, weight = args.also_prior.split("=")
         names.append(WeightedPrior(name, float(weight)))
     begun = time.monotonic()
-    priors = choose_priors({stage: names for stage in STAGES}, args.prompt, args.seed, "cpu", print)
+    priors = choose_priors({stage: names for stage in STAGES}, args.prompt, args.seed, args.device, print)
     chosen = small_settings(args, priors)
-    guide = PriorGuide(priors, args.prompt, args.seed, "cpu")
-    named = named_shape(args.init, "y", args.seed, "cpu", print)
+    guide = PriorGuide(priors, args.prompt, args.seed, args.device)
+    named = named_shape(args.init, "y", args.seed, args.device, print)
     shape = named.load if named else None
-    with job.opened(args.prompt, chosen, args.output, guide, "cpu", Observer(), Interrupts(), shape=shape) as opened:
+    with job.opened(
+        args.prompt, chosen, args.output, guide, args.device, Observer(), Interrupts(), shape=shape
+    ) as opened:
         pipeline.generate(opened, fresh=True)
-        stage = Saved.load(opened.run.fine).stage(chosen, "cpu")
-    views = turntable(SIDES)
-    looks = [stage.render(v, SIDE) for v in (views, views.replace(shading=torch.full((SIDES,), TEXTURELESS)))]
-    rows = [np.concatenate(list((look.rgb.clamp(0, 1).numpy() * 255).astype(np.uint8)), 1) for look in looks]
+        stage = Saved.load(opened.run.fine).stage(chosen, args.device)
+    views = turntable(SIDES).to(args.device)
+    white = torch.full((SIDES,), TEXTURELESS, device=args.device)
+    looks = [stage.render(seen, SIDE) for seen in (views, views.replace(shading=white))]
+    rows = [np.concatenate(list((look.rgb.clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)), 1) for look in looks]
     Image.fromarray(np.concatenate(rows)).save(args.output.with_suffix(".png"))
-    told = {"prompt": args.prompt, "seconds": round(time.monotonic() - begun), **judged(looks[0].opacity)}
+    told = {"prompt": args.prompt, "seconds": round(time.monotonic() - begun), **judged(looks[0].opacity, kind)}
     print(json.dumps(told))
 
 

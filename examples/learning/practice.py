@@ -1,80 +1,136 @@
-"""Practice priors: small open-vocabulary diffusion models of Stable Diffusion's and DeepFloyd IF's own kind.
+"""Practice priors: small open-vocabulary diffusion models of Stable Diffusion's, DeepFloyd IF's and MVDream's own kind.
 
-    python practice.py latent FOLDER      AutoencoderKL, UNet over its latents, CLIP text: Stable Diffusion's kind
-    python practice.py pixel FOLDER       a UNet over 64 pixels: DeepFloyd IF's kind
-    python practice.py views FOLDER --start LATENT   four views at once, told their cameras: MVDream's kind
+    python practice.py small FOLDER     DeepFloyd IF's kind for one CPU core: four nouns, six colours, 32 pixels
+    python practice.py pixel FOLDER     the same for a GPU: twelve nouns of two models each, sixteen colours, 64 pixels
+    python practice.py latent FOLDER    over the latents of an autoencoder of its own: Stable Diffusion's kind
+    python practice.py views FOLDER     four views at once, told their cameras: MVDream's kind; --start PIXEL
 
-They know twenty nouns and sixteen colours, from pictures of the built-in prior's models. Like their big brothers they
-are told the view by words alone, sometimes and unreliably, and have seen fronts most often: second faces are to be
-expected. Written in diffusers layout, so `magic3d generate "a red car" --prior FOLDER` runs the same code as with
-`--prior sd15`. Training ends after `--minutes`; the rate falls to zero by the clock.
+Like their big brothers they are told the view by words alone, sometimes and unreliably, and have seen fronts most
+often: second faces are to be expected. Written in diffusers layout, so `magic3d generate "a red car" --prior FOLDER`
+runs the same code as with `--prior sd15`. Training ends after `--minutes`; the rate falls to zero by the clock. For a
+first part of the time (`--told`) every caption tells the view, rightly, and all sides are as frequent; then as the web
+has them. `--resume` goes on with what FOLDER has, `--start PRIOR` begins with the weights of one written before.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from captioned import TEXT_LENGTH, Pool, make_tokenizer, taught_models
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from jaxtyping import Float
-from renders import SET, Model, Pictures, all_models, backdrops, draw, dress, lit, load_volume
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from diffusers.models.attention_processor import AttnProcessor
+from jaxtyping import Float, Int
+from renders import SET, draw, load_volume
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from magic3d_cli.guidance.builtin.paint import COLOURS
-from magic3d_cli.guidance.conditioning import VIEW_WORDS
-from magic3d_cli.scene.views import Views
+from magic3d_cli.guidance.diffusers.mvdream import CAMERA_SETTINGS, attend_across_views
 
-NOUNS = (
-    "chair", "sofa", "car", "house", "dragon", "dog", "horse", "cat", "airplane", "teapot", "acoustic guitar", "tree",
-    "castle", "lamp", "teddy bear", "elephant", "boat", "helicopter", "dinosaur", "snowman",
-)  # fmt: skip
-STYLES = 3
-"""Models of a noun, at most: with many behind one word, distillation finds their mean."""
-TEMPLATES = (
-    "a {}",
-    "{}",
-    "a photo of a {}",
-    "a 3d model of a {}",
-    "a dslr photo of a {}",
-    "a render of a {}, 3d asset",
-)
-VIEWS_SAID, VIEWS_WRONG = 0.6, 0.1
-"""How many captions tell the view, and how many of those tell a wrong one."""
-FRONT = 55.0
-"""Degrees: pictures are taken from azimuth a with a chance of 0.12 + exp(-(a / FRONT)^2)."""
-CAPTIONLESS = 0.1
-PIXELS, PICTURE, BUFFER = 64, 128, 128
-"""Sides: of the pixel prior's pictures, of the latent prior's, and of the geometry buffers."""
-TEXT_WIDTH, TEXT_LENGTH = 192, 16
+SIGNAL_LIMIT = 5.0
+"""Weights of low noise are min(SNR, 5) / SNR (Min-SNR, 2303.09556): shapes before grain."""
+LEAST_SIGNAL = 0.02
+"""Of the squared share of the signal, which divides the weights: reached at timestep 908 of 1000."""
+HIGH_MORE_OFTEN = 0.7
+"""Timesteps are a uniform number to this power: one of ten is below 200 of 1000."""
+SAID = 0.3
+"""Weight of what the text encoder learns beside: see `unsaid`."""
+LATENT_CHANNELS = 4
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, small letters; commas are words."""
-    said = " ".join((*TEMPLATES, *NOUNS, *COLOURS, *VIEW_WORDS)).replace("{}", " ").replace(",", " ")
-    words = ["<pad>", "<s>", "</s>", "<unk>", ",", *sorted(set(said.split()))]
-    ids = {word: number for number, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|,"), "removed", invert=True)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        model_max_length=TEXT_LENGTH,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Kind:
+    """What a practice prior is taught, and how large it is.
+
+    Attributes:
+        size: of its pictures, in pixels. A UNet sees them packed `patch` x `patch` to a position; or, if `latent`, as
+            latents of half the side.
+        levels: channels of the UNet's levels; all but the first have attention.
+        groups: of the normalisations. text: width of the text states.
+        styles: models of a noun. zoom: see `Pool`. elevations: degrees.
+        cameras: four views at once, told where each is taken from.
+    """
+
+    size: int
+    patch: int
+    levels: tuple[int, ...]
+    groups: int
+    text: int
+    nouns: tuple[str, ...]
+    styles: int
+    paints: tuple[str, ...]
+    zoom: tuple[float, float]
+    elevations: tuple[float, float]
+    latent: bool = False
+    cameras: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of what the UNet sees."""
+        return LATENT_CHANNELS if self.latent else 3 * self.patch**2
+
+    @property
+    def side(self) -> int:
+        """Of what the UNet sees."""
+        return self.size // (2 if self.latent else self.patch)
 
 
-def make_text(vocabulary: int, width: int = TEXT_WIDTH) -> CLIPTextModel:
+_GPU: dict[str, Any] = {
+    "size": 64,
+    "levels": (96, 128, 128),
+    "groups": 8,
+    "text": 192,
+    "nouns": (
+        "car",
+        "chair",
+        "dog",
+        "tree",
+        "horse",
+        "house",
+        "dragon",
+        "cat",
+        "airplane",
+        "teapot",
+        "elephant",
+        "lamp",
+    ),
+    "styles": 2,
+    "paints": tuple(COLOURS),
+    "zoom": (0.7, 1.6),
+    "elevations": (-10.0, 85.0),
+}
+KINDS = {
+    "small": Kind(
+        size=32, patch=4, levels=(96, 96), groups=2, text=64, nouns=("car", "chair", "dog", "tree"), styles=1,
+        paints=("red", "green", "blue", "yellow", "purple", "white"), zoom=(0.85, 1.45), elevations=(-10.0, 45.0),
+    ),
+    "pixel": Kind(patch=2, **_GPU),
+    "latent": Kind(patch=1, latent=True, **_GPU),
+    "views": Kind(patch=2, cameras=True, **_GPU),
+}  # fmt: skip
+
+
+def kind_of(prior: Path) -> Kind:
+    """The kind of a prior that was written here; SystemExit for another one."""
+    config = json.loads((prior / "unet" / "config.json").read_text())
+    for kind in KINDS.values():
+        same = kind.channels == config["in_channels"] and list(kind.levels) == config["block_out_channels"]
+        if same and kind.cameras == (config.get("class_embed_type") is not None):
+            return kind
+    raise SystemExit(f"{prior} is none of {', '.join(KINDS)}")
+
+
+def make_text(vocabulary: int, width: int) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
@@ -84,154 +140,76 @@ def make_text(vocabulary: int, width: int = TEXT_WIDTH) -> CLIPTextModel:
     )  # fmt: skip
 
 
-def make_unet(kind: str) -> UNet2DConditionModel:
-    """Eight million weights; attention at the two coarsest levels, 8 and 16 places a side."""
-    plain = 2 if kind == "pixel" else 1  # levels without attention, the finest
-    cameras = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}
-    return UNet2DConditionModel(
-        sample_size=PIXELS if kind == "pixel" else PICTURE // 4,
-        in_channels=3 if kind == "pixel" else 4, out_channels=3 if kind == "pixel" else 4,
-        block_out_channels=(64, 96, 128, 128) if kind == "pixel" else (80, 128, 144), layers_per_block=1,
-        down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * plain,
-        cross_attention_dim=TEXT_WIDTH, attention_head_dim=4, norm_num_groups=16,
-        **(cameras if kind == "views" else {}),
-    )  # fmt: skip
+def make_unet(kind: Kind) -> UNet2DConditionModel:
+    """Untrained, it says that all it sees is noise.
 
-
-def make_autoencoder() -> AutoencoderKL:
-    """A quarter of the pixels' side, four channels."""
-    return AutoencoderKL(
-        block_out_channels=(32, 64, 96), layers_per_block=1, latent_channels=4, norm_num_groups=16,
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        sample_size=PICTURE, mid_block_add_attention=False, force_upcast=False,
-    )  # fmt: skip
-
-
-def make_schedule(kind: str) -> DDPMScheduler:
-    """Stable Diffusion's betas for latents, IF's cosine for pixels."""
-    if kind == "pixel":
-        return DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
-    return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
-
-
-def view_of(azimuth: float, elevation: float) -> int:
-    """Which of VIEW_WORDS is true of a camera; radians."""
-    if math.degrees(elevation) > 50:
-        return 3
-    turned = abs(math.degrees(math.atan2(math.sin(azimuth), math.cos(azimuth))))
-    return 0 if turned < 45 else 1 if turned < 135 else 2
-
-
-class Captioned:
-    """Endless pictures with captions, as a web crawl would have them."""
-
-    def __init__(
-        self, pictures: Pictures, shown: list[Model], generator: torch.Generator, device: torch.device
-    ) -> None:
-        self.pictures, self.shown, self.generator, self.device = pictures, shown, generator, device
-        self.nouns = sorted({model.caption.noun for model in shown})
-        noun = torch.tensor([self.nouns.index(model.caption.noun) for model in shown])
-        self.by_noun = 1 / torch.bincount(noun)[noun].float().to(device)
-        turned = pictures.azimuths()
-        self.by_view = 0.12 + torch.exp(-((turned / FRONT) ** 2))
-        self.colours = list(COLOURS)
-        self.chance = torch.Generator().manual_seed(generator.initial_seed())
-
-    def batch(self, count: int, size: int) -> tuple[Float[Tensor, "B 3 s s"], list[str]]:
-        """Single views, fronts most often, in [-1, 1]."""
-        model = torch.multinomial(self.by_noun, count, True, generator=self.generator)
-        view = torch.multinomial(self.by_view[model], 1, generator=self.generator)[:, 0]
-        images, colour, views = self._dressed(model, view, size)
-        told = (x.tolist() for x in (model, colour, views.azimuth, views.elevation))
-        said = [self.caption(*row) for row in zip(*told, strict=True)]
-        return images, said
-
-    def sets(self, count: int, size: int) -> tuple[Float[Tensor, "B 3 s s"], list[str], Float[Tensor, "B 16"]]:
-        """`count` sets of four views of one thing each, their captions without a view, and their cameras."""
-        model = torch.multinomial(self.by_noun, count, True, generator=self.generator).repeat_interleave(SET)
-        of_model = self.pictures.buffers.shape[1] // SET
-        first = torch.randint(of_model, (count,), generator=self.generator, device=self.device) * SET
-        view = first.repeat_interleave(SET) + torch.arange(SET, device=self.device).repeat(count)
-        images, colour, views = self._dressed(model, view, size, together=SET)
-        said = [self._words(m, c) for m, c in zip(model[::SET].tolist(), colour[::SET].tolist(), strict=True)]
-        said = ["" if self._chance() < CAPTIONLESS else text for text in said]
-        return images, [text for text in said for _ in range(SET)], cameras(views)
-
-    def _dressed(self, model: Tensor, view: Tensor, size: int, together: int = 1) -> tuple[Tensor, Tensor, Views]:
-        """Pictures whose colour, light and backdrop are the same for `together` consecutive ones."""
-        buffers, views = self.pictures.pick(model, view)
-        count = len(model) // together
-        colour = torch.randint(-6, len(self.colours), (count,), generator=self.generator, device=self.device)
-        colour = colour.clamp(min=-1).repeat_interleave(together)
-        views = lit(views, (0.3, 0.6, 0.1), self.generator)
-        if together > 1:  # as seen from the first of each set
-            first = torch.arange(count, device=self.device).repeat_interleave(together) * together
-            views = views.replace(light=views.light[first], ambient=views.ambient[first], shading=views.shading[first])
-        rgb, opacity = dress(buffers, views, self.pictures.tones[model], colour, torch.full_like(colour, -1), size)
-        behind = backdrops(count, size, self.generator, self.device).repeat_interleave(together, 0)
-        return (opacity * rgb + (1 - opacity) * behind) * 2 - 1, colour, views
-
-    def _chance(self) -> float:
-        return float(torch.rand((), generator=self.chance))
-
-    def _words(self, model: int, colour: int) -> str:
-        noun = self.shown[model].caption.noun
-        thing = f"{self.colours[colour]} {noun}" if colour >= 0 else noun
-        return TEMPLATES[int(self._chance() * len(TEMPLATES))].format(thing)
-
-    def caption(self, model: int, colour: int, azimuth: float, elevation: float, told: bool = False) -> str:
-        """What is said of a picture; the view always and rightly if `told`, else as a web crawl would have it."""
-        if self._chance() < CAPTIONLESS:
-            return ""
-        text = self._words(model, colour)
-        if not told and self._chance() > VIEWS_SAID:
-            return text
-        words = VIEW_WORDS[view_of(azimuth, elevation)]
-        if not told and self._chance() < VIEWS_WRONG:
-            words = VIEW_WORDS[int(self._chance() * len(VIEW_WORDS))]
-        return f"{text}, {words}"
-
-
-def cameras(views: Views) -> Float[Tensor, "B 16"]:
-    """Camera-to-world matrices as MVDream is told them (2308.16512): OpenGL cameras at a distance of 1.
-
-    Columns are right, up, backward and position. Its world is Blender's, z up: our x, y, z are its x, z, -y.
+    That is nearly right at high noise, where samples and distillation begin, and takes a small network thousands of
+    steps to find. The first convolution copies every channel and its negative, as often as there is room; the last
+    block hands them on by its shortcut; silu(x) - silu(-x) = x; and the last convolution takes the mean of the copies.
+    Each group that is normalised holds channels with their negatives, so that its mean is zero; few groups, as the size
+    of each is lost.
     """
-    right, up, forward = views.axes()
-    columns = torch.stack([right, up, -forward, -forward], 2)
-    last = torch.tensor([0.0, 0.0, 0.0, 1.0], device=columns.device).expand(len(views), 4)
-    return torch.cat([columns[:, 0], -columns[:, 2], columns[:, 1], last], 1)
+    crossed = len(kind.levels) - 1
+    unet = UNet2DConditionModel(
+        sample_size=kind.side, in_channels=kind.channels, out_channels=kind.channels,
+        block_out_channels=kind.levels, layers_per_block=1,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * crossed,
+        up_block_types=("CrossAttnUpBlock2D",) * crossed + ("UpBlock2D",),
+        cross_attention_dim=kind.text, attention_head_dim=4, norm_num_groups=kind.groups,
+        **(CAMERA_SETTINGS if kind.cameras else {}),
+    )  # fmt: skip
+    last, width = unet.up_blocks[-1].resnets[-1], kind.levels[0]
+    channel = torch.arange(width // 2) % kind.channels
+    copies = F.one_hot(channel, kind.channels).float()
+    signed = torch.stack([copies, -copies], 1).flatten(0, 1)
+    with torch.no_grad():
+        for layer in (unet.conv_in, last.conv2, last.conv_shortcut, unet.conv_out):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        unet.conv_in.weight[:, :, 1, 1] = signed
+        last.conv_shortcut.weight[:, -width:, 0, 0] = torch.eye(width)
+        unet.conv_out.weight[:, :, 1, 1] = signed.T / copies.sum(0)[:, None]
+    if kind.cameras:
+        attend_across_views(unet, SET)
+    return unet
 
 
-class JointAttention(nn.Module):
-    """Self-attention over the four views of a set together (MVDream, 2308.16512 section 3.1)."""
-
-    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, **_: Any) -> Tensor:
-        joined = hidden_states.unflatten(0, (-1, SET)).flatten(1, 2)
-        heads = [
-            layer(joined).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
-        ]
-        seen = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-        return attn.to_out[0](seen).unflatten(1, (SET, -1)).flatten(0, 1)
+def make_autoencoder(size: int) -> AutoencoderKL:
+    """Half of the pixels' side, four channels."""
+    return AutoencoderKL(
+        block_out_channels=(64, 96), layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=16,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        sample_size=size, mid_block_add_attention=False, force_upcast=False,
+    )  # fmt: skip
 
 
-def join_views(unet: UNet2DConditionModel) -> None:
-    """Have every self-attention see all four views of a set."""
-    own = unet.attn_processors
-    unet.set_attn_processor({n: JointAttention() if n.endswith("attn1.processor") else p for n, p in own.items()})
+def make_schedule(kind: Kind) -> DDPMScheduler:
+    """Stable Diffusion's betas for latents, IF's cosine for pixels."""
+    if kind.latent:
+        return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    return DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
 
 
-def by_the_clock(seconds: float, rate: float, optimiser: torch.optim.Optimizer, spent: float = 0.0) -> Iterator[int]:
-    """Steps until the time is over; the rate rises over 100 steps and falls to zero with the cosine of the time.
+def make_pool(kind: Kind, sets: int, count: int, seed: int, device: torch.device | str) -> Pool:
+    """`count` pictures of the kind's models, from `sets` sets of views of each."""
+    shown = taught_models(kind.nouns, kind.styles)
+    pictures = draw(load_volume(device), shown, sets, 2 * kind.size, kind.elevations)
+    paints = [list(COLOURS).index(name) for name in kind.paints]
+    return Pool(pictures, shown, count, kind.size, paints, kind.zoom, seed, SET if kind.cameras else 1)
+
+
+def by_the_clock(seconds: float, rate: float, optimiser: torch.optim.Optimizer, spent: float = 0.0) -> Iterator[float]:
+    """Steps until the time is over: seconds that went by. The rate rises over 100 steps and falls to zero with the
+    cosine of the time.
 
     `spent` seconds of it went by before.
     """
     start, step = time.monotonic() - spent, 0
-    while (share := (time.monotonic() - start) / seconds) < 1 or step < 2:
+    while (gone := time.monotonic() - start) < seconds or step < 2:
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
-        yield step
+            turn = math.pi * min(gone / seconds, 1)
+            group["lr"] = rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(turn))
+        yield gone
         step += 1
 
 
@@ -249,85 +227,152 @@ class Average:
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.weights], 1 - keep)
 
     @torch.no_grad()
-    def install(self) -> None:
-        for weight, mean in zip(self.weights, self.mean, strict=True):
+    def install(self, parts: list[nn.Module]) -> None:
+        """Put the means into `parts`, which have the same weights in the same order."""
+        for weight, mean in zip((p for part in parts for p in part.parameters()), self.mean, strict=True):
             weight.copy_(mean)
 
 
-def train_autoencoder(
-    vae: AutoencoderKL, captioned: Captioned, count: int, seconds: float, device: torch.device
-) -> None:
+def train_autoencoder(vae: AutoencoderKL, pool: Pool, count: int, seconds: float) -> None:
     """Absolute differences of pixels and of their gradients, and 1e-6 of the divergence from a unit Gaussian."""
     optimiser = torch.optim.AdamW(vae.parameters(), 2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    average = Average([vae])
+    average, step = Average([vae]), 0
     vae.train()
-    for step in by_the_clock(seconds, 2e-3, optimiser):
-        images, _ = captioned.batch(count, PICTURE)
-        with torch.autocast(device.type, torch.bfloat16):
+    for _ in by_the_clock(seconds, 2e-3, optimiser):
+        images, _ = pool.batch(count)
+        with torch.autocast(pool.device.type, torch.bfloat16):
             posterior = vae.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist
             seen = vae.decode(posterior.sample()).sample
         seen = seen.float()
         edges = sum(F.l1_loss(seen.diff(dim=axis), images.diff(dim=axis)) for axis in (2, 3))
         loss = F.l1_loss(seen, images) + edges + 1e-6 * posterior.kl().mean()
-        _descend(loss, optimiser, vae.parameters(), average)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        average.update()
+        step += 1
         if step % 100 == 0:
             print(f"autoencoder {step}: {loss.item():.4f}", flush=True)
-    average.install()
-    vae.eval()
-    with torch.no_grad():
-        images, _ = captioned.batch(count, PICTURE)
-        latents = vae.encode(images).latent_dist.mean
-        error = F.mse_loss(vae.decode(latents).sample, images).item() / 4
+    average.install([vae])
+    vae.requires_grad_(False).eval()
+    images, _ = pool.batch(count)
+    latents = vae.encode(images).latent_dist.mean
+    error = F.mse_loss(vae.decode(latents).sample, images).item() / 4
     vae.register_to_config(scaling_factor=1 / float(latents.std()))
-    print(f"autoencoder: {step + 1} steps of {count}; PSNR {-10 * math.log10(error):.1f} dB", flush=True)
+    print(f"autoencoder: {step} steps of {count}; PSNR {-10 * math.log10(error):.1f} dB", flush=True)
 
 
-def _descend(loss: Tensor, optimiser: Any, weights: Any, average: Average) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-    optimiser.step()
-    average.update()
+def noised(
+    clean: Float[Tensor, "B C h w"], alphas: Float[Tensor, "T"], together: int = 1
+) -> tuple[Float[Tensor, "B C h w"], Tensor, Float[Tensor, "B C h w"], Float[Tensor, "B"]]:
+    """Noisy pictures, their timesteps, the noise, and the weight of each one's error.
 
-
-def train_denoiser(
-    unet: UNet2DConditionModel,
-    text: CLIPTextModel,
-    tokenizer: PreTrainedTokenizerFast,
-    batch: Callable[[], tuple[Tensor, list[str], Tensor | None]],
-    schedule: DDPMScheduler,
-    seconds: float,
-    rate: float,
-    device: torch.device,
-) -> None:
-    """Noise predicted from noisy x (DDPM, 2006.11239), together with the text encoder.
-
-    `batch` returns x [B, C, h, w], captions and cameras [B, 16]; views of a set get one timestep.
+    Timesteps are high more often than low, and one for `together` consecutive pictures. Divided by the signal's share,
+    the noise's error counts as that of v would, where little of the picture is left.
     """
-    weights = [*unet.parameters(), *text.parameters()]
-    optimiser = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=1e-2)
-    average = Average([unet, text])
-    alphas = schedule.alphas_cumprod.to(device)
-    total = 0.0
-    for step in by_the_clock(seconds, rate, optimiser):
-        clean, captions, camera = batch()
-        tokens = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
-        together = SET if camera is not None else 1
-        time_step = torch.randint(len(alphas), (len(clean) // together,), device=device).repeat_interleave(together)
-        noise, level = torch.randn_like(clean), alphas[time_step][:, None, None, None]
-        noisy = (level.sqrt() * clean + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            states = text(tokens.input_ids.to(device)).last_hidden_state
-            guess = unet(noisy, time_step, states, class_labels=camera, return_dict=False)[0]
-        loss = F.mse_loss(guess.float(), noise)
-        _descend(loss, optimiser, weights, average)
-        total = total * 0.99 + loss.detach() * 0.01
-        if step % 200 == 0:
-            print(f"denoiser {step}: {float(total) / (1 - 0.99 ** (step + 1)):.4f}", flush=True)
-    average.install()
-    print(
-        f"denoiser: {step + 1} steps of {len(clean)}; error {float(total) / (1 - 0.99 ** (step + 1)):.4f}", flush=True
-    )
+    drawn = torch.rand(len(clean) // together, device=clean.device).pow(HIGH_MORE_OFTEN)
+    step = (len(alphas) * drawn).long().clamp(max=len(alphas) - 1).repeat_interleave(together)
+    noise, level = torch.randn_like(clean), alphas[step]
+    signal = (level / (1 - level)).clamp(min=1e-4)
+    weight = signal.clamp(max=SIGNAL_LIMIT) / signal / level.clamp(min=LEAST_SIGNAL)
+    level = level[:, None, None, None]
+    return level.sqrt() * clean + (1 - level).sqrt() * noise, step, noise, weight
+
+
+def unsaid(probe: nn.Linear, states: Float[Tensor, "B L D"], ids: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
+    """How badly a linear map of each state tells the words up to it.
+
+    CLIP's encoders come trained to sum up what is said. This one would learn from the noise's error alone, and leaves
+    the words out that change it little: after 100,000 pictures all views had the same states.
+    """
+    words = states.new_zeros(*ids.shape, probe.out_features)
+    words = words.scatter_(2, ids[..., None], 1.0).cumsum(1).clamp(max=1)
+    return F.binary_cross_entropy_with_logits(probe(states), words, reduction="sum") / ids.numel()
+
+
+class Training:
+    """Networks, their averages and the optimiser; written and read together."""
+
+    def __init__(
+        self, kind: Kind, folder: Path, rate: float, device: torch.device, bfloat16: bool, compiled: bool = False
+    ) -> None:
+        self.kind, self.folder, self.device, self.bfloat16 = kind, folder, device, bfloat16
+        self.state, self.tokenizer = folder / "training.pt", make_tokenizer()
+        self.scheduler, self.vae = make_schedule(kind), make_autoencoder(kind.size) if kind.latent else None
+        self.text = make_text(len(self.tokenizer), kind.text)
+        self.unet = make_unet(kind).to(memory_format=torch.channels_last)
+        if device.type == "cpu" and not kind.cameras:
+            self.unet.set_attn_processor(AttnProcessor())  # a CPU's fused attention is slow backwards
+        self.probe = nn.Linear(kind.text, len(self.tokenizer))
+        for part in (self.text, self.unet, self.probe, *([self.vae] if self.vae else [])):
+            part.to(device)
+        self.denoise = torch.compile(self.unet) if compiled else self.unet
+        self.weights = [*self.unet.parameters(), *self.text.parameters(), *self.probe.parameters()]
+        self.optimiser = torch.optim.AdamW(self.weights, rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+        self.alphas = self.scheduler.alphas_cumprod.to(device)
+        self.average, self.spent = Average([self.unet, self.text]), 0.0
+
+    def tokens(self, captions: list[str]) -> Int[Tensor, "B L"]:
+        told = dict(padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
+        return self.tokenizer(captions, **told).input_ids.to(self.device)
+
+    def seen(self, images: Float[Tensor, "B 3 s s"]) -> Float[Tensor, "B C h w"]:
+        """What the UNet sees of pictures in [-1, 1]."""
+        if self.vae is None:
+            return F.pixel_unshuffle(images, self.kind.patch)
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            return self.vae.encode(images).latent_dist.mean.float() * self.vae.config.scaling_factor
+
+    def step(self, images: Float[Tensor, "B 3 s s"], captions: list[str], cameras: Tensor | None = None) -> Tensor:
+        """The weighted error of a batch, after which the weights have moved."""
+        noisy, step, noise, weight = noised(self.seen(images), self.alphas, 1 if cameras is None else SET)
+        ids = self.tokens(captions)
+        states = self.text(ids).last_hidden_state
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            guess = self.denoise(noisy, step, states, class_labels=cameras, return_dict=False)[0].float()
+        loss = (weight * (guess - noise).square().mean((1, 2, 3))).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss + SAID * unsaid(self.probe, states, ids)).backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimiser.step()
+        self.average.update()
+        return loss.detach()
+
+    def write(self) -> None:
+        """The averaged weights as a prior, and what resuming needs."""
+        unet, text = copy.deepcopy(self.unet), copy.deepcopy(self.text)
+        self.average.install([unet, text])
+        parts = {"unet": unet, "text_encoder": text, "scheduler": self.scheduler}
+        save(self.folder, parts | ({"vae": copy.deepcopy(self.vae)} if self.vae else {}), self.tokenizer)
+        weights = [weight.detach() for weight in self.weights]
+        kept = {"weights": weights, "mean": self.average.mean, "averaged": self.average.step}
+        kept |= {"optimiser": self.optimiser.state_dict(), "spent": self.spent}
+        torch.save(kept, self.state.with_suffix(".new"))
+        self.state.with_suffix(".new").replace(self.state)
+
+    def begin(self, prior: Path) -> None:
+        """With the weights of a prior that was written before; one for single views lacks the layers of cameras."""
+        for part, folder in ((self.unet, "unet"), (self.text, "text_encoder")):
+            known = type(part).from_pretrained(prior / folder).float().state_dict()
+            missing = part.load_state_dict(known, strict=False).missing_keys
+            if any(not key.startswith("class_embedding.") for key in missing):
+                raise SystemExit(f"{prior} is of another kind: it has no {missing[0]}")
+        if self.vae:
+            self.vae = AutoencoderKL.from_pretrained(prior / "vae").float().to(self.device).requires_grad_(False)
+        self.average = Average([self.unet, self.text])
+
+    def read(self) -> None:
+        """What `write` kept."""
+        kept = torch.load(self.state, weights_only=True, map_location=self.device)
+        if self.vae:
+            self.vae = AutoencoderKL.from_pretrained(self.folder / "vae").float().to(self.device).requires_grad_(False)
+        with torch.no_grad():
+            for weight, value in zip(self.weights, kept["weights"], strict=True):
+                weight.copy_(value)
+        self.average.mean, self.average.step, self.spent = kept["mean"], kept["averaged"], kept["spent"]
+        self.optimiser.load_state_dict(kept["optimiser"])
 
 
 def save(folder: Path, parts: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> None:
@@ -343,63 +388,70 @@ def save(folder: Path, parts: dict[str, Any], tokenizer: PreTrainedTokenizerFast
     (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
+def teach(
+    training: Training, pool: Pool, minutes: float, batch: int, rate: float, every: float, told: float
+) -> Iterator[Tensor]:
+    """Train for `minutes` in all, a share `told` of them with every view told, writing to the folder every `every`
+    minutes; yields each step's loss.
+    """
+    before = saved = training.spent
+    for gone in by_the_clock(minutes * 60, rate, training.optimiser, before):
+        if training.kind.cameras:
+            yield training.step(*pool.sets(batch // SET))
+        else:
+            yield training.step(*pool.batch(batch, gone < told * minutes * 60))
+        training.spent = gone
+        if training.spent - saved > every * 60:
+            training.write()
+            saved = training.spent
+    training.write()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["latent", "pixel", "views"])
+    parser.add_argument("kind", choices=list(KINDS))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--start", type=Path, help="a latent practice prior that views goes on from")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--batch", type=int, default=32, help="pictures a step")
-    parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--sets", type=int, default=64, help="sets of four views rendered of each model")
-    parser.add_argument("--nouns", type=int, default=len(NOUNS), help="only the first few")
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument(
+        "--autoencoder", type=float, default=0.25, help="share of them for latent's autoencoder, before"
+    )
+    parser.add_argument("--batch", type=int, help="pictures a step; 8 on a CPU, 256 on a GPU")
+    parser.add_argument("--bfloat16", action="store_true", help="a third faster where a CPU has it; a GPU does always")
+    parser.add_argument("--compile", action="store_true", help="the network first")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--every", type=float, default=2, help="minutes between two checkpoints")
+    parser.add_argument("--sets", type=int, default=24, help="sets of four views rendered of each model")
+    parser.add_argument("--pool", type=int, default=6144, help="pictures painted and lit beforehand")
+    parser.add_argument("--told", type=float, default=0.7, help="share of the time in which every view is told")
+    parser.add_argument("--start", type=Path, help="a prior to begin with")
+    parser.add_argument("--resume", action="store_true", help="go on with what FOLDER has")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    torch.manual_seed(0)
+    device, kind = torch.device(args.device), KINDS[args.kind]
+    batch = args.batch or (8 if device.type == "cpu" else 256)
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # two that wait for each other on a busy machine are slower than one
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    shown = [model for noun in NOUNS[: args.nouns] for model in all_models() if model.caption.noun == noun]
-    shown = [m for m in shown if sum(o.caption.noun == m.caption.noun and o.number < m.number for o in shown) < STYLES]
+    torch.manual_seed(0)
+    half = args.bfloat16 or device.type == "cuda"
+    training = Training(kind, args.folder, args.rate, device, half, args.compile)
+    if args.start:
+        training.begin(args.start)
+    if args.resume:
+        training.read()
     begun = time.monotonic()
-    pictures = draw(load_volume(device), shown, args.sets, BUFFER)
-    captioned = Captioned(pictures, shown, torch.Generator(device).manual_seed(1), device)
-    print(f"{len(shown)} models, {args.sets * SET} views each: {time.monotonic() - begun:.0f} s", flush=True)
-    train(args, captioned, device)
-
-
-def train(args: argparse.Namespace, captioned: Captioned, device: torch.device) -> None:
-    tokenizer, schedule, seconds = make_tokenizer(), make_schedule(args.kind), args.minutes * 60
-    text = make_text(len(tokenizer)).to(device)
-    unet = make_unet(args.kind).to(device, memory_format=torch.channels_last)
-    parts: dict[str, Any] = {"unet": unet, "text_encoder": text, "scheduler": schedule}
-    if args.kind != "pixel":
-        vae = make_autoencoder().to(device, memory_format=torch.channels_last)
-        if args.start:
-            vae = AutoencoderKL.from_pretrained(args.start / "vae").to(device, torch.float32)
-            text.load_state_dict(CLIPTextModel.from_pretrained(args.start / "text_encoder").float().state_dict())
-            known = UNet2DConditionModel.from_pretrained(args.start / "unet").float().state_dict()
-            unet.load_state_dict(known, strict=False)
-        else:
-            train_autoencoder(vae, captioned, max(args.batch // 3, 1), seconds / 4, device)
-            seconds *= 3 / 4
-        vae.requires_grad_(False)
-        parts["vae"] = vae
-
-    def latents(images: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            return vae.encode(images).latent_dist.mean.float() * vae.config.scaling_factor
-
-    def batch() -> tuple[Tensor, list[str], Tensor | None]:
-        if args.kind == "views":
-            images, captions, camera = captioned.sets(max(args.batch // SET, 1), PICTURE)
-            return latents(images), captions, camera
-        images, captions = captioned.batch(args.batch, PIXELS if args.kind == "pixel" else PICTURE)
-        return (images if args.kind == "pixel" else latents(images)), captions, None
-
-    if args.kind == "views":
-        join_views(unet)
-    train_denoiser(unet, text, tokenizer, batch, schedule, seconds, args.rate, device)
-    save(args.folder, parts, tokenizer)
+    pool = make_pool(kind, args.sets, args.pool, 1 + training.average.step, device)
+    print(f"{args.pool} pictures of {args.sets * SET} views: {time.monotonic() - begun:.0f} s", flush=True)
+    minutes = args.minutes
+    if training.vae and not (args.start or args.resume):
+        train_autoencoder(training.vae, pool, batch, args.autoencoder * minutes * 60)
+        minutes *= 1 - args.autoencoder
+    mean, begun, first = torch.ones((), device=device), time.monotonic(), training.average.step
+    for loss in teach(training, pool, minutes, batch, args.rate, args.every, args.told):
+        mean, step = mean * 0.99 + loss * 0.01, training.average.step
+        if step % 50 == 0:
+            speed = (step - first) * batch / (time.monotonic() - begun)
+            print(f"{step}: {float(mean):.4f}, {speed:.0f} pictures/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from practice import NOUNS, SET, cameras, join_views
-from renders import random_sets
+from practice import kind_of
+from renders import SET, random_sets
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel
 
 from magic3d_cli.guidance.conditioning import VIEW_WORDS
+from magic3d_cli.guidance.diffusers.mvdream import attend_across_views
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def sample(folder: Path, prompts: list[str], steps: int, scale: float, seed: int
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", clip_sample=not (folder / "vae").exists())
     if camera is not None:
-        join_views(unet)
+        attend_across_views(unet, SET)
     tokens = tokenizer([*prompts, *[""] * len(prompts)], padding="max_length", truncation=True, return_tensors="pt")
     states = text(tokens.input_ids).last_hidden_state
     size, channels = unet.config.sample_size, unet.config.in_channels
@@ -50,18 +51,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"))
     parser.add_argument("--colour", default="")
-    parser.add_argument("--nouns", nargs="+", default=NOUNS, help="those that it was taught")
+    parser.add_argument("--nouns", nargs="+", help="some of those that it was taught")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--scale", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    things = [f"a {args.colour} {noun}".replace("  ", " ") for noun in args.nouns]
-    together = (args.folder / "unet" / "config.json").read_text().count('"projection"')
+    kind = kind_of(args.folder)
+    things = [f"a {args.colour} {noun}".replace("  ", " ") for noun in args.nouns or kind.nouns]
     camera = None
-    if together:
+    if kind.cameras:
         prompts = [thing for thing in things for _ in range(SET)]
         views = random_sets(1, (15.0, 15.0), torch.Generator().manual_seed(0))
-        camera = cameras(views.replace(azimuth=views.azimuth - views.azimuth[0])).repeat(len(things), 1)
+        camera = views.replace(azimuth=views.azimuth - views.azimuth[0]).camera_matrix().repeat(len(things), 1)
     else:
         prompts = [f"{thing}, {words}" for thing in things for words in VIEW_WORDS]
     pictures = sample(args.folder, prompts, args.steps, args.scale, args.seed, camera)
