@@ -33,7 +33,7 @@ TEMPLATES = (
     "a render of a {}, 3d asset",
 )
 VIEWS_SAID, VIEWS_WRONG = 0.6, 0.1
-"""How many captions tell the view, and how many of those tell a wrong one."""
+"""How many captions tell the view, and how many of those tell one at random, unless told otherwise."""
 FRONT = 55.0
 """Degrees: pictures are taken from azimuth a with a chance of 0.12 + exp(-(a / FRONT)^2)."""
 CAPTIONLESS = 0.1
@@ -76,10 +76,16 @@ def taught_models(nouns: tuple[str, ...], styles: int) -> list[Model]:
 
 
 class Captions:
-    """What is said of a picture, drawn with a random generator of its own."""
+    """What is said of a picture, drawn with a random generator of its own.
 
-    def __init__(self, shown: list[Model], seed: int) -> None:
-        self.shown, self.colours = shown, list(COLOURS)
+    Args:
+        views_said, views_wrong: how many tell the view, and how many of those tell one at random.
+    """
+
+    def __init__(
+        self, shown: list[Model], seed: int, views_said: float = VIEWS_SAID, views_wrong: float = VIEWS_WRONG
+    ) -> None:
+        self.shown, self.colours, self.said, self.wrong = shown, list(COLOURS), views_said, views_wrong
         self.chance = torch.Generator().manual_seed(seed)
 
     def __call__(self, model: int, colour: int, azimuth: float, elevation: float, told: bool | None = False) -> str:
@@ -92,10 +98,10 @@ class Captions:
         noun = self.shown[model].caption.noun
         thing = f"{self.colours[colour]} {noun}" if colour >= 0 else noun
         text = TEMPLATES[int(self._random() * len(TEMPLATES))].format(thing)
-        if told is None or (not told and self._random() > VIEWS_SAID):
+        if told is None or (not told and self._random() > self.said):
             return text
         words = VIEW_WORDS[view_of(azimuth, elevation)]
-        if not told and self._random() < VIEWS_WRONG:
+        if not told and self._random() < self.wrong:
             words = VIEW_WORDS[int(self._random() * len(VIEW_WORDS))]
         return f"{text}, {words}"
 
@@ -107,6 +113,7 @@ class Pool:
     """`count` pictures of `size` pixels that were painted and lit once, and what they show.
 
     Args:
+        captions: of the models that `pictures` shows.
         paints: indices of COLOURS, as frequent as each other.
         zoom: the range by which things are made larger, on top of what their cameras do.
         together: 1, or SET: then `SET` consecutive pictures show one thing from the four sides of a set.
@@ -121,7 +128,7 @@ class Pool:
     def __init__(
         self,
         pictures: Pictures,
-        shown: list[Model],
+        captions: Captions,
         count: int,
         size: int,
         paints: list[int],
@@ -131,13 +138,13 @@ class Pool:
     ) -> None:
         self.device = pictures.buffers.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.captions, self.zoom, self.together = Captions(shown, seed), zoom, together
+        self.captions, self.zoom, self.together = captions, zoom, together
         by_view = 0.12 + torch.exp(-((pictures.azimuths() / FRONT) ** 2))
         rgb, opacity, fronts, seen_from = [], [], [], []
         self.told: list[tuple[int, int, float, float]] = []
         for begin in range(0, count, _AT_ONCE):
             n = min(_AT_ONCE, count - begin) // together
-            model, view = self._chosen(pictures, shown, n)
+            model, view = self._chosen(pictures, n)
             buffers, views = pictures.pick(model, view)
             own = self._uniform(n) < OWN_COLOUR
             named = torch.tensor(paints, device=self.device)[self._whole(len(paints), n)]
@@ -176,8 +183,9 @@ class Pool:
         told = [text for text in said for _ in range(SET)]
         return self._shown(chosen), told, self.views[chosen].camera_matrix()
 
-    def _chosen(self, pictures: Pictures, shown: list[Model], count: int) -> tuple[Tensor, Tensor]:
+    def _chosen(self, pictures: Pictures, count: int) -> tuple[Tensor, Tensor]:
         """Models, nouns as frequent as each other, and views of them; or all views of a set of each."""
+        shown = self.captions.shown
         nouns = sorted({model.caption.noun for model in shown})
         noun = torch.tensor([nouns.index(model.caption.noun) for model in shown], device=self.device)
         model = torch.multinomial(1 / torch.bincount(noun)[noun].float(), count, True, generator=self.generator)

@@ -66,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     kind = kind_of(args.folder)
-    prior = Training(kind, args.folder, 0.0, torch.device("cpu"), bfloat16=False)
+    prior = Training(kind, args.folder, torch.device("cpu"))
     prior.begin(args.folder)
     pool = make_pool(kind, 12, args.count, 99, "cpu")
     alpha = pool.opacity / 255

@@ -5,6 +5,8 @@
     python practice.py latent FOLDER    over the latents of an autoencoder of its own: Stable Diffusion's kind
     python practice.py views FOLDER     four views at once, told their cameras: MVDream's kind; --start PIXEL
 
+All three of a GPU, one after the other, from pictures that are painted once: `practice.py pixel views latent FOLDER`.
+
 Like their big brothers they are told the view by words alone, sometimes and unreliably, and have seen fronts most
 often: second faces are to be expected. Written in diffusers layout, so `magic3d generate "a red car" --prior FOLDER`
 runs the same code as with `--prior sd15`. Training ends after `--minutes`; the rate falls to zero by the clock. For a
@@ -26,7 +28,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captioned import TEXT_LENGTH, Pool, make_tokenizer, taught_models
+from captioned import TEXT_LENGTH, VIEWS_SAID, VIEWS_WRONG, Captions, Pool, make_tokenizer, taught_models
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int
@@ -190,12 +192,23 @@ def make_schedule(kind: Kind) -> DDPMScheduler:
     return DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
 
 
-def make_pool(kind: Kind, sets: int, count: int, seed: int, device: torch.device | str) -> Pool:
-    """`count` pictures of the kind's models, from `sets` sets of views of each."""
+def make_pool(
+    kind: Kind,
+    sets: int,
+    count: int,
+    seed: int,
+    device: torch.device | str,
+    views: tuple[float, float] = (VIEWS_SAID, VIEWS_WRONG),
+) -> Pool:
+    """`count` pictures of the kind's models, from `sets` sets of views of each.
+
+    `views`: how many captions tell theirs, and how many of those tell one at random.
+    """
     shown = taught_models(kind.nouns, kind.styles)
+    captions = Captions(shown, seed, *views)
     pictures = draw(load_volume(device), shown, sets, 2 * kind.size, kind.elevations)
     paints = [list(COLOURS).index(name) for name in kind.paints]
-    return Pool(pictures, shown, count, kind.size, paints, kind.zoom, seed, SET if kind.cameras else 1)
+    return Pool(pictures, captions, count, kind.size, paints, kind.zoom, seed, SET if kind.cameras else 1)
 
 
 def by_the_clock(seconds: float, rate: float, optimiser: torch.optim.Optimizer, spent: float = 0.0) -> Iterator[float]:
@@ -292,10 +305,10 @@ def unsaid(probe: nn.Linear, states: Float[Tensor, "B L D"], ids: Int[Tensor, "B
 
 
 class Training:
-    """Networks, their averages and the optimiser; written and read together."""
+    """Networks, their averages and the optimiser, whose rate `by_the_clock` sets; written and read together."""
 
     def __init__(
-        self, kind: Kind, folder: Path, rate: float, device: torch.device, bfloat16: bool, compiled: bool = False
+        self, kind: Kind, folder: Path, device: torch.device, bfloat16: bool = False, compiled: bool = False
     ) -> None:
         self.kind, self.folder, self.device, self.bfloat16 = kind, folder, device, bfloat16
         self.state, self.tokenizer = folder / "training.pt", make_tokenizer()
@@ -309,7 +322,7 @@ class Training:
             part.to(device)
         self.denoise = torch.compile(self.unet) if compiled else self.unet
         self.weights = [*self.unet.parameters(), *self.text.parameters(), *self.probe.parameters()]
-        self.optimiser = torch.optim.AdamW(self.weights, rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+        self.optimiser = torch.optim.AdamW(self.weights, 0.0, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
         self.alphas = self.scheduler.alphas_cumprod.to(device)
         self.average, self.spent = Average([self.unet, self.text]), 0.0
 
@@ -388,18 +401,20 @@ def save(folder: Path, parts: dict[str, Any], tokenizer: PreTrainedTokenizerFast
     (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
+def taught_with(training: Training, pool: Pool, batch: int, told: bool) -> tuple[Any, ...]:
+    """A batch for `Training.step`."""
+    return pool.sets(batch // SET) if training.kind.cameras else pool.batch(batch, told)
+
+
 def teach(
     training: Training, pool: Pool, minutes: float, batch: int, rate: float, every: float, told: float
 ) -> Iterator[Tensor]:
     """Train for `minutes` in all, a share `told` of them with every view told, writing to the folder every `every`
     minutes; yields each step's loss.
     """
-    before = saved = training.spent
-    for gone in by_the_clock(minutes * 60, rate, training.optimiser, before):
-        if training.kind.cameras:
-            yield training.step(*pool.sets(batch // SET))
-        else:
-            yield training.step(*pool.batch(batch, gone < told * minutes * 60))
+    saved = training.spent
+    for gone in by_the_clock(minutes * 60, rate, training.optimiser, training.spent):
+        yield training.step(*taught_with(training, pool, batch, gone < told * minutes * 60))
         training.spent = gone
         if training.spent - saved > every * 60:
             training.write()
@@ -407,43 +422,23 @@ def teach(
     training.write()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=list(KINDS))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=120)
-    parser.add_argument(
-        "--autoencoder", type=float, default=0.25, help="share of them for latent's autoencoder, before"
-    )
-    parser.add_argument("--batch", type=int, help="pictures a step; 8 on a CPU, 256 on a GPU")
-    parser.add_argument("--bfloat16", action="store_true", help="a third faster where a CPU has it; a GPU does always")
-    parser.add_argument("--compile", action="store_true", help="the network first")
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--every", type=float, default=2, help="minutes between two checkpoints")
-    parser.add_argument("--sets", type=int, default=24, help="sets of four views rendered of each model")
-    parser.add_argument("--pool", type=int, default=6144, help="pictures painted and lit beforehand")
-    parser.add_argument("--told", type=float, default=0.7, help="share of the time in which every view is told")
-    parser.add_argument("--start", type=Path, help="a prior to begin with")
-    parser.add_argument("--resume", action="store_true", help="go on with what FOLDER has")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
-    device, kind = torch.device(args.device), KINDS[args.kind]
+def train(args: argparse.Namespace, name: str, folder: Path, start: Path | None, pools: dict[bool, Pool]) -> None:
+    """One kind; `pools` keeps what was painted for those before it, by whether it is in sets."""
+    device, kind, begun = torch.device(args.device), KINDS[name], time.monotonic()
     batch = args.batch or (8 if device.type == "cpu" else 256)
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # two that wait for each other on a busy machine are slower than one
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.manual_seed(0)
-    half = args.bfloat16 or device.type == "cuda"
-    training = Training(kind, args.folder, args.rate, device, half, args.compile)
-    if args.start:
-        training.begin(args.start)
+    training = Training(kind, folder, device, args.bfloat16 or device.type == "cuda", args.compile)
+    if start:
+        training.begin(start)
     if args.resume:
         training.read()
-    begun = time.monotonic()
-    pool = make_pool(kind, args.sets, args.pool, 1 + training.average.step, device)
-    print(f"{args.pool} pictures of {args.sets * SET} views: {time.monotonic() - begun:.0f} s", flush=True)
-    minutes = args.minutes
-    if training.vae and not (args.start or args.resume):
+    if kind.cameras not in pools:
+        views = args.said, args.wrong
+        pools[kind.cameras] = make_pool(kind, args.sets, args.pool, 1 + training.average.step, device, views)
+    pool, minutes = pools[kind.cameras], args.minutes
+    if args.compile:  # before the clock runs, at a rate of zero
+        training.step(*taught_with(training, pool, batch, True))
+    print(f"{name}, {args.pool} pictures of {args.sets * SET} views: {time.monotonic() - begun:.0f} s", flush=True)
+    if training.vae and not (start or args.resume):
         train_autoencoder(training.vae, pool, batch, args.autoencoder * minutes * 60)
         minutes *= 1 - args.autoencoder
     mean, begun, first = torch.ones((), device=device), time.monotonic(), training.average.step
@@ -452,6 +447,39 @@ def main() -> None:
         if step % 50 == 0:
             speed = (step - first) * batch / (time.monotonic() - begun)
             print(f"{step}: {float(mean):.4f}, {speed:.0f} pictures/s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="+", choices=list(KINDS), metavar="kind", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("folder", type=Path, help="with several kinds, of a folder for each")
+    parser.add_argument("--minutes", type=float, default=120, help="for each kind")
+    parser.add_argument("--autoencoder", type=float, default=0.25, help="share of them for latent's autoencoder, first")
+    parser.add_argument("--batch", type=int, help="pictures a step; 8 on a CPU, 256 on a GPU")
+    parser.add_argument("--bfloat16", action="store_true", help="a third faster where a CPU has it; a GPU does always")
+    parser.add_argument("--compile", action="store_true", help="the network first")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--every", type=float, default=2, help="minutes between two checkpoints")
+    parser.add_argument("--sets", type=int, default=24, help="sets of four views rendered of each model")
+    parser.add_argument("--pool", type=int, default=6144, help="pictures painted and lit beforehand")
+    parser.add_argument("--told", type=float, default=0.7, help="share of the time in which every view is told")
+    parser.add_argument(
+        "--said", type=float, default=VIEWS_SAID, help="share of captions that tell the view, after that"
+    )
+    parser.add_argument("--wrong", type=float, default=VIEWS_WRONG, help="share of those that tell one at random")
+    parser.add_argument("--start", type=Path, help="a prior to begin with; views after pixel begins with that")
+    parser.add_argument("--resume", action="store_true", help="go on with what FOLDER has")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    if args.device == "cpu":
+        torch.set_num_threads(1)  # two that wait for each other on a busy machine are slower than one
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.manual_seed(0)
+    pools: dict[bool, Pool] = {}
+    for number, name in enumerate(args.kinds):
+        after_pixel = name == "views" and "pixel" in args.kinds[:number]
+        start = args.folder / "pixel" if after_pixel else args.start
+        train(args, name, args.folder / name if len(args.kinds) > 1 else args.folder, start, pools)
 
 
 if __name__ == "__main__":
