@@ -115,7 +115,7 @@ def moebius_strip() -> Model:
     sides = [
         np.stack(side, 1)
         for a, b in zip(corners, corners[1:] + corners[:1], strict=True)
-        for side in ([a[:-1], b[:-1], b[1:]], [a[:-1], b[1:], a[1:]])
+        for side in ([a[:-1], b[1:], b[:-1]], [a[:-1], a[1:], b[1:]])
     ]
     triangles = np.concatenate(sides)
     return merge([(triangles, np.zeros((len(triangles), 3, 2)), flat([0.2, 0.65, 0.35]))])
