@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from magic3d_cli.guidance.guide import PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import WeightedPrior, choose_priors
 from magic3d_cli.presets import PRESETS, resolve
 from magic3d_cli.settings import Settings
 

@@ -21,6 +21,7 @@ from magic3d_cli.guidance.builtin.subject import Subject, load_subject, save_sub
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.request import Request
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
@@ -256,7 +257,7 @@ def test_a_batch_draws_with_adapters_and_keeps_only_what_was_made_with_them(monk
     check_makeable([task], "builtin", (), "cpu", strict=True, adapters=read_adapters(["zorb.safetensors"]))
     asked: list[tuple[str, ...]] = []
 
-    def make(prompt: str, seed: int, request: job.Request, *_: object, **__: object) -> tuple[None, dict[str, str]]:
+    def make(prompt: str, seed: int, request: Request, *_: object, **__: object) -> tuple[None, dict[str, str]]:
         asked.append(request.adapters)
         mark = marks(read_adapters(request.adapters))
         run = RunDirectory.for_output(request.output)

@@ -20,7 +20,8 @@ from magic3d_cli.guidance.builtin.understanding import Understood, understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Placed, Vocabulary
 from magic3d_cli.guidance.builtin.voxels import FULL
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
-from magic3d_cli.guidance.guide import Loaded, PriorGuide, WeightedPrior, choose_priors, drawn_things
+from magic3d_cli.guidance.guide import Loaded, PriorGuide
+from magic3d_cli.guidance.priors import WeightedPrior, choose_priors, drawn_things
 from magic3d_cli.scene.shape import EXTENT
 
 SIDE, CUBE = 32, 0.95

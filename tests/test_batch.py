@@ -17,7 +17,7 @@ from command import magic3d
 from PIL import Image
 from tiny_run import play_tiny
 
-from magic3d_cli import job, presets
+from magic3d_cli import assembly, job, presets
 from magic3d_cli.batch import pool, variations, worker
 from magic3d_cli.batch.gallery import _script, write_gallery
 from magic3d_cli.batch.pool import MEMORY, size
@@ -26,8 +26,10 @@ from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.presets import resolve
+from magic3d_cli.request import Request, prior_names
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
@@ -215,12 +217,10 @@ def test_a_batch_of_which_nothing_can_be_made_in_this_way_is_refused_at_once(
 
 def test_a_row_that_cannot_be_styled_or_distilled_fails_alone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused as `generate` refuses it, in the record; the others are made as they say."""
-    made: list[job.Request] = []
+    made: list[Request] = []
 
-    def make(
-        prompt: str, seed: int, request: job.Request, *rest: object, **more: object
-    ) -> tuple[None, dict[str, str]]:
-        job._choose(job.prior_names(request), request, prompt, seed, "cpu", Observer(), None, style=request.style)
+    def make(prompt: str, seed: int, request: Request, *rest: object, **more: object) -> tuple[None, dict[str, str]]:
+        assembly.choose(prior_names(request), request, prompt, seed, "cpu", Observer(), None, style=request.style)
         made.append(request)
         return None, {}
 

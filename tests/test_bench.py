@@ -32,7 +32,7 @@ from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.diffusers import compile as compiled
 from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.kernels.dispatch import backends
 from magic3d_cli.run import timings as ledger
 from magic3d_cli.run.observer import Observer

@@ -22,8 +22,8 @@ from magic3d_cli.guidance import bootstrapped
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.diffusers import denoising
 from magic3d_cli.guidance.diffusers.denoising import sample
-from magic3d_cli.guidance.guide import STAGES
 from magic3d_cli.guidance.methods import check_method, distillation_of
+from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.guidance.variational import VariationalDistillation
 from magic3d_cli.presets import preset, resolve
 from magic3d_cli.run import checkpoint

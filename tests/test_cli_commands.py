@@ -12,9 +12,9 @@ from command import magic3d
 from tiny_priors import save_builtin, save_sd
 from tiny_run import BallGuide, play_tiny, run_tiny, tiny_draft, tiny_settings
 
-from magic3d_cli import job
+from magic3d_cli import assembly
 from magic3d_cli.errors import Collapsed
-from magic3d_cli.guidance import guide
+from magic3d_cli.guidance import priors
 from magic3d_cli.guidance.diffusers import hub
 from magic3d_cli.run import checkpoint
 
@@ -123,7 +123,7 @@ def test_a_failure_in_a_stage_keeps_the_run_and_its_story(
         def terms(self, stage, settings):
             raise error
 
-    monkeypatch.setattr(job, "PriorGuide", lambda *arguments: Failing())
+    monkeypatch.setattr(assembly, "PriorGuide", lambda *arguments: Failing())
     assert magic3d("generate", "a red ball", "-o", "other.glb") == code
     out, err = capsys.readouterr()
     assert out == "" and said in err and "Traceback" not in err
@@ -208,5 +208,5 @@ def test_each_stage_is_guided_as_its_prior_needs(
 def test_auto_takes_stable_diffusion_on_a_gpu_if_it_is_there_already(
     monkeypatch: pytest.MonkeyPatch, device: str, cached: bool, chosen: str
 ) -> None:
-    monkeypatch.setattr(guide, "state_of", lambda source: hub.INSTALLED if cached else hub.ABSENT)
-    assert guide.full_name("auto", device) == chosen
+    monkeypatch.setattr(priors, "state_of", lambda source: hub.INSTALLED if cached else hub.ABSENT)
+    assert priors.full_name("auto", device) == chosen

@@ -26,6 +26,7 @@ from magic3d_cli.cli.app import app
 from magic3d_cli.cli.examples import EXAMPLES
 from magic3d_cli.cli.progress import Lines
 from magic3d_cli.presets import _SHAPED, PRESETS
+from magic3d_cli.request import Request
 from magic3d_cli.run import estimate
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 
@@ -105,7 +106,7 @@ def test_the_command_line_beats_a_variable_which_beats_the_file(
     monkeypatch.setenv("MAGIC3D_FACES", "4000")
     seen: dict[str, Any] = {}
 
-    def fake(prompt: str, seed: int, request: job.Request, *_: Any) -> tuple[None, dict[str, Any]]:
+    def fake(prompt: str, seed: int, request: Request, *_: Any) -> tuple[None, dict[str, Any]]:
         seen["request"] = request
         return None, {"output": "x"}
 

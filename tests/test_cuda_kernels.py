@@ -12,7 +12,7 @@ import torch
 from kernel_backends import kernels_on_the_cpu
 from tiny_run import Noting
 
-from magic3d_cli import job
+from magic3d_cli import assembly
 from magic3d_cli.cli import doctor
 from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels import dispatch, verify
@@ -122,7 +122,7 @@ def test_kernels_that_fail_are_not_used_and_the_reason_is_told(
     assert choices(gpu) == [Choice(PYTORCH, {NVRTC: str(error)})] * 3
     assert f"PyTorch, not NVRTC ({error})" in doctor.examine()["kernels"].values()
     notes: list[str] = []
-    assert job.choose_device("auto", Noting(notes)) == "cuda"
+    assert assembly.choose_device("auto", Noting(notes)) == "cuda"
     assert len(notes) == 1 and str(error) in notes[0]
 
 

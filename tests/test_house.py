@@ -40,6 +40,7 @@ LAYERS = (
     (
         "",  # magic3d_cli/__init__.py, which hands on `api` when it is asked for it
         "api",
+        "assembly",
         "batch",
         "bench",
         "delivery",
@@ -51,6 +52,7 @@ LAYERS = (
         "pipeline",
         "plan",
         "precheck",
+        "request",
         "tuning",
     ),
     ("cli", "__main__"),

@@ -27,7 +27,8 @@ from magic3d_cli.guidance.diffusers.adapted import adapt, check_fits
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.presets import preset, resolve
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.forecast import ENCODER, view_work

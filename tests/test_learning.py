@@ -14,7 +14,8 @@ import torch
 
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.guidance.diffusers.prior import load_prior
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.scene.views import turntable
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "learning"

@@ -23,7 +23,7 @@ from magic3d_cli.guidance.diffusers.mvdream import renamed
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import check, describe
 from magic3d_cli.guidance.distillation import ScoreDistillation, rescaled
-from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.presets import preset, resolve
 from magic3d_cli.run import checkpoint
 from magic3d_cli.scene.render import Render

@@ -16,7 +16,7 @@ import torch
 from test_rasterize import soup
 from tiny_run import Noting
 
-from magic3d_cli import job
+from magic3d_cli import assembly
 from magic3d_cli.cli import doctor
 from magic3d_cli.kernels import compiled, dispatch, nvdiffrast, verify
 from magic3d_cli.kernels.dispatch import NVDIFFRAST, NVRTC, SWITCH, TRIANGLES, Choice, Usable, backends, usable
@@ -92,7 +92,7 @@ def test_a_disagreement_is_the_reason_why_it_is_not_used(
     assert backends(gpu)[TRIANGLES] == Choice(NVRTC, {NVDIFFRAST: reason})
     assert doctor.examine()["kernels"][TRIANGLES] == f"NVRTC, not nvdiffrast ({reason})"
     notes: list[str] = []
-    job.choose_device("auto", Noting(notes))
+    assembly.choose_device("auto", Noting(notes))
     assert notes == [f"nvdiffrast is not used: {reason}"]
 
 

@@ -16,7 +16,7 @@ from tiny_run import tiny_draft, tiny_settings
 from magic3d_cli import open_presets, presets
 from magic3d_cli.coarse.regularisers import regularisers
 from magic3d_cli.guidance.diffusers import catalogue
-from magic3d_cli.guidance.guide import WeightedPrior, choose_priors
+from magic3d_cli.guidance.priors import WeightedPrior, choose_priors
 from magic3d_cli.run import checkpoint, estimate
 from magic3d_cli.scene.field import HashField
 from magic3d_cli.scene.views import ALBEDO, Views, sample_views, turntable
@@ -210,7 +210,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     encoder = save_small_encoder(tmp_path / "taesd")
     monkeypatch.chdir(tmp_path)
     tiny_draft(monkeypatch)
-    monkeypatch.setattr("magic3d_cli.guidance.guide.small_encoder", lambda tell: encoder)
+    monkeypatch.setattr("magic3d_cli.guidance.priors.small_encoder", lambda tell: encoder)
     monkeypatch.setattr(catalogue, "BUILTIN", tmp_path / "closed")
     return tmp_path
 

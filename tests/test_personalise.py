@@ -18,7 +18,8 @@ from magic3d_cli.asset.read import read_coloured
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.guidance.builtin.subject import Subject, save_subject, tones_of, volume_of
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.photos import read_sources
 from magic3d_cli.scene.mesh_shape import MeshShape
 

@@ -14,6 +14,7 @@ from tiny_priors import save_builtin, save_if, save_pixart, save_sd
 
 from magic3d_cli.errors import EnvironmentFault
 from magic3d_cli.guidance import guide as guide_module
+from magic3d_cli.guidance import priors as priors_module
 from magic3d_cli.guidance.conditioning import Conditioning
 from magic3d_cli.guidance.diffusers import prior as prior_module
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, load_prior
@@ -176,7 +177,7 @@ def test_a_prior_is_looked_up_once_in_a_run_and_loaded_from_there(good: Path, mo
         asked.append(name)
         return good / "sd"
 
-    monkeypatch.setattr(guide_module, "find", find)
+    monkeypatch.setattr(priors_module, "find", find)
     guide, _ = guided("someone/model", prompt="a dragon")
     loaded = [guide.distillation(stage, PRESETS["draft"].coarse.guidance).prior for stage in ("coarse", "fine")]
     assert asked == ["someone/model"] and loaded[0] is loaded[1] and loaded[0].id == "someone/model"

@@ -29,7 +29,7 @@ from magic3d_cli.errors import Collapsed, EnvironmentFault, UsageError, out_of_m
 from magic3d_cli.fine.surface import field_to_surface
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.guidance.diffusers.files import read_json
-from magic3d_cli.guidance.guide import WeightedPrior, choose_priors
+from magic3d_cli.guidance.priors import WeightedPrior, choose_priors
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory

@@ -17,7 +17,8 @@ from magic3d_cli import editing
 from magic3d_cli.coarse import initial
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.palette import dress
-from magic3d_cli.guidance.guide import STAGES, Loaded, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import Loaded, PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.style import Style, read_style
 

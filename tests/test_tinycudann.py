@@ -20,7 +20,7 @@ import torch
 from tiny_run import Noting
 from torch import Tensor
 
-from magic3d_cli import job
+from magic3d_cli import assembly
 from magic3d_cli.cli import doctor
 from magic3d_cli.errors import UsageError
 from magic3d_cli.kernels import compiled, dispatch, tinycudann, verify
@@ -292,7 +292,7 @@ def _assert_told(reason: str) -> None:
     told = doctor.examine()["kernels"][ENCODING]
     assert told.startswith("NVRTC, not tinycudann (") and reason in told and not _advised()
     notes: list[str] = []
-    assert job.choose_device("auto", Noting(notes)) == "cuda"
+    assert assembly.choose_device("auto", Noting(notes)) == "cuda"
     assert len(notes) == 1 and "tinycudann is not used" in notes[0] and reason in notes[0]
 
 

@@ -22,7 +22,8 @@ from magic3d_cli.guidance.diffusers.denoising import denoising_loss, sample
 from magic3d_cli.guidance.diffusers.learning import Recipe, learn_lora, learn_word, said
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.settings import FineSettings
 from magic3d_cli.tuning import Lesson, learn

@@ -17,7 +17,7 @@ from tiny_run import Recorder, run_tiny, tiny_draft, tiny_settings
 from torch import Tensor, nn
 
 import magic3d_cli
-from magic3d_cli import job
+from magic3d_cli import assembly
 from magic3d_cli.errors import Collapsed, UsageError
 from magic3d_cli.guidance import variational
 from magic3d_cli.guidance.conditioning import condition, view_weights
@@ -26,8 +26,9 @@ from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.diffusion import alpha_sigma, as_clean_and_noise
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.guidance.methods import check_method
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.guidance.variational import RendersScore, VariationalDistillation, camera_numbers
 from magic3d_cli.presets import of_a_mesh, preset, resolve
 from magic3d_cli.run import checkpoint
@@ -400,7 +401,7 @@ def test_what_it_is_not_for_is_refused_before_any_work(here: Path, arguments: li
 def test_python_is_refused_as_the_command_line_is_before_a_download(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys, method: str, coarse: str, fine: str
 ) -> None:
-    monkeypatch.setattr(job, "choose_priors", lambda *_, **more: pytest.fail("priors were fetched"))
+    monkeypatch.setattr(assembly, "choose_priors", lambda *_, **more: pytest.fail("priors were fetched"))
     command = ("generate", "a red car", "--coarse-prior", coarse, "--fine-prior", fine, "--distillation", method)
     assert magic3d(*command, "--device", "cpu", "--yes") == 2
     said = " ".join(capsys.readouterr().err.split())
@@ -410,7 +411,7 @@ def test_python_is_refused_as_the_command_line_is_before_a_download(
 
 
 def test_a_prior_here_that_cannot_learn_is_refused_before_another_is_fetched(here: Path, monkeypatch) -> None:
-    monkeypatch.setattr(job, "choose_priors", lambda *_, **more: pytest.fail("priors were fetched"))
+    monkeypatch.setattr(assembly, "choose_priors", lambda *_, **more: pytest.fail("priors were fetched"))
     save_mvdream(here / "sets")
     with pytest.raises(UsageError, match="sets is shown views in sets"):
         magic3d_cli.generate("a red car", coarse_prior="sd15", fine_prior="sets", distillation="bsd", device="cpu")

@@ -22,15 +22,9 @@ from magic3d_cli.guidance.diffusers.catalogue import FROM_PICTURE, HUB
 from magic3d_cli.guidance.diffusers.spec import check, describe
 from magic3d_cli.guidance.diffusers.zero123 import PicturePrior, load_projection
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import (
-    STAGES,
-    WeightedPrior,
-    choose_priors,
-    foresee_priors,
-    imagined,
-    takes_words,
-)
+from magic3d_cli.guidance.guide import imagined
 from magic3d_cli.guidance.pictured import Pictured
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors, foresee_priors, takes_words
 from magic3d_cli.kernels.rasterize import rasterize_reference
 from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.run import checkpoint

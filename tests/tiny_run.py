@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from magic3d_cli import job, open_presets, pipeline, presets
+from magic3d_cli import assembly, job, open_presets, pipeline, presets
 from magic3d_cli.coarse import initial
-from magic3d_cli.guidance.guide import STAGES, Guide
+from magic3d_cli.guidance.guide import Guide
+from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.presets import resolve
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
@@ -101,9 +102,9 @@ def tiny_draft(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def play_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever asks `job.py` for a draft gets tiny settings and a ball in place of a prior."""
-    monkeypatch.setattr(job, "choose_priors", lambda names, *rest, **more: {stage: [_BALL] for stage in names})
+    monkeypatch.setattr(assembly, "choose_priors", lambda names, *rest, **more: {stage: [_BALL] for stage in names})
     monkeypatch.setattr(job, "understood", lambda *arguments: None)
-    monkeypatch.setattr(job, "PriorGuide", lambda *arguments: BallGuide())
+    monkeypatch.setattr(assembly, "PriorGuide", lambda *arguments: BallGuide())
     tiny_draft(monkeypatch)
 
 

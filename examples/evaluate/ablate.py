@@ -27,7 +27,8 @@ from magic3d_cli.guidance.builtin.vocabulary import Caption, Vocabulary
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.settings import GuidanceSettings, Settings, TimestepSchedule, ViewSampling

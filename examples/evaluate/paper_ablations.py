@@ -40,7 +40,8 @@ from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.fine.tetrahedra import Lattice
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.timings import peak_memory
 from magic3d_cli.scene.background import Background

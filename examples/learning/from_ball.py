@@ -24,7 +24,8 @@ from renders import load_volume
 from torch import Tensor
 
 from magic3d_cli import job, pipeline, presets
-from magic3d_cli.guidance.guide import STAGES, ChosenPrior, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, ChosenPrior, WeightedPrior, choose_priors
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer

@@ -24,6 +24,7 @@ from magic3d_cli import job, presets
 from magic3d_cli.cli.failures import explain
 from magic3d_cli.coarse import initial
 from magic3d_cli.errors import Magic3DError, out_of_memory
+from magic3d_cli.request import Request
 from magic3d_cli.run import context
 from magic3d_cli.run.callbacks import Intervals
 from magic3d_cli.run.interrupts import Interrupts
@@ -76,7 +77,7 @@ def run(output: Path, *, fresh: bool = False, prior: str = "builtin", observer: 
     """The run itself, in the process that calls. Raises what `job.generate` does."""
     torch.set_num_threads(1)  # or sums would round differently
     make_small()
-    request = job.Request(
+    request = Request(
         output, preset="draft", coarse_prior=prior, fine_prior=prior, device="cpu", fresh=fresh
     )  # fmt: skip
     with Interrupts().installed() as interrupts:

@@ -25,8 +25,10 @@ from magic3d_cli.checks import (
     check_sizes,
 )
 from magic3d_cli.guidance.adapters import check_company, marks, read_adapters
+from magic3d_cli.guidance.priors import WeightedPrior
 from magic3d_cli.picture_request import read_pictures
 from magic3d_cli.precheck import check_init, choose_output, drawn_digest, styled
+from magic3d_cli.request import Request
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.training.report import StepReport
@@ -154,12 +156,12 @@ def generate(
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
         interrupts = stack.enter_context(Interrupts(cancelled).installed())
-        request = job.Request(
+        request = Request(
             choose_output(Path(output), prompt, seed, preset, force, digest, prompt, adapters=added_marks),
             preset=preset,
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,
-            more_priors=tuple(job.WeightedPrior(name, weight) for name, weight in (also_priors or {}).items()),
+            more_priors=tuple(WeightedPrior(name, weight) for name, weight in (also_priors or {}).items()),
             init=check_init(init, seed),
             init_up=check_choice("init_up", init_up, UPS),
             device=device,

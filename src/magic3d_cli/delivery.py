@@ -19,7 +19,7 @@ from magic3d_cli.atomic import write_atomically
 from magic3d_cli.fine.edit import EditedRun
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.catalogue import licence_of
-from magic3d_cli.guidance.guide import drawn_things
+from magic3d_cli.guidance.priors import drawn_things
 from magic3d_cli.run.context import OwnSurface
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.observer import Observer

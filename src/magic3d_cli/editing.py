@@ -25,7 +25,9 @@ from magic3d_cli.fine.edit import Edit, EditedRun
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance import disagreement
 from magic3d_cli.guidance.adapters import IMAGE_PROMPT, Adapter
-from magic3d_cli.guidance.guide import ChosenPrior, Loaded, PriorGuide, check_style, understood
+from magic3d_cli.guidance.guide import Loaded, PriorGuide
+from magic3d_cli.guidance.priors import ChosenPrior, understood
+from magic3d_cli.guidance.styling import check_style
 from magic3d_cli.run.context import OwnSurface
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.mesh_shape import SAMPLES

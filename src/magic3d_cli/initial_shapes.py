@@ -14,7 +14,8 @@ from magic3d_cli.asset.read import ColouredMesh, read_coloured
 from magic3d_cli.checks import BUILTIN_SHAPE, is_checkpoint
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.guide import STAGES, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import PriorGuide
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.mesh_shape import SAMPLES, MeshShape
 from magic3d_cli.scene.shape import InitialShape

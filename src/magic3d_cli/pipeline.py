@@ -15,7 +15,7 @@ from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.delivery import about_asset, build_files, own_surface, report_of, save_surface
 from magic3d_cli.fine.edit import Edit
 from magic3d_cli.fine.stage import FineStage
-from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.run.context import Job
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json

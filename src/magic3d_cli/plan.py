@@ -7,24 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magic3d_cli import presets, recipes
+from magic3d_cli.assembly import choose_device, resolved
 from magic3d_cli.guidance.adapters import Adapter, image_prompt, read_adapters
 from magic3d_cli.guidance.diffusers.catalogue import HUB, NAMES, directory, local
 from magic3d_cli.guidance.diffusers.files import installed_bytes
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.diffusers.spec import DENOISERS
-from magic3d_cli.guidance.guide import STAGES, check_style, foresee_priors
 from magic3d_cli.guidance.methods import check_method
-from magic3d_cli.job import (
-    TEXTURE,
-    Request,
-    choose_device,
-    editing_from,
-    prior_names,
-    refining,
-    resolved,
-    wanted_priors,
-)
+from magic3d_cli.guidance.priors import STAGES, foresee_priors
+from magic3d_cli.guidance.styling import check_style
+from magic3d_cli.job import editing_from, refining
 from magic3d_cli.precheck import prior_of
+from magic3d_cli.request import TEXTURE, Request, prior_names, wanted_priors
 from magic3d_cli.run import estimate
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved

@@ -22,7 +22,7 @@ from magic3d_cli.guidance.diffusers.files import weights_sha256
 from magic3d_cli.guidance.diffusers.learning import LORA_RECIPE, WORD_RECIPE, learn_lora, learn_word, said
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import check, describe
-from magic3d_cli.guidance.guide import full_name
+from magic3d_cli.guidance.priors import full_name
 from magic3d_cli.photos import Photo
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.version import __version__

@@ -13,7 +13,8 @@ import torch
 from magic3d_cli.batch.tasks import FAILED, Task
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import Loaded, PriorGuide, WeightedPrior, choose_priors
+from magic3d_cli.guidance.guide import Loaded, PriorGuide
+from magic3d_cli.guidance.priors import WeightedPrior, choose_priors
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.views import turntable

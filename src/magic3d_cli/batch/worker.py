@@ -54,11 +54,13 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
     """Make one task; returns its record. Failures are recorded, interruptions raised.
 
     Args:
-        task: as `Task.to_json`. options: for all tasks, arguments of `job.Request`.
+        task: as `Task.to_json`. options: for all tasks, arguments of `Request`.
         loaded: priors that are kept between tasks, see `PriorGuide`.
     """
     from magic3d_cli import job
+    from magic3d_cli.guidance.priors import WeightedPrior
     from magic3d_cli.picture_request import read_pictures
+    from magic3d_cli.request import Request, prior_names
 
     observer, begun = Telling(emit), time.monotonic()
     record = {**task, "status": FAILED}
@@ -69,11 +71,11 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         files = tuple(options.get("adapters", ()))
         adapters = read_adapters(files)
         check_company(adapters, pictures is not None, None)
-        priors = tuple(job.WeightedPrior(*prior) for prior in options.get("more_priors", ()))
+        priors = tuple(WeightedPrior(*prior) for prior in options.get("more_priors", ()))
         own = {"preset": task["preset"], "distillation": task["distillation"], "pictures": pictures}
-        request = job.Request(output, **options | {"more_priors": priors, "adapters": files} | own)
+        request = Request(output, **options | {"more_priors": priors, "adapters": files} | own)
         if task["style"] is not None:
-            names = (*job.prior_names(request).values(), *(prior.name for prior in priors))
+            names = (*prior_names(request).values(), *(prior.name for prior in priors))
             style = precheck.styled(Path(task["style"]), names, request.device, adapters, pictures is not None)
             request = replace(request, style=style)
         added = marks(adapters, request.style.digest if request.style else None)

@@ -12,13 +12,9 @@ from magic3d_cli.guidance.diffusers import compile as compiling
 from magic3d_cli.guidance.diffusers.catalogue import HUB
 from magic3d_cli.guidance.diffusers.hub import INSTALLED, state_of
 from magic3d_cli.guidance.distillation import ScoreDistillation
-from magic3d_cli.guidance.guide import (
-    PriorGuide,
-    WeightedPrior,
-    choose_priors,
-    fetch_small_encoder,
-)
+from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.guidance.methods import check_method, distillation_of
+from magic3d_cli.guidance.priors import WeightedPrior, choose_priors, fetch_small_encoder
 from magic3d_cli.presets import resolve
 from magic3d_cli.settings import SDS, GuidanceSettings, Settings, StagePrior
 

@@ -64,9 +64,9 @@ def bench(
             raise UsageError(f"{option} {value} is out of range.", "Use a whole number from 1 up.")
     with session(quiet, verbose) as work, tempfile.TemporaryDirectory() as folder:
         from magic3d_cli import presets
+        from magic3d_cli.assembly import choose_device
         from magic3d_cli.bench import measure
         from magic3d_cli.bench.priors import SpeedGuide
-        from magic3d_cli.job import choose_device
 
         chosen_device = choose_device(device, work.observer)
         names = {"coarse": coarse_prior or prior, "fine": fine_prior or prior}

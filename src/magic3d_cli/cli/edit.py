@@ -92,8 +92,9 @@ def edit(
         from magic3d_cli import job
         from magic3d_cli.editing import EditRequest
         from magic3d_cli.plan import plan_edit
+        from magic3d_cli.request import Request
 
-        request = job.Request(
+        request = Request(
             out,
             preset=preset,
             fine_prior=prior,

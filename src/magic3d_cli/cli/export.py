@@ -57,10 +57,11 @@ def export(
     precheck.check_source(source, out, force)
     with session(quiet, verbose) as work:
         from magic3d_cli import job
+        from magic3d_cli.request import Request
 
         result = job.export(
             source,
-            job.Request(
+            Request(
                 out,
                 device=device,
                 faces=faces,

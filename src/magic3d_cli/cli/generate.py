@@ -111,7 +111,9 @@ def generate(
         )
         with session(quiet, verbose) as work:
             from magic3d_cli import job
+            from magic3d_cli.guidance.priors import WeightedPrior
             from magic3d_cli.plan import plan
+            from magic3d_cli.request import Request
 
             choices: dict[str, Any] = {
                 "coarse_prior": coarse_prior or prior,
@@ -131,7 +133,7 @@ def generate(
                 "normal_map": normal_map,
                 "strict": strict,
             }
-            more_priors = tuple(job.WeightedPrior(name, weight) for name, weight in added)
+            more_priors = tuple(WeightedPrior(name, weight) for name, weight in added)
             own = choices | {
                 "more_priors": more_priors,
                 "preset": preset,
@@ -141,7 +143,7 @@ def generate(
                 "adapters": tuple(adapter or ()),
                 "style": palette,
             }
-            request = job.Request(out, **own)
+            request = Request(out, **own)
             wanted = yes or (goes_on(out) and not fresh)
             foresee = partial(plan, request, seed, work.observer)
             if not begins(foresee, out, prompt, work.observer, dry_run=dry_run, wanted=wanted, as_json=as_json):

@@ -151,10 +151,10 @@ def _tune(
         from magic3d_cli.photos import LEAST_PHOTOS, read_photos
 
         photos = read_photos(sources, least=1 if METHODS[method] == TOKENS else LEAST_PHOTOS)
-        from magic3d_cli import job
+        from magic3d_cli.assembly import choose_device
         from magic3d_cli.tuning import Lesson, learn
 
-        where = job.choose_device(device, work.observer)
+        where = choose_device(device, work.observer)
         work.observer.phase("learn the thing")
         lesson = Lesson(tuple(photos), word, kind, out, prior, METHODS[method], steps, rank, kept, seed, where)
         answer(learn(lesson, work.interrupts, work.observer.note), as_json)

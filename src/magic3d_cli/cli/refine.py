@@ -110,8 +110,9 @@ def refine(
     with session(quiet, verbose) as work:
         from magic3d_cli import job
         from magic3d_cli.plan import plan, plan_refinement
+        from magic3d_cli.request import RESHAPE, TEXTURE, Request
 
-        request = job.Request(
+        request = Request(
             out,
             preset=preset,
             coarse_prior=prior if own else None,
@@ -128,7 +129,7 @@ def refine(
             normal_map=normal_map,
             init=str(source) if own else None,
             init_up=up,
-            mesh=(job.RESHAPE if reshape else job.TEXTURE) if own else None,
+            mesh=(RESHAPE if reshape else TEXTURE) if own else None,
             fresh=fresh,
             adapters=tuple(adapter or ()),
             style=palette,

@@ -31,9 +31,9 @@ def choose(
     All stay in OUTPUT's .variations folder, with a page and a sheet. Where the preset asks for no more than the short
     run, the best one's run becomes the output's. Raises the failure of all, where all failed.
     """
+    from magic3d_cli.assembly import choose_device
     from magic3d_cli.batch import gallery, pool
     from magic3d_cli.batch.variations import SHORT, ranked, tasks_of
-    from magic3d_cli.job import choose_device
 
     folder = output.with_suffix(".variations")
     try:

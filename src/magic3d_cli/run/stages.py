@@ -10,7 +10,7 @@ from typing import Any
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.adapters import marks
-from magic3d_cli.guidance.guide import STAGES
+from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.callbacks import Callbacks
 from magic3d_cli.run.context import Job
