@@ -45,9 +45,8 @@ def plan(request: Request, seed: int, observer: Observer) -> Plan:
     some = _priors_of(prior_names(request), request, device)
     check_style(some, adapters, request.style)
     names = {prior.name for stage in some.values() for prior in stage}
-    if request.recipe and all(
-        name in HUB or local(name) is not None for name in names
-    ):  # else it is seen when it is here
+    known = all(name in HUB or local(name) is not None for name in names)  # else it is seen when it is here
+    if request.recipe and known:
         recipes.check_priors(recipes.named(request.recipe), some)
     chosen = resolved(replace(presets.preset(request.preset or "draft"), seed=seed), some, request)
     if request.mesh is not None:

@@ -110,8 +110,8 @@ def _tokens(tensors: dict[str, Tensor], embedding: Float[Tensor, "1 E"]) -> Floa
 def _layers(network: Component) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """The attentions to the words: the number that an IP-Adapter knows each by, and the shape of its keys' layer.
 
-    Numbers are places among all attentions in the network's own order [the authors' code]. None where a network has
-    attention of another kind.
+    Numbers are places among all attentions in the network's own order [the authors' code]. Empty where a network
+    has attention of another kind.
     """
     with torch.device("meta"):  # shapes without memory
         made: Any = class_named(network.cls).from_config(network.settings)
