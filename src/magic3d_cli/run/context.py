@@ -30,7 +30,7 @@ OwnSurface = tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]
 
 @dataclass
 class Job:
-    """One asset to be made: what is asked for, where it goes, and who is told. `assembly.py` and `job.py` put it together."""
+    """One asset to be made: what is asked for, where it goes, and who is told. `job.py` puts it together."""
 
     prompt: str
     settings: Settings
