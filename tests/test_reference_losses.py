@@ -57,7 +57,7 @@ def test_colours_count_from_when_they_are_asked_to() -> None:
     group = reference_groups([disc()], ReferenceSettings(colour_from=0.2), 100.0)[0]
     colour, mask = (term for term in group.terms if term.name in ("reference_colour", "reference_mask"))
     assert [colour.weight_at(progress) for progress in (0.0, 0.19, 0.2, 1.0)] == [0, 0, 10, 10]
-    assert mask.weight_at(0.0) == 10
+    assert mask.weight_at(0.0) == ReferenceSettings.mask
 
 
 @pytest.mark.parametrize("size", [16, 64])
@@ -68,6 +68,20 @@ def test_the_unit_is_a_sum_over_the_priors_pixels_whatever_the_render_has(size: 
     off = replace(right, rgb=right.rgb + 0.1, opacity=right.opacity - 0.5)
     assert float(losses.colour(off, step)[0]) == pytest.approx(4096 * 3 * 0.01, rel=1e-3)
     assert float(losses.mask(off, step)[0]) == pytest.approx(4096 * 0.25, rel=1e-3)
+
+
+def test_beyond_the_outline_a_picture_tells_no_colours() -> None:
+    reference = disc()
+    step, losses = a_step(reference), ReferenceLosses(reference, 64, 10.0)
+    right = rendered(reference, 64, step)
+    mask = reference.at(64)[1][None, ..., None]
+    outside = right.rgb + 0.5 * (mask == 0)
+    assert float(losses.colour(replace(right, rgb=outside), step)[0]) < 1e-9
+    rgb = right.rgb.clone().requires_grad_()
+    losses.colour(replace(right, rgb=rgb + 0.1), step)[0].backward()
+    assert rgb.grad is not None and not rgb.grad[(mask == 0).expand_as(rgb)].any()
+    missing = torch.where(mask > 0, step.views.backdrop[:, None, None], right.rgb)  # nothing is there
+    assert float(losses.colour(replace(right, rgb=missing), step)[0]) > 0.1
 
 
 def test_depth_is_right_up_to_scale_and_shift_and_wrong_inside_out() -> None:

@@ -151,7 +151,7 @@ class ReferenceSettings:
 
     size: int = 128  # pixels of the render that is compared
     colour: float = 10.0
-    mask: float = 10.0
+    mask: float = 40.0  # alone outside of the outline, where colours do not count [m]
     depth: float = 0.05  # where there is a depth of the picture
     normals: float = 0.5  # where there are normals of the picture [m]
     smoothness: float = 0.02  # of the normals seen from where the picture was taken

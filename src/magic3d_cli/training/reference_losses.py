@@ -33,13 +33,18 @@ class ReferenceLosses:
         self._normals = reference.normals_at(size)
 
     def colour(self, render: Render, step: Step) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """Squared error against the picture before the render's own background, so that outlines count too."""
+        """Squared error against the picture before the render's own background, where the thing is in the picture.
+
+        Beyond its outline a picture says nothing of colours: what still stands out there is the mask's business, and
+        took on the mean of all backgrounds, seen from the side as a grey edge.
+        """
         rgb, mask = self._rgb.to(render.rgb), self._mask.to(render.rgb)
         backdrop = step.views.backdrop[:, None, None].to(rgb)
         target = mask[..., None] * rgb + (1 - mask[..., None]) * backdrop
-        error = (render.rgb - target).square()
-        psnr = -10 * torch.log10(error.detach().mean().clamp(min=1e-10))
-        return self.pixels * error.sum(-1).mean(), {"psnr": float(psnr)}
+        inside = (mask > 0).to(rgb)
+        error = (render.rgb - target).square().sum(-1) * inside
+        mean = error.detach().sum() / (3 * inside.sum() * len(error)).clamp(min=1)
+        return self.pixels * error.mean(), {"psnr": float(-10 * torch.log10(mean.clamp(min=1e-10)))}
 
     def mask(self, render: Render, step: Step) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """Squared error of the opacity."""
