@@ -45,6 +45,8 @@ from solids import (
 
 CLAY, SAGE, TEAL = (0.72, 0.38, 0.24), (0.55, 0.66, 0.5), (0.1, 0.5, 0.52)
 DARKGLASS, AMBER = (0.12, 0.32, 0.18), (0.5, 0.25, 0.08)
+WALL = 0.09
+"""Of vessels and lampshades: several voxels, for what is inside shows through a thinner wall."""
 
 
 def _smooth(points: Sequence[Point]) -> list[Point]:
@@ -76,7 +78,7 @@ def mug(profile: Sequence[Point], colour: Colour, trim: Colour) -> list[Part]:
     handle = [(_radius(outside, 0.36 * np.cos(a)) - 0.04 + 0.38 * np.sin(a), 0.36 * np.cos(a), 0) for a in angles]
     full = _radius(outside, top - 0.2) - 0.05
     coffee = lathe([(0, top - 0.24), (full, top - 0.2), (0, top - 0.17)], (0.25, 0.14, 0.07))
-    return [_hollow(outside, 0.07, colour), *tube(handle, 0.075, colour), coffee,
+    return [_hollow(outside, WALL, colour), *tube(handle, 0.075, colour), coffee,
             ring((0, top, 0), rim - 0.035, 0.04, trim)]  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def vase(profile: Sequence[Point], colour: Colour, band: Colour, heights: Sequen
     """With raised bands at these heights."""
     outside = _smooth(profile)
     bands = [ring((0, y, 0), _radius(outside, y) - 0.01, 0.045, band) for y in heights]
-    return [_hollow(outside, 0.06, colour), *bands]
+    return [_hollow(outside, WALL, colour), *bands]
 
 
 def stool(colour: Colour, seat: Colour, legs: int, round_seat: bool = True, height: float = 1.0) -> list[Part]:
@@ -113,14 +115,14 @@ def stool(colour: Colour, seat: Colour, legs: int, round_seat: bool = True, heig
 
 def _shade(low: float, high: float, bottom: float, top: float, colour: Colour) -> Part:
     outer = [(low, bottom), (high, top)]
-    return lathe([*outer, (high - 0.03, top), (low - 0.03, bottom), (low, bottom)], colour)
+    return lathe([*outer, (high - WALL, top), (low - WALL, bottom), (low, bottom)], colour)
 
 
 def desk_lamp(colour: Colour) -> list[Part]:
     """A jointed arm that holds a cone of a shade out to the front."""
     arm = tube([(0, -0.85, -0.3), (0, -0.05, -0.62), (0, 0.62, 0.12)], 0.045, STEEL)
     joints = [ball(p, 0.09, DARK) for p in ((0, -0.85, -0.3), (0, -0.05, -0.62), (0, 0.62, 0.12))]
-    cone = lathe([(0.13, 0.25), (0.2, 0.2), (0.46, -0.35), (0.42, -0.35), (0.16, 0.16), (0, 0.16)], colour,
+    cone = lathe([(0.13, 0.25), (0.2, 0.2), (0.46, -0.35), (0.46 - WALL, -0.35), (0.13, 0.12), (0, 0.12)], colour,
                  (0, 0.52, 0.38), ("x", -40))  # fmt: skip
     foot = lathe([(0, -1), (0.48, -1), (0.44, -0.9), (0.1, -0.85), (0, -0.85)], colour, (0, 0, -0.3))
     return [*arm, *joints, cone, foot, ball((0, 0.42, 0.46), 0.15, (1.0, 0.95, 0.7))]
