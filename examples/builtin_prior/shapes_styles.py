@@ -119,13 +119,14 @@ def _shade(low: float, high: float, bottom: float, top: float, colour: Colour) -
 
 
 def desk_lamp(colour: Colour) -> list[Part]:
-    """A jointed arm that holds a cone of a shade out to the front."""
+    """A jointed arm that holds a cone of a shade out to the front; its mouth is filled: few cameras see into it."""
     arm = tube([(0, -0.85, -0.3), (0, -0.05, -0.62), (0, 0.62, 0.12)], 0.045, STEEL)
     joints = [ball(p, 0.09, DARK) for p in ((0, -0.85, -0.3), (0, -0.05, -0.62), (0, 0.62, 0.12))]
-    cone = lathe([(0.13, 0.25), (0.2, 0.2), (0.46, -0.35), (0.46 - WALL, -0.35), (0.13, 0.12), (0, 0.12)], colour,
-                 (0, 0.52, 0.38), ("x", -40))  # fmt: skip
+    tilt = ((0, 0.52, 0.38), ("x", -40))
+    cone = lathe([(0, -0.35), (0.46, -0.35), (0.2, 0.2), (0.13, 0.25), (0, 0.25)], colour, *tilt)
+    light = lathe([(0, -0.42), (0.2, -0.4), (0.38, -0.35), (0, -0.3)], (1.0, 0.95, 0.7), *tilt)
     foot = lathe([(0, -1), (0.48, -1), (0.44, -0.9), (0.1, -0.85), (0, -0.85)], colour, (0, 0, -0.3))
-    return [*arm, *joints, cone, foot, ball((0, 0.42, 0.46), 0.15, (1.0, 0.95, 0.7))]
+    return [*arm, *joints, cone, light, foot]
 
 
 def tripod_lamp(shade: Colour, wood: Colour) -> list[Part]:
