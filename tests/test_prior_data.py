@@ -24,6 +24,7 @@ from voxels import EXTENT, carve, surface
 from magic3d_cli.guidance.builtin.paint import paint
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
+from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.scene.views import Views, sample_views, turntable
 from magic3d_cli.settings import ViewSampling
 
@@ -63,6 +64,17 @@ def test_the_shipped_vocabulary_says_what_the_manifest_says() -> None:
         assert phrases == (name, *nouns[name].words)
         assert known.styles[name] and set(known.styles[name]) <= set(nouns[name].styles)
     assert known.colours.keys() == COLOURS.keys() and known.materials.keys() == MATERIALS.keys()
+
+
+def test_every_style_is_a_model_of_its_own_and_a_noun_alone_is_its_first_style() -> None:
+    prior = load_prior("builtin", stage="coarse")
+    assert prior.vocabulary is not None and prior.volume is not None
+    styles = prior.vocabulary.styles
+    tokens = [style for noun in styles.values() for style in noun]
+    found = dict(zip(tokens, prior.volume.find(prior.encode_prompt(tokens)).tolist(), strict=True))
+    assert sorted(found.values()) == list(range(len(tokens)))
+    alone = prior.volume.find(prior.encode_prompt([noun.replace(" ", "_") for noun in styles])).tolist()
+    assert alone == [found[noun[0]] for noun in styles.values()]
 
 
 def test_everyday_words_lead_to_nouns_that_there_are() -> None:

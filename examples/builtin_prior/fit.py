@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("pool", type=Path)
     parser.add_argument("latents", type=Path)
     parser.add_argument("--prior", type=Path, default=BUILTIN, help="folder of the prior whose decoder is used")
-    parser.add_argument("--steps", type=int, default=90, help="that every model shall have had")
+    parser.add_argument("--steps", type=int, default=300, help="that every model shall have had")
     args = parser.parse_args()
     args.latents.mkdir(parents=True, exist_ok=True)
     volume = CaptionVolume.from_pretrained(args.prior / "volume").float().requires_grad_(False)

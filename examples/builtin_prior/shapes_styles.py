@@ -45,6 +45,23 @@ from solids import (
 
 CLAY, SAGE, TEAL = (0.72, 0.38, 0.24), (0.55, 0.66, 0.5), (0.1, 0.5, 0.52)
 DARKGLASS, AMBER = (0.12, 0.32, 0.18), (0.5, 0.25, 0.08)
+WALL = 0.09
+"""Of vessels and lampshades: several voxels, for what is inside shows through a thinner wall."""
+
+
+def _smooth(points: Sequence[Point]) -> list[Point]:
+    """A line with each corner cut twice (Chaikin 1974), its ends where they were."""
+    line = np.array(points, float)
+    for _ in range(2):
+        cut = np.stack([0.75 * line[:-1] + 0.25 * line[1:], 0.25 * line[:-1] + 0.75 * line[1:]], 1)
+        line = np.concatenate([line[:1], cut.reshape(-1, line.shape[1]), line[-1:]])
+    return line.tolist()
+
+
+def _radius(profile: Sequence[Point], height: float) -> float:
+    """How wide a profile is at this height, above its foot."""
+    radii, heights = np.array([point for point in profile if point[0] > 0]).T
+    return float(np.interp(height, heights, radii))
 
 
 def _hollow(outside: Sequence[Point], wall: float, colour: Colour) -> Part:
@@ -53,29 +70,35 @@ def _hollow(outside: Sequence[Point], wall: float, colour: Colour) -> Part:
     return lathe([*outside, *inside, (0, outside[0][1] + wall)], colour)
 
 
-def mug(outside: Sequence[Point], colour: Colour, trim: Colour) -> list[Part]:
-    """With coffee in it; its handle to the right."""
-    radius, top = max(r for r, _ in outside), outside[-1][1]
-    side = radius - 0.06
-    handle = tube([(side + 0.38 * np.sin(a), 0.36 * np.cos(a), 0) for a in np.linspace(0.1, 3.04, 12)], 0.075, colour)
-    coffee = lathe([(0, top - 0.2), (outside[-1][0] - 0.05, top - 0.2), (0, top - 0.17)], (0.25, 0.14, 0.07))
-    return [_hollow(outside, 0.07, colour), *handle, coffee, ring((0, top, 0), outside[-1][0] - 0.035, 0.04, trim)]
+def mug(profile: Sequence[Point], colour: Colour, trim: Colour) -> list[Part]:
+    """With coffee in it; its handle to the right, both ends on the wall."""
+    outside = _smooth(profile)
+    rim, top = outside[-1]
+    angles = np.linspace(0, np.pi, 12)
+    handle = [(_radius(outside, 0.36 * np.cos(a)) - 0.04 + 0.38 * np.sin(a), 0.36 * np.cos(a), 0) for a in angles]
+    full = _radius(outside, top - 0.2) - 0.05
+    coffee = lathe([(0, top - 0.24), (full, top - 0.2), (0, top - 0.17)], (0.25, 0.14, 0.07))
+    return [_hollow(outside, WALL, colour), *tube(handle, 0.075, colour), coffee,
+            ring((0, top, 0), rim - 0.035, 0.04, trim)]  # fmt: skip
 
 
 def bottle(profile: Sequence[Point], colour: Colour, cap: Colour, label: Colour | None = None) -> list[Part]:
     """With a cap on its neck and, if asked for, a label around its belly."""
-    neck, top = profile[-1]
-    belly = max(r for r, _ in profile)
-    parts = [lathe([*profile, (0, top)], colour), lathe([(0, top - 0.02), (neck + 0.03, top - 0.02),
+    outside = _smooth(profile)
+    neck, top = outside[-1]
+    belly = max(r for r, _ in outside)
+    parts = [lathe([*outside, (0, top)], colour), lathe([(0, top - 0.02), (neck + 0.03, top - 0.02),
              (neck + 0.03, top + 0.16), (0, top + 0.16)], cap)]  # fmt: skip
     if label:
         parts.append(lathe([(0, -0.55), (belly + 0.012, -0.55), (belly + 0.012, 0.05), (0, 0.05)], label))
     return parts
 
 
-def vase(profile: Sequence[Point], colour: Colour, band: Colour, at: Sequence[Point]) -> list[Part]:
-    """With raised bands of these radii and heights."""
-    return [_hollow(profile, 0.06, colour), *[ring((0, y, 0), r, 0.045, band) for r, y in at]]
+def vase(profile: Sequence[Point], colour: Colour, band: Colour, heights: Sequence[float]) -> list[Part]:
+    """With raised bands at these heights."""
+    outside = _smooth(profile)
+    bands = [ring((0, y, 0), _radius(outside, y) - 0.01, 0.045, band) for y in heights]
+    return [_hollow(outside, WALL, colour), *bands]
 
 
 def stool(colour: Colour, seat: Colour, legs: int, round_seat: bool = True, height: float = 1.0) -> list[Part]:
@@ -92,17 +115,18 @@ def stool(colour: Colour, seat: Colour, legs: int, round_seat: bool = True, heig
 
 def _shade(low: float, high: float, bottom: float, top: float, colour: Colour) -> Part:
     outer = [(low, bottom), (high, top)]
-    return lathe([*outer, (high - 0.03, top), (low - 0.03, bottom), (low, bottom)], colour)
+    return lathe([*outer, (high - WALL, top), (low - WALL, bottom), (low, bottom)], colour)
 
 
 def desk_lamp(colour: Colour) -> list[Part]:
-    """A jointed arm that holds a cone of a shade out to the front."""
+    """A jointed arm that holds a cone of a shade out to the front; its mouth is filled: few cameras see into it."""
     arm = tube([(0, -0.85, -0.3), (0, -0.05, -0.62), (0, 0.62, 0.12)], 0.045, STEEL)
     joints = [ball(p, 0.09, DARK) for p in ((0, -0.85, -0.3), (0, -0.05, -0.62), (0, 0.62, 0.12))]
-    cone = lathe([(0.13, 0.25), (0.2, 0.2), (0.46, -0.35), (0.42, -0.35), (0.16, 0.16), (0, 0.16)], colour,
-                 (0, 0.52, 0.38), ("x", -40))  # fmt: skip
+    tilt = ((0, 0.52, 0.38), ("x", -40))
+    cone = lathe([(0, -0.35), (0.46, -0.35), (0.2, 0.2), (0.13, 0.25), (0, 0.25)], colour, *tilt)
+    light = lathe([(0, -0.42), (0.2, -0.4), (0.38, -0.35), (0, -0.3)], (1.0, 0.95, 0.7), *tilt)
     foot = lathe([(0, -1), (0.48, -1), (0.44, -0.9), (0.1, -0.85), (0, -0.85)], colour, (0, 0, -0.3))
-    return [*arm, *joints, cone, foot, ball((0, 0.42, 0.46), 0.15, (1.0, 0.95, 0.7))]
+    return [*arm, *joints, cone, light, foot]
 
 
 def tripod_lamp(shade: Colour, wood: Colour) -> list[Part]:
@@ -113,9 +137,10 @@ def tripod_lamp(shade: Colour, wood: Colour) -> list[Part]:
 
 
 def bedside_lamp(profile: Sequence[Point], body: Colour, shade: Colour) -> list[Part]:
-    top = profile[-1][1]
+    outside = _smooth(profile)
+    top = outside[-1][1]
     bulb = ball((0, top + 0.3, 0), 0.15, (1.0, 0.95, 0.75))
-    return [lathe([*profile, (0, top)], body), rod((0, top, 0), (0, top + 0.3, 0), 0.04, BRASS), bulb,
+    return [lathe([*outside, (0, top)], body), rod((0, top, 0), (0, top + 0.3, 0), 0.04, BRASS), bulb,
             _shade(0.62, 0.36, top + 0.12, top + 0.8, shade)]  # fmt: skip
 
 
@@ -157,9 +182,12 @@ def _pitched(width: float, depth: float, eaves: float, ridge: float, colour: Col
 
 
 def _window(x: float, y: float, z: float, frame: Colour = WHITE, size: float = 0.26) -> list[Part]:
-    return [box((x, y, z), (size + 0.08, size + 0.1, 0.05), frame), box((x, y, z + 0.02), (size, size + 0.02, 0.05),
-            (0.35, 0.5, 0.65)), box((x, y, z + 0.03), (0.025, size, 0.05), frame),
-            box((x, y, z + 0.03), (size, 0.025, 0.05), frame)]  # fmt: skip
+    """On a wall at z, which is the front, or the back where z is negative."""
+    out = float(np.sign(z))
+    return [box((x, y, z), (size + 0.08, size + 0.1, 0.05), frame),
+            box((x, y, z + 0.02 * out), (size, size + 0.02, 0.05), (0.35, 0.5, 0.65)),
+            box((x, y, z + 0.03 * out), (0.025, size, 0.05), frame),
+            box((x, y, z + 0.03 * out), (size, 0.025, 0.05), frame)]  # fmt: skip
 
 
 def _side_window(x: float, y: float, z: float, frame: Colour = WHITE) -> list[Part]:
@@ -179,7 +207,7 @@ def cottage(wall: Colour, roof: Colour, door: Colour, storeys: int = 1) -> list[
     for storey in range(storeys):
         y = -0.42 + 0.62 * storey
         for x in (-0.5, 0.5) if storey == 0 else (-0.5, 0.0, 0.5):
-            parts += _window(x, y, 0.755) + _window(x, y, -0.785)
+            parts += _window(x, y, 0.755) + _window(x, y, -0.755)
         for z in (-0.4, 0.4):
             parts += _side_window(0.805, y, z) + _side_window(-0.805, y, z)
     return [*parts, *_window(0, top + 0.2, 0.755, size=0.2)]
@@ -194,7 +222,8 @@ def flat_roofed_house() -> list[Part]:
             box((0.35, -0.48, 0.6), (0.34, 0.62, 0.06), WOOD), box((-0.32, -0.45, 0.6), (0.6, 0.44, 0.06), pane),
             box((0, -0.83, 0.05), (2.3, 0.07, 1.8), (0.7, 0.7, 0.68)),
             rod((-0.98, -0.8, 0.7), (-0.98, -0.1, 0.7), 0.04, DARK),
-            box((0.81, 0.2, 0.1), (0.04, 0.4, 0.7), pane), box((0.96, -0.45, 0), (0.03, 0.4, 0.6), pane)]  # fmt: skip
+            box((0.81, 0.2, 0.1), (0.04, 0.4, 0.7), pane), box((0.96, -0.45, 0), (0.03, 0.4, 0.6), pane),
+            *[box((x, 0.2, -0.56), (0.5, 0.36, 0.04), pane) for x in (-0.65, 0.35)]]  # fmt: skip
 
 
 def log_cabin() -> list[Part]:
@@ -206,7 +235,7 @@ def log_cabin() -> list[Part]:
     inner = box((0, -0.3, 0), (1.62, 0.96, 1.28), DARKWOOD)
     gable = plate([(-0.85, 0.17), (0.85, 0.17), (0, 0.8)], 1.3, WOOD)
     door = [box((0, -0.45, 0.74), (0.36, 0.62, 0.06), DARKWOOD), ball((0.12, -0.45, 0.79), 0.03, BRASS)]
-    windows = [*_window(-0.5, -0.3, 0.74, TAN), *_window(0.5, -0.3, 0.74, TAN)]
+    windows = [part for x in (-0.5, 0.5) for z in (0.74, -0.74) for part in _window(x, -0.3, z, TAN)]
     chimney = box((0.5, 0.7, -0.3), (0.26, 0.7, 0.26), STONE)
     return [*logs, inner, gable, *_pitched(1.75, 1.5, 0.17, 0.84, (0.3, 0.34, 0.26)), *door, *windows, chimney]
 
@@ -310,6 +339,8 @@ _FLASK = [(0, -0.7), (0.45, -0.7), (0.62, -0.5), (0.66, -0.2), (0.5, 0.12), (0.2
 _JUG = [(0, -0.8), (0.5, -0.8), (0.55, -0.7), (0.55, 0.25), (0.48, 0.42), (0.2, 0.52), (0.18, 0.68)]
 _SODA = [(0, -1.0), (0.3, -1.0), (0.34, -0.9), (0.3, -0.55), (0.33, -0.3), (0.33, 0.05), (0.27, 0.4), (0.13, 0.7),
          (0.12, 0.95)]  # fmt: skip
+_SPORT = [(0, -1.0), (0.34, -1.0), (0.36, -0.95), (0.36, 0.0), (0.31, 0.08), (0.31, 0.2), (0.36, 0.28), (0.36, 0.6),
+          (0.2, 0.8), (0.19, 0.9)]  # fmt: skip
 _STRAIGHT = [(0, -0.6), (0.5, -0.6), (0.55, -0.55), (0.55, 0.6)]
 _BARREL = [(0, -0.6), (0.42, -0.6), (0.56, -0.3), (0.58, 0.1), (0.5, 0.55)]
 _FLARED = [(0, -0.5), (0.32, -0.5), (0.36, -0.46), (0.5, 0.05), (0.64, 0.5)]
@@ -326,21 +357,21 @@ STYLES = {
     "flared_cup": lambda: mug(_FLARED, TEAL, WHITE),
     "gilded_cup": lambda: mug(_FLARED, WHITE, GOLD),
     "espresso_cup": lambda: [
-        *mug(_BARREL, BLACK, GREY),
-        lathe([(0, -0.68), (0.8, -0.6), (0.95, -0.5), (0.3, -0.6)], BLACK),
+        *mug(_BARREL, ORANGE, WHITE),
+        lathe([(0, -0.68), (0.5, -0.68), (0.95, -0.5), (0.4, -0.6), (0, -0.6)], ORANGE),
     ],
     "wine_bottle_green": lambda: bottle(_WINE, DARKGLASS, RED, CREAM),
     "flask_bottle": lambda: bottle(_FLASK, (0.3, 0.55, 0.75), WOOD),
     "jug_bottle": lambda: bottle(_JUG, AMBER, DARK, CREAM),
     "soda_bottle": lambda: bottle(_SODA, (0.45, 0.7, 0.55), RED),
-    "blue_water_bottle": lambda: bottle([*_STRAIGHT[:3], (0.5, 0.75), (0.3, 0.95), (0.26, 1.05)], BLUE, WHITE),
-    "round_vase": lambda: vase(_ROUND_BELLY, CLAY, CREAM, [(0.71, 0.0), (0.7, -0.3)]),
-    "tall_vase": lambda: vase(_TALL, TEAL, GOLD, [(0.42, 0.88), (0.31, -0.96)]),
+    "blue_water_bottle": lambda: bottle(_SPORT, BLUE, WHITE),
+    "round_vase": lambda: vase(_ROUND_BELLY, CLAY, CREAM, [0.1, -0.35]),
+    "tall_vase": lambda: vase(_TALL, TEAL, GOLD, [0.87, -0.93]),
     "amphora_vase": lambda: [
-        *vase(_AMPHORA, (0.78, 0.45, 0.25), BLACK, [(0.57, 0.2), (0.5, -0.28)]),
-        *mirrored(tube([(0.45, 0.45, 0), (0.62, 0.62, 0), (0.5, 0.82, 0), (0.22, 0.8, 0)], 0.05, BLACK)),
+        *vase(_AMPHORA, (0.78, 0.45, 0.25), BLACK, [0.25, -0.28]),
+        *mirrored(tube(_smooth([(0.42, 0.4, 0), (0.72, 0.5, 0), (0.6, 0.95, 0), (0.2, 0.8, 0)]), 0.05, BLACK)),
     ],
-    "white_blue_vase": lambda: vase(_ROUND_BELLY, WHITE, NAVY, [(0.5, 0.4), (0.71, -0.15), (0.38, -0.76)]),
+    "white_blue_vase": lambda: vase(_ROUND_BELLY, WHITE, NAVY, [0.35, -0.1, -0.5]),
     "three_legged_stool": lambda: stool(WOOD, WOOD, 3),
     "bar_stool": lambda: stool(DARK, RED, 4, height=1.6),
     "square_stool": lambda: stool(DARKWOOD, CREAM, 4, False),
