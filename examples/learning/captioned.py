@@ -177,9 +177,8 @@ class Pool:
 
     def sets(self, count: int) -> tuple[Float[Tensor, "B 3 s s"], list[str], Float[Tensor, "B 16"]]:
         """`count` sets of four views of one thing each, their captions without a view, and their cameras."""
-        first = self._whole(len(self.told) // SET, count) * SET
-        chosen = first.repeat_interleave(SET) + torch.arange(SET, device=self.device).repeat(count)
-        said = [self.captions(*self.told[number], None) for number in first.tolist()]
+        chosen = self._sets_of(len(self.told), count)
+        said = [self.captions(*self.told[number], None) for number in chosen[::SET].tolist()]
         told = [text for text in said for _ in range(SET)]
         return self._shown(chosen), told, self.views[chosen].camera_matrix()
 
@@ -191,9 +190,7 @@ class Pool:
         model = torch.multinomial(1 / torch.bincount(noun)[noun].float(), count, True, generator=self.generator)
         if self.together == 1:
             return model, self._whole(pictures.buffers.shape[1], count)
-        first = self._whole(pictures.buffers.shape[1] // SET, count) * SET
-        turned = torch.arange(SET, device=self.device).repeat(count)
-        return model.repeat_interleave(SET), first.repeat_interleave(SET) + turned
+        return model.repeat_interleave(SET), self._sets_of(pictures.buffers.shape[1], count)
 
     def _lit(self, views: Views) -> Views:
         """Under new lights; a set's are those of its first view."""
@@ -211,6 +208,11 @@ class Pool:
         seen = F.grid_sample(torch.cat([self.rgb[chosen] / 255 * cover, cover], 1), grid, align_corners=False)
         behind = backdrops(count, cover.shape[-1], self.generator, self.device).repeat_interleave(self.together, 0)
         return (seen[:, :3] + (1 - seen[:, 3:]) * behind) * 2 - 1
+
+    def _sets_of(self, views: int, count: int) -> Tensor:
+        """The views of `count` sets, drawn from as many sets as so many views make."""
+        first = self._whole(views // SET, count) * SET
+        return first.repeat_interleave(SET) + torch.arange(SET, device=self.device).repeat(count)
 
     def _uniform(self, count: int) -> Float[Tensor, "N"]:
         return torch.rand(count, generator=self.generator, device=self.device)

@@ -25,11 +25,7 @@ from magic3d_cli.fine.edit import Edit
 from magic3d_cli.guidance.adapters import Adapter, read_adapters
 from magic3d_cli.guidance.guide import Guide, Loaded
 from magic3d_cli.guidance.pictured import Pictured
-from magic3d_cli.guidance.priors import (
-    STAGES,
-    WeightedPrior,
-    understood,
-)
+from magic3d_cli.guidance.priors import STAGES, WeightedPrior, understood
 from magic3d_cli.initial_shapes import named_shape
 from magic3d_cli.pictures import NO_PRIOR, draw_picture, look_at, write_sheet
 from magic3d_cli.precheck import drawn_digest, prior_of
