@@ -206,6 +206,19 @@ def check_output(output: Path) -> Path:
     return output
 
 
+def companions(output: Path) -> dict[str, Path]:
+    """The files that an output brings with it, by what they are: an .obj its library and textures, any other none.
+
+    They have no blanks in their names, which many readers of OBJ take for separators.
+    """
+    if output.suffix.lower() != ".obj":
+        return {}
+    stem = re.sub(r"\s+", "_", output.stem)
+    ends = {"library": ".mtl", "colour": ".png"}
+    ends |= {kind: f"_{kind}.png" for kind in ("normal", "roughness", "metallic")}
+    return {kind: output.with_name(f"{stem}{end}") for kind, end in ends.items()}
+
+
 def default_output(prompt: str) -> Path:
     """A file in the current folder named after the prompt: "a metal dragon" -> metal-dragon.glb."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()

@@ -82,7 +82,8 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         if (kept := finished(output, task, digest, added)) is not None:
             return record | kept | {"status": KEPT}
         run = RunDirectory.for_output(output)
-        if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest, added):
+        ours = run.is_of(task["prompt"], task["seed"], task["preset"], digest, added)
+        if not (output.exists() and ours):
             precheck.refuse_to_overwrite(output)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}

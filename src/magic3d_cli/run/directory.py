@@ -70,6 +70,20 @@ class RunDirectory:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
+    def wrote(self, output: Path) -> bool:
+        """Whether an output beside the run was written from it, as its log says: by the job itself or by an export."""
+        try:
+            lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return False
+        for line in (line for line in lines if '"files"' in line):
+            try:
+                if output.name in (Path(file).name for file in parse_json(line)["files"]):
+                    return True
+            except (ValueError, KeyError, TypeError):  # cut by a kill in the middle of it
+                continue
+        return False
+
     @property
     def method(self) -> str:
         """Of distillation, that the run was last asked for. Raises OSError, ValueError, TypeError or KeyError where its
