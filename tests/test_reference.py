@@ -219,6 +219,15 @@ def test_several_pictures_need_their_azimuths(tmp_path: Path) -> None:
             read_pictures([str(image) for image in images])
     with pytest.raises(UsageError, match="imagine"):
         read_pictures([str(front)], imagine=2)
+    for text, words in (
+        ("cup@home.png", "There is no file cup@home.png"),  # the name itself has an @
+        ("cup.png@90", "There is no file cup.png"),
+        (f"{front}@400", "out of range"),
+        (f"{front}@nan", "out of range"),
+        ("~nobody-of-that-name/cup.png", "home folder"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            read_pictures([text])
     assert [p.name for p in pictures_in(tmp_path)] == ["front.png", "left.png"]
 
 

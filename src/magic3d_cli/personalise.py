@@ -19,7 +19,7 @@ from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.fitting import azimuth_of
 from magic3d_cli.guidance.builtin.looks import Looks
-from magic3d_cli.guidance.builtin.own_words import known_kind
+from magic3d_cli.guidance.builtin.own_words import known_kind, sheet_of
 from magic3d_cli.guidance.builtin.subject import Subject, save_subject, tones_of, volume_of
 from magic3d_cli.guidance.builtin.vocabulary import Caption, article
 from magic3d_cli.guidance.builtin.volume import CHILDREN, CaptionVolume
@@ -80,7 +80,7 @@ def personalise(wish: Wish, tell: Tell) -> dict[str, Any]:
     subject = Subject(wish.word, nearest.noun, nearest.style, volume, tones_of(volume), network.extent)
     about = {"prior": weights_sha256(of_stage(BUILTIN, "coarse")), "version": __version__, "source": source}
     save_subject(wish.output, subject, about)
-    shown = wish.output.with_suffix(".png")
+    shown = sheet_of(wish.output)
     write_atomically(shown, _sheet(network, volume), durable=False)
     size = wish.output.stat().st_size
     tell(

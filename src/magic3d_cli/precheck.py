@@ -19,6 +19,7 @@ from magic3d_cli.checks import (
     check_prompt,
     companions,
     default_output,
+    expanded,
     is_checkpoint,
 )
 from magic3d_cli.errors import UsageError
@@ -138,7 +139,7 @@ def check_init(init: str, seed: int) -> str:
     if init.startswith(BUILTIN_SHAPE):
         _understand(local("builtin"), check_prompt(init.removeprefix(BUILTIN_SHAPE)), seed)
         return init
-    path = Path(init).expanduser()
+    path = expanded(init)
     if path.is_dir():
         saved = RunDirectory(path).furthest
         if saved is None:

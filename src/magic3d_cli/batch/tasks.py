@@ -19,6 +19,7 @@ from magic3d_cli.checks import (
     check_prompt,
     check_seed,
     default_output,
+    expanded,
     shown,
 )
 from magic3d_cli.errors import UsageError
@@ -112,12 +113,13 @@ def check_makeable(
 def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line numbers and what the lines say."""
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).expanduser().read_text(encoding="utf-8-sig")
+        text = sys.stdin.read() if source == "-" else expanded(source).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not UTF-8 text.", "Save it as UTF-8.") from error
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{source} cannot be read: {reason}.", "Give a text file, or - for standard input.") from error
+    except OSError as error:
+        raise UsageError(
+            f"{source} cannot be read: {error.strerror}.", "Give a text file, or - for standard input."
+        ) from error
     lines = text.splitlines()
     kind = Path(source).suffix.lower()
     if kind == ".csv":
