@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import Adapter
 from magic3d_cli.guidance.diffusers.catalogue import check_name
 from magic3d_cli.precheck import check_distilled, check_words, styled
+from magic3d_cli.run.directory import RunDirectory
 
 MADE, KEPT, FAILED = "made", "kept", "failed"
 """What became of a task; kept: it was made before."""
@@ -120,23 +122,22 @@ def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise UsageError(
             f"{source} cannot be read: {error.strerror}.", "Give a text file, or - for standard input."
         ) from error
-    lines = text.splitlines()
     kind = Path(source).suffix.lower()
     if kind == ".csv":
-        reader = csv.DictReader(lines)
-        unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
-        if unknown or not reader.fieldnames:
-            raise UsageError(
-                f"{source}: its first line names {shown(', '.join(map(str, unknown))) or 'nothing'}.",
-                f"Name columns there: {', '.join(COLUMNS)}.",
-            )
+        reader = csv.DictReader(io.StringIO(text, newline=""))  # a quoted cell may hold ends of lines
         try:
+            unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
+            if unknown or not reader.fieldnames:
+                raise UsageError(
+                    f"{source}: its first line names {shown(', '.join(map(str, unknown))) or 'nothing'}.",
+                    f"Name columns there: {', '.join(COLUMNS)}.",
+                )
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
             raise UsageError(f"{source}, line {reader.line_num}: {error}.", "Save it as CSV anew.") from error
         return
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if kind == ".jsonl" or line.lstrip().startswith("{"):
@@ -192,12 +193,15 @@ def _seed(value: Any) -> int:
 
 
 def _named_apart(tasks: Sequence[Task]) -> list[Task]:
-    """The same task once, and other ones under names of their own: the order of the list decides, so it stays so."""
+    """The same task once, and other ones under names of their own: the order of the list decides, so it stays so.
+
+    dog.glb and dog.obj would have one run folder, in which only one of them could be made at a time.
+    """
     taken: dict[str, Task] = {}
     for task in dict.fromkeys(tasks):
         path, number = Path(task.output), 1
-        while task.output.lower() in taken:
+        while (run := str(RunDirectory.for_output(Path(task.output)).path).lower()) in taken:
             number += 1
             task = replace(task, output=str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
-        taken[task.output.lower()] = task
+        taken[run] = task
     return list(taken.values())

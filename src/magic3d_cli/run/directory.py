@@ -15,7 +15,6 @@ from magic3d_cli.atomic import SUFFIX, write_atomically
 from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import Magic3DError, UsageError
 from magic3d_cli.run.lock import Lock
-from magic3d_cli.settings import SDS
 
 CHECKPOINTS = ("fine.ckpt", "coarse.ckpt")
 """Furthest first."""
@@ -34,7 +33,8 @@ class RunDirectory:
         self.film = path / "film"  # small pictures of the shape appearing, see `callbacks.film_frames`
         self.log_path = path / "log.jsonl"
         self.settings = path / "settings.json"
-        self.result = path / "result.json"
+        self.result = path / "result.json"  # of the asset that is written; gone while another is being made
+        self.batch = path / "batch.json"  # what a batch that made the asset was asked for, see `batch.worker`
         self.mesh = path / "mesh.npz"  # a person's own, in the scene, where its shape is kept
         self._lock = Lock(path / "lock")
 
@@ -83,15 +83,6 @@ class RunDirectory:
             except (ValueError, KeyError, TypeError):  # cut by a kill in the middle of it
                 continue
         return False
-
-    @property
-    def method(self) -> str:
-        """Of distillation, that the run was last asked for. Raises OSError, ValueError, TypeError or KeyError where its
-        settings.json does not tell."""
-        asked = parse_json(self.settings.read_text(encoding="utf-8"))
-        stages = [asked["coarse"], asked["fine"]]
-        every = [one["guidance"] for stage in stages for one in (stage, *stage["added_guidance"])]
-        return next((guidance["method"] for guidance in every if guidance["method"] != SDS), SDS)
 
     def check_free(self) -> None:
         """Raises UsageError when another process uses the run; makes nothing."""

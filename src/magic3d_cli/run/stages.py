@@ -35,6 +35,8 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
         asked |= {"edit": job.edit.digest, "edited_from": job.edit.parent}
     if added := marks(job.adapters, job.style.digest if job.style else None):
         asked |= {"adapters": added}
+    for earlier in (job.run.result, job.run.batch):  # of an asset that is made otherwise from here on
+        earlier.unlink(missing_ok=True)
     job.run.write_json(job.run.settings, asked)
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
