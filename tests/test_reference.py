@@ -194,6 +194,30 @@ def test_a_mask_says_what_the_thing_is_and_has_to_fit(tmp_path: Path) -> None:
     refused(photo, "black everywhere", mask=saved(tmp_path, np.zeros((96, 96), np.uint8), "black.png"))
 
 
+def test_a_mask_of_a_large_jpeg_has_the_size_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a JPEG is otherwise decoded at a half or less, and the mask was refused for having twice its size."""
+    monkeypatch.setattr(picture_file, "MOST_SIDE", 64)
+    monkeypatch.setattr(reference, "MOST_SIDE", 64)
+    noise = np.random.default_rng(0).integers(0, 255, (192, 192, 3), np.uint8)
+    photo, mask = saved(tmp_path, noise, "photo.jpg"), saved(tmp_path, disc(192)[..., 3], "mask.png")
+    assert picture_file.read_picture(photo)[0].size == (96, 96)
+    for more in ({"mask": mask}, {"mask": mask, "depth": saved(tmp_path, noise[..., 0], "depth.png")}):
+        cut = read_cutout(photo, **more)
+        assert cut.mask_from == "mask" and abs((cut.rgba[..., 3] > 128).mean() - np.pi / 4) < 0.05
+        assert max(cut.rgba.shape) < 64
+
+
+def test_a_mask_is_turned_as_its_file_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[picture_file.ORIENTATION] = 6  # a quarter turn to the right
+    lying = np.zeros((60, 40, 4), np.uint8)
+    lying[5:25, 5:35] = (200, 30, 30, 255)  # at the top, so at the right when upright
+    photo = saved(tmp_path, lying[..., :3], "photo.png", exif=exif)
+    cut = read_cutout(photo, mask=saved(tmp_path, lying[..., 3], "mask.png", exif=exif))
+    assert cut.rgba.shape[:2] == (30, 20) and (cut.rgba[..., 0] > 150).all()
+    refused(photo, "mask.png has 40 x 60 pixels", mask=saved(tmp_path, lying[..., 3], "mask.png"))
+
+
 def test_depth_is_far_where_its_picture_is_dark(tmp_path: Path) -> None:
     near = np.tile(np.linspace(0, 65535, 96).astype(np.uint16), (96, 1))
     cut = read_cutout(saved(tmp_path, disc()), depth=saved(tmp_path, Image.fromarray(near), "depth.png"))
