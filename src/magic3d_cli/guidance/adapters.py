@@ -251,8 +251,8 @@ def _header(path: Path, data: bytes) -> tuple[dict[str, tuple[int, ...]], dict[s
         shell = parse_json(data[8 : 8 + length])
         metadata = shell.pop("__metadata__", {})
         shapes = {name: tuple(entry["shape"]) for name, entry in shell.items()}
-        end = max((entry["data_offsets"][1] for entry in shell.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        end = max((int(entry["data_offsets"][1]) for entry in shell.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise _foreign(path, "its header is damaged", "Copy or download it again.") from error
     if 8 + length + end != len(data):
         raise _foreign(path, "part of it is missing, as after an unfinished copy", "Copy or download it again.")
