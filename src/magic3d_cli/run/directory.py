@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,13 +86,9 @@ class RunDirectory:
 
     def check_free(self) -> None:
         """Raises UsageError when another process uses the run; makes nothing."""
-        if not self._lock.path.is_file():
-            return
-        try:
-            self._lock.acquire()
-            self._lock.release()
-        except OSError:
-            pass  # entering it says what is wrong
+        if self._lock.path.is_file():
+            with suppress(OSError):  # entering it says what is wrong
+                self._lock.check()
 
     def __enter__(self) -> RunDirectory:
         """Make the folder, lock it, and remove what a killed process left half written.
@@ -102,9 +98,10 @@ class RunDirectory:
         try:
             self.path.mkdir(exist_ok=True)
             self._lock.acquire()
-            for leftover in self.path.glob(f"*{SUFFIX}"):
+            for leftover in self.path.rglob(f"*{SUFFIX}"):
                 leftover.unlink()
         except OSError as error:
+            self._lock.release()
             raise UsageError(
                 f"The run folder {self.path} cannot be written: {error.strerror}.",
                 "Choose another place for the output with -o.",
