@@ -36,7 +36,7 @@ from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.reference import Cutout, cut_out
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import CoarseSettings, FineSettings, StagePrior
+from magic3d_cli.settings import PICTURES_ALONE, CoarseSettings, FineSettings, StagePrior
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -58,7 +58,7 @@ SURE = 0.8
 _NAMED = 0.5  # of the thing's pixels, from which a colour names it
 
 
-NO_PRIOR = StagePrior("picture", open_vocabulary=False, has_volume=True)
+NO_PRIOR = StagePrior(PICTURES_ALONE, open_vocabulary=False, has_volume=True)
 """What settings depend on where there is no prior, pictures alone; the volume is their `HullShape`."""
 
 

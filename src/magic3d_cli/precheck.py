@@ -38,6 +38,7 @@ from magic3d_cli.guidance.diffusers.catalogue import (
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.settings import PICTURES_ALONE
 
 if TYPE_CHECKING:
     from magic3d_cli.style import Style
@@ -218,7 +219,7 @@ def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
 def prior_of(header: dict[str, Any]) -> str:
     """The prior that edits a run unless another is asked for: its own, or the built-in one where it had none."""
     name = header["prior"]["id"]
-    return "builtin" if name == "picture" else name
+    return "builtin" if name == PICTURES_ALONE else name
 
 
 def edit_digest(source: Path, box: object, recolour: bool, style: str | None = None) -> str:

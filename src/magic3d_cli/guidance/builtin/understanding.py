@@ -341,7 +341,7 @@ def _listed(texts: tuple[str, ...]) -> str:
     for text in texts:
         shown.append(quoted(text, 40))
         if sum(map(len, shown)) > SHOWN:
-            shown.pop() if len(shown) > 1 else None
+            shown.pop()
             break
     more = len(texts) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
