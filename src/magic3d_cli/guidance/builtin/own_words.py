@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.builtin.grammar import RELATIONS, SILENT
+from magic3d_cli.guidance.builtin.grammar import ARTICLES, RELATIONS, SILENT
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary, quoted, split
 
 MOST_WORDS, MOST_LETTERS = 4, 40
 """Of a word; longer ones are not looked for in prompts."""
-ARTICLES = ("a", "an", "the")
 
 
 def own_word(vocabulary: Vocabulary, typed: str) -> str:
