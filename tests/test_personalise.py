@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,23 @@ from PIL import Image
 from test_adapters import cube
 from tiny_priors import save_builtin
 
+from magic3d_cli import personalise
 from magic3d_cli.asset.read import read_coloured
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.guidance.builtin.subject import Subject, save_subject, tones_of, volume_of
+from magic3d_cli.guidance.diffusers.catalogue import of_stage
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
+from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.photos import are_pictures, read_sources
+from magic3d_cli.picture_request import PictureRequest
+from magic3d_cli.reference import read_cutout
 from magic3d_cli.scene.mesh_shape import MeshShape
 
 EXTENT = 0.95
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +131,25 @@ def test_pictures_of_a_folder_are_read_with_the_azimuths_of_their_names() -> Non
     one_by_one = read_sources(["photos/front@0.png", "photos/left@270.png", "photos/other.png@90"], 12.0)
     assert one_by_one.azimuths == (0.0, 270.0, 90.0)  # as from photos/*.png
     assert are_pictures(["photos/front@0.png"]) and are_pictures(["photos"]) and not are_pictures(["chair.glb"])
+
+
+def test_pictures_of_known_azimuths_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first alone, which takes as long, only where it has to tell from where the others were taken."""
+    looked: list[int] = []
+
+    def look_at(request: PictureRequest, noun: str, seed: int, tell: Callable[[str], None]) -> None:
+        looked.append(len(request.cutouts))
+        raise UsageError("enough")
+
+    monkeypatch.setattr(personalise, "look_at", look_at)
+    prior = DiffusersPrior(describe(of_stage(save_builtin(tmp_path / "prior"), "coarse"), "p"), CPU, torch.float32)
+    picture("box.png")
+    cutouts = (read_cutout(Path("box.png")),) * 2
+    for azimuths in ((0.0, 180.0), (None, None)):
+        wish = personalise.Wish("my box", Path("x"), pictures=PictureRequest(cutouts, azimuths))
+        with pytest.raises(UsageError, match="enough"):
+            personalise._of_pictures(prior, wish, None, print)
+    assert looked == [2, 1]
 
 
 @pytest.mark.parametrize(

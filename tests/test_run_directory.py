@@ -142,6 +142,15 @@ def test_a_second_signal_does_not_wait() -> None:
         raise AssertionError("the second signal was ignored")
 
 
+def test_a_handler_of_another_language_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python tells None of it, and cannot put it back: inside Blender the end of a job was a TypeError."""
+    told = signal.getsignal
+    before = told(signal.SIGTERM)
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else told(number))
+    with Interrupts().installed():
+        assert told(signal.SIGTERM) is before and told(signal.SIGINT) is not signal.default_int_handler
+
+
 def test_outside_a_stage_a_signal_stops_at_once() -> None:
     with pytest.raises(Interrupted), Interrupts().installed():
         os.kill(os.getpid(), signal.SIGTERM)
