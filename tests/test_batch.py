@@ -323,6 +323,20 @@ for line in sys.stdin:
     assert begun.count("1") == 1 and begun.count("0") >= 2
 
 
+def test_a_gallery_overwrites_no_page_of_somebody_else(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pool, "run_tasks", lambda *_: [])
+    Path("list.txt").write_text("a dog\n")
+    Path("index.html").write_text("<title>My site</title>")
+    command = ("batch", "list.txt", "--device", "cpu", "--prior", "builtin")
+    assert magic3d(*command, "-o", ".") == 2
+    assert "index.html exists already, and was not written by a batch" in capsys.readouterr().err
+    assert "My site" in Path("index.html").read_text()
+    assert magic3d(*command, "-o", "out") == 0
+    assert magic3d(*command, "-o", "out") == 0  # its own, written anew
+
+
 def test_nothing_in_a_prompt_can_end_the_pages_script() -> None:
     assert "</script" not in _script(json.dumps(["</script><script>alert(1)</script>"]))
     assert json.loads(_script(json.dumps(["</script>"]))) == ["</script>"]

@@ -35,6 +35,11 @@ COLUMNS = ("prompt", "seed", "image", "preset", "style", "distillation", "output
 """What a row may say; everything but the prompt (or an image) may be left out."""
 
 
+GALLERY = ("index.html", "sheet.png", "results.csv")
+"""What is written into a batch's folder, see `gallery`."""
+_OF_A_BATCH = b"<title>magic3d batch</title>"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     """What a row may choose for itself; a list's rows that do not say take the command's."""
@@ -110,6 +115,14 @@ def check_makeable(
             faults.append(error)
     if len(faults) == len(tasks):
         raise faults[0]
+
+
+def check_gallery(folder: Path) -> None:
+    """Raises UsageError where the gallery would overwrite files that are not a batch's: a folder may be anybody's."""
+    there = [folder / name for name in GALLERY if (folder / name).exists()]
+    page = folder / GALLERY[0]
+    if there and not (page.is_file() and _OF_A_BATCH in page.read_bytes()[:1000]):
+        raise UsageError(f"{there[0]} exists already, and was not written by a batch.", "Name another folder with -o.")
 
 
 def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
