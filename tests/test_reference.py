@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,26 @@ def test_a_thing_that_an_edge_cuts_off_before_a_plain_ground_is_named(tmp_path: 
     refused(saved(tmp_path, before(disc(at=(0.1, 0.1)), (90, 140, 90)), "cut.png"), "touches the left and the top edge")
     noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
     refused(saved(tmp_path, noise, "noise.png"), "cannot be told")
+
+
+@pytest.mark.filterwarnings("error")
+def test_whatever_is_damaged_in_a_file_it_is_refused_or_read_without_a_warning(tmp_path: Path) -> None:
+    """Pillow raises whatever its readers trip over, a TypeError for a TIFF, and warns while it opens a file."""
+    whole = saved(tmp_path, before(disc(32), (255, 255, 255)), "cup.tif").read_bytes()
+    directory = int.from_bytes(whole[4:8], "little")
+    photo = saved(tmp_path, disc(32))
+    outcomes = set()
+    for at, value in itertools.product(range(directory, directory + 2 + 12 * whole[directory]), (0, 1, 255)):
+        path = tmp_path / "cup.tif"
+        path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+        for read in (lambda path: read_cutout(path), lambda path: read_cutout(photo, depth=path)):
+            try:
+                read(path)
+                outcomes.add("read")
+            except UsageError as error:
+                assert error.what and error.next_step
+                outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
 
 
 def test_what_belongs_to_a_picture_is_refused_for_its_own_reason(tmp_path: Path) -> None:

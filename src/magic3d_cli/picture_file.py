@@ -4,13 +4,15 @@ PyTorch is imported."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from magic3d_cli.errors import UsageError
+from magic3d_cli.errors import OutOfMemory, UsageError, first_line
 
 MOST_PIXELS = 150_000_000
 """A picture with more is refused unread: it would take gigabytes."""
@@ -37,8 +39,7 @@ def read_picture(path: Path, whole: bool = False) -> tuple[Image.Image, list[str
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", "Give the path of a picture: PNG, JPEG, WebP, TIFF, BMP, GIF.")
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # a decompression bomb is refused below, before it is decoded
+        with _opened(path) as image:
             if image.size[0] * image.size[1] > MOST_PIXELS:
                 raise UsageError(
                     f"{path.name} has {image.size[0]} x {image.size[1]} pixels, more than can be read safely.",
@@ -57,11 +58,26 @@ def read_picture(path: Path, whole: bool = False) -> tuple[Image.Image, list[str
         ) from error
     except UnidentifiedImageError as error:
         raise UsageError(f"{path.name} is {_kind(path)}.", "Save it as PNG or JPEG and use that.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except UsageError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemory(
+            f"{path.name} does not fit in memory.", f"Scale it down to {MOST_SIDE} pixels, or close other programs."
+        ) from error
+    except Exception as error:  # in damaged files Pillow trips over anything
         raise UsageError(
-            f"{path.name} cannot be decoded: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+            f"{path.name} cannot be decoded: {first_line(error)}.",
             "The file is damaged or incomplete: save or download it again.",
         ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file without Pillow's warnings: what is too large or damaged is refused, not warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            yield image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -102,8 +118,7 @@ def read_beside(file: Path, path: Path, size: tuple[int, int]) -> Float[np.ndarr
     Raises UsageError for one that cannot be read or is of another size.
     """
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
-            warnings.simplefilter("ignore")
+        with _opened(file) as image:
             width, height = image.size[::-1] if image.getexif().get(ORIENTATION) in _LYING else image.size
             if (width, height) != size:
                 raise UsageError(
@@ -124,8 +139,10 @@ def read_beside(file: Path, path: Path, size: tuple[int, int]) -> Float[np.ndarr
         ) from error
     except IsADirectoryError as error:
         raise UsageError(f"{file} is a folder.", "Give the path of a picture.") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UsageError(f"{file.name} cannot be read as a picture.", "Save it as PNG.") from error
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # as in `read_picture`
+        raise UsageError(f"{file.name} cannot be read as a picture: {first_line(error)}.", "Save it as PNG.") from error
 
 
 def read_normals(file: Path, path: Path, size: tuple[int, int], scaled: tuple[int, int]) -> Float[np.ndarray, "h w 3"]:
@@ -134,7 +151,7 @@ def read_normals(file: Path, path: Path, size: tuple[int, int], scaled: tuple[in
     Raises UsageError as `read_beside` does, and for a picture without colours.
     """
     grey = read_beside(file, path, size)  # with its refusals
-    with Image.open(file) as image:
+    with _opened(file) as image:
         rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.float32)
     if np.ptp(rgb, axis=-1).max() < 8:
         raise UsageError(
