@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.encoder import likely_models
@@ -76,17 +72,6 @@ class PictureAlone:
 
     def volume(self) -> InitialShape:
         raise UsageError("Pictures alone have no volume of a prior.", "Leave out --init, or use --init ball.")
-
-
-def write_sheet(pictured: Pictured, path: Path) -> None:
-    """The references as they were understood, side by side over grey, as PNG. Raises OSError."""
-    tiles = []
-    for reference in pictured.references:
-        alpha = reference.mask[..., None].float() / 255
-        tiles.append((reference.rgb.float() * alpha + 128 * (1 - alpha)).round().to(torch.uint8).numpy())
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(tiles, 1)).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue(), durable=False)
 
 
 def draw_picture(prompt: str, seed: int, elevation: float, digest: str | None) -> PictureRequest:
