@@ -25,7 +25,7 @@ from magic3d_cli.guidance.builtin.paint import COLOURS
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, article
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.builtin.voxels import without_crumbs
+from magic3d_cli.guidance.builtin.voxels import mended
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.depth import with_depth
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, of_stage
@@ -218,7 +218,7 @@ def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float
     assert network is not None
     model = int(network.find(_states(prior, fit.caption))[0])
     with torch.no_grad():
-        volume = fit.bent(without_crumbs(network.volume_of(network.latent(model))), network.extent)
+        volume = fit.bent(mended(network.volume_of(network.latent(model))), network.extent)
     references = []
     for cutout, azimuth in zip(request.cutouts, request.azimuths, strict=True):
         turn = 0.0 if cutout is request.cutouts[0] else (azimuth or 0.0) - (request.azimuths[0] or 0.0)
