@@ -179,15 +179,20 @@ def check_added(priors: list[str]) -> list[tuple[str, float]]:
     return added
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder in place of a leading ~; UsageError for the home of somebody unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} begins with nobody's home folder.", "Write the folder in full.") from error
+
+
 def check_output(output: Path) -> Path:
     """A file that can be written: known suffix, existing folder, permission.
 
     A missing folder is an error rather than made: it is more often a typing mistake than a wish.
     """
-    try:
-        output = output.expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{output} begins with nobody's home folder.", "Write the folder in full.") from error
+    output = expanded(output)
     if output.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(
             f"{output} has no known suffix: the suffix says which format to write.",
@@ -204,6 +209,19 @@ def check_output(output: Path) -> Path:
     if not os.access(blocked, os.W_OK):
         raise UsageError(f"{blocked} cannot be written: permission denied.", "Choose another place with -o.")
     return output
+
+
+def companions(output: Path) -> dict[str, Path]:
+    """The files that an output brings with it, by what they are: an .obj its library and textures, any other none.
+
+    They have no blanks in their names, which many readers of OBJ take for separators.
+    """
+    if output.suffix.lower() != ".obj":
+        return {}
+    stem = re.sub(r"\s+", "_", output.stem)
+    ends = {"library": ".mtl", "colour": ".png"}
+    ends |= {kind: f"_{kind}.png" for kind in ("normal", "roughness", "metallic")}
+    return {kind: output.with_name(f"{stem}{end}") for kind, end in ends.items()}
 
 
 def default_output(prompt: str) -> Path:

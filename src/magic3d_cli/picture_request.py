@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from magic3d_cli.checks import expanded
 from magic3d_cli.errors import UsageError
 from magic3d_cli.reference import Cutout, read_cutout
 
@@ -55,6 +56,26 @@ def read_pictures(
 
     Raises UsageError as `read_cutout` does, and for numbers out of range and several pictures without azimuths.
     """
+    check_numbers(elevation, fov, imagine)
+    places = [place_of(text) for text in images]
+    azimuths = [azimuth for _, azimuth in places]
+    if len(places) > 1:
+        azimuths[0] = azimuths[0] or 0.0
+        if None in azimuths:
+            name = places[azimuths.index(None)][0].name
+            raise UsageError(
+                f"It is not said from where {name} shows the thing.",
+                f"Say how far round from the first it is, in degrees: {name}@90 (what is on its right).",
+            )
+    file, depth_by = depth_source(depth)
+    mask, normals = (None if path is None else expanded(path) for path in (mask, normals))
+    beside = [(mask, file, normals)] + [(None, None, None)] * (len(places) - 1)
+    cutouts = [read_cutout(path, *more) for (path, _), more in zip(places, beside, strict=True)]
+    return PictureRequest(tuple(cutouts), tuple(azimuths), elevation, fov, imagine, depth_by=depth_by)
+
+
+def check_numbers(elevation: float | None, fov: float | None = None, imagine: float | None = None) -> None:
+    """Raises UsageError for what is said of pictures and is out of range."""
     bounds = {
         "--elevation": (elevation, -30.0, 89.0),
         "--fov": (fov, 5.0, 100.0),
@@ -63,20 +84,6 @@ def read_pictures(
     for option, (value, low, high) in bounds.items():
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value:g} is out of range.", f"Use a number from {low:g} to {high:g}.")
-    places = [_place(text) for text in images]
-    azimuths = [azimuth for _, azimuth in places]
-    if len(places) > 1:
-        azimuths[0] = azimuths[0] or 0.0
-        if None in azimuths:
-            name = places[azimuths.index(None)][0].name
-            raise UsageError(
-                f"It is not said from where {name} shows the thing.",
-                f"Say how far round from the first it is, in degrees: --image {name}@90 (what is on its right).",
-            )
-    file, depth_by = depth_source(depth)
-    beside = [(mask, file, normals)] + [(None, None, None)] * (len(places) - 1)
-    cutouts = [read_cutout(path, *more) for (path, _), more in zip(places, beside, strict=True)]
-    return PictureRequest(tuple(cutouts), tuple(azimuths), elevation, fov, imagine, depth_by=depth_by)
 
 
 def depth_source(depth: str | Path | None) -> tuple[Path | None, str | None]:
@@ -88,7 +95,7 @@ def depth_source(depth: str | Path | None) -> tuple[Path | None, str | None]:
         return None, None
     if str(depth) == AUTO_DEPTH:
         return None, AUTO_DEPTH
-    path = Path(depth).expanduser()
+    path = expanded(depth)
     if not path.is_dir():
         return path, None
     if not (path / "config.json").is_file():
@@ -109,15 +116,25 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def _place(text: str) -> tuple[Path, float | None]:
-    """A file, and the azimuth after its @."""
-    name, at, number = text.rpartition("@")
-    if at and name and not Path(text).exists():
-        try:
-            azimuth = float(number)
-        except ValueError as error:
-            raise UsageError(f"--image {text}: what follows @ is no number.", "Use degrees: left.png@90") from error
-        if not -360 <= azimuth <= 360:
-            raise UsageError(f"--image {text}: the azimuth is out of range.", "Use degrees from -360 to 360.")
-        return Path(name).expanduser(), azimuth % 360.0
-    return Path(text).expanduser(), None
+def place_of(text: str) -> tuple[Path, float | None]:
+    """A file, and the azimuth after its @ in degrees; None where none is said.
+
+    Raises UsageError for an azimuth that is none. A file may have an @ in its own name.
+    """
+    path, (name, at, number) = expanded(text), text.rpartition("@")
+    if path.exists() or not (at and name):
+        return path, None
+    file = expanded(name)
+    try:
+        return file, in_range(float(number), text) % 360.0
+    except ValueError as error:
+        if not file.exists():
+            return path, None
+        raise UsageError(f"{text}: what follows @ is no number.", "Use degrees: left.png@90") from error
+
+
+def in_range(azimuth: float, said: str) -> float:
+    """The azimuth. Raises UsageError for one that is out of range; `said` is where it stands, for the message."""
+    if not -360 <= azimuth <= 360:
+        raise UsageError(f"{said}: the azimuth is out of range.", "Use degrees from -360 to 360.")
+    return azimuth

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin import classifier
 from magic3d_cli.guidance.builtin.arrangement import show_together
@@ -38,7 +34,7 @@ from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.reference import Cutout, cut_out
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import CoarseSettings, FineSettings, StagePrior
+from magic3d_cli.settings import PICTURES_ALONE, CoarseSettings, FineSettings, StagePrior
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -65,7 +61,7 @@ SURE = 0.8
 _NAMED = 0.5  # of the thing's pixels, from which a colour names it
 
 
-NO_PRIOR = StagePrior("picture", open_vocabulary=False, has_volume=True)
+NO_PRIOR = StagePrior(PICTURES_ALONE, open_vocabulary=False, has_volume=True)
 """What settings depend on where there is no prior, pictures alone; the volume is their `HullShape`."""
 
 
@@ -83,17 +79,6 @@ class PictureAlone:
 
     def volume(self) -> InitialShape:
         raise UsageError("Pictures alone have no volume of a prior.", "Leave out --init, or use --init ball.")
-
-
-def write_sheet(pictured: Pictured, path: Path) -> None:
-    """The references as they were understood, side by side over grey, as PNG. Raises OSError."""
-    tiles = []
-    for reference in pictured.references:
-        alpha = reference.mask[..., None].float() / 255
-        tiles.append((reference.rgb.float() * alpha + 128 * (1 - alpha)).round().to(torch.uint8).numpy())
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(tiles, 1)).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue(), durable=False)
 
 
 def draw_picture(prompt: str, seed: int, elevation: float, digest: str | None) -> PictureRequest:

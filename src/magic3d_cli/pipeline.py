@@ -17,6 +17,7 @@ from magic3d_cli.fine.edit import Edit
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.run.context import Job
+from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
@@ -71,6 +72,9 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
             stage = FineStage.from_coarse(saved.settings, stage)
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
         built, files = build_files(stage, output, about, asset, observer, own_surface(saved), saved.earlier)
+    run = RunDirectory.for_output(output)
+    if run.path.absolute() == saved.path.absolute().parent:  # a later export may write them again
+        run.log("exported", files=[str(file) for file in files])
     report = report_of(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
     observer.done(report)
     return report

@@ -17,7 +17,9 @@ from magic3d_cli.checks import (
     check_followed,
     check_output,
     check_prompt,
+    companions,
     default_output,
+    expanded,
     is_checkpoint,
 )
 from magic3d_cli.errors import UsageError
@@ -36,6 +38,7 @@ from magic3d_cli.guidance.diffusers.catalogue import (
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.settings import PICTURES_ALONE
 
 if TYPE_CHECKING:
     from magic3d_cli.style import Style
@@ -137,7 +140,7 @@ def check_init(init: str, seed: int) -> str:
     if init.startswith(BUILTIN_SHAPE):
         _understand(local("builtin"), check_prompt(init.removeprefix(BUILTIN_SHAPE)), seed)
         return init
-    path = Path(init).expanduser()
+    path = expanded(init)
     if path.is_dir():
         saved = RunDirectory(path).furthest
         if saved is None:
@@ -178,7 +181,7 @@ def choose_output(
         run = RunDirectory.for_output(path)
         return any(run.is_of(prompt, seed + n, preset, digest, adapters) for n in range(seeds))
 
-    if force or ours(output):
+    if force or (output.exists() and ours(output)):
         return output
     if given is not None:
         refuse_to_overwrite(output)
@@ -216,7 +219,7 @@ def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
 def prior_of(header: dict[str, Any]) -> str:
     """The prior that edits a run unless another is asked for: its own, or the built-in one where it had none."""
     name = header["prior"]["id"]
-    return "builtin" if name == "picture" else name
+    return "builtin" if name == PICTURES_ALONE else name
 
 
 def edit_digest(source: Path, box: object, recolour: bool, style: str | None = None) -> str:
@@ -226,18 +229,22 @@ def edit_digest(source: Path, box: object, recolour: bool, style: str | None = N
 
 
 def refuse_to_overwrite(output: Path) -> None:
-    """Raises UsageError where there is such a file."""
+    """Raises UsageError where there is such a file, or one that the output would bring with it (see `companions`)."""
+    another = "Give another name with -o, or --force to overwrite it."
     if output.exists():
-        raise UsageError(
-            f"{output} exists already, and was not made by this request.",
-            "Give another name with -o, or --force to overwrite it.",
-        )
+        raise UsageError(f"{output} exists already, and was not made by this request.", another)
+    for kind, path in companions(output).items():
+        if path.exists():
+            what = "material library" if kind == "library" else f"{kind} texture"
+            raise UsageError(f"{path} exists already, and the {what} of {output} would be written there.", another)
 
 
 def check_source(path: Path, output: Path, force: bool) -> None:
-    """Raises UsageError for a checkpoint that cannot be read, and unless `force` for an output of another run."""
+    """Raises UsageError for a checkpoint that cannot be read; unless `force`, for files that its run did not write."""
     checkpoint.read_header(path)
-    if not force and RunDirectory.for_output(output).path.absolute() != path.absolute().parent:
+    run = RunDirectory.for_output(output)
+    own = run.path.absolute() == path.absolute().parent
+    if not force and not (own and output.exists() and run.wrote(output)):
         refuse_to_overwrite(output)
 
 

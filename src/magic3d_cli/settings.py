@@ -15,6 +15,8 @@ AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
 PICTURE_SHAPE = "picture:"
 """Before the digest of the pictures whose thing a run begins with."""
+PICTURES_ALONE = "picture"
+"""In place of a prior's name where pictures alone guide a run."""
 EDITED, EDITED_VOLUME = "edited:", "edited-volume:"
 """Before the digest of the edit whose parent a run begins with; the second where the prior's volume shows the edit."""
 

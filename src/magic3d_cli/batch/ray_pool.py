@@ -16,6 +16,7 @@ from magic3d_cli.atomic import write_atomically
 from magic3d_cli.batch.pool import MEMORY, TRIES, Progress
 from magic3d_cli.batch.tasks import Task
 from magic3d_cli.batch.worker import run_task
+from magic3d_cli.checks import expanded
 from magic3d_cli.errors import EnvironmentFault, first_line
 from magic3d_cli.run.interrupts import Interrupts
 
@@ -88,7 +89,7 @@ def _connected(address: str) -> Any:
 def _absolute(task: Task) -> dict[str, Any]:
     """A task's files as other processes find them."""
     beside = {"image": task.image, "style": task.style}
-    found = {name: str(Path(path).expanduser().absolute()) if path else None for name, path in beside.items()}
+    found = {name: str(expanded(path).absolute()) if path else None for name, path in beside.items()}
     return found | {"output": str(Path(task.output).absolute())}
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from magic3d_cli.checks import parse_json
+from magic3d_cli.checks import expanded, parse_json
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance import ip_adapter_file
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
@@ -203,8 +203,8 @@ def edited(
 def _split(text: str) -> tuple[Path, float | None]:
     """A file, and the weight after its =."""
     name, equals, number = text.rpartition("=")
-    if not equals or Path(text).expanduser().exists():
-        return Path(text).expanduser(), None
+    if not equals or expanded(text).exists():
+        return expanded(text), None
     try:
         weight = float(number)
     except ValueError as error:
@@ -213,7 +213,7 @@ def _split(text: str) -> tuple[Path, float | None]:
         ) from (error)
     if not 0 < weight <= _MOST_WEIGHT:
         raise UsageError(f"--adapter {text!r}: the weight is out of range.", f"Use a number up to {_MOST_WEIGHT:g}.")
-    return Path(name).expanduser(), weight
+    return expanded(name), weight
 
 
 def _read(path: Path, weight: float | None = None) -> Adapter:
@@ -251,8 +251,8 @@ def _header(path: Path, data: bytes) -> tuple[dict[str, tuple[int, ...]], dict[s
         shell = parse_json(data[8 : 8 + length])
         metadata = shell.pop("__metadata__", {})
         shapes = {name: tuple(entry["shape"]) for name, entry in shell.items()}
-        end = max((entry["data_offsets"][1] for entry in shell.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        end = max((int(entry["data_offsets"][1]) for entry in shell.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise _foreign(path, "its header is damaged", "Copy or download it again.") from error
     if 8 + length + end != len(data):
         raise _foreign(path, "part of it is missing, as after an unfinished copy", "Copy or download it again.")

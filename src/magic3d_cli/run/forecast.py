@@ -15,6 +15,7 @@ from magic3d_cli.settings import (
     AUTO,
     BALL,
     BSD,
+    PICTURES_ALONE,
     SDS,
     BootstrapSettings,
     CoarseSettings,
@@ -133,7 +134,9 @@ class Part:
 def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
     """The parts of a whole job in order; `priors` names each stage's."""
     coarse, fine = settings.coarse, settings.fine
-    if all(name == "builtin" for name in priors.values()) and not (coarse.added_guidance or fine.added_guidance):
+    if all(name in ("builtin", PICTURES_ALONE) for name in priors.values()) and not (
+        coarse.added_guidance or fine.added_guidance
+    ):
         costs = BUILTIN.get(settings.preset, BUILTIN["draft"]) if coarse.init in (AUTO, BALL) else SHAPED
     else:
         first, second = (
