@@ -179,6 +179,29 @@ def check_added(priors: list[str]) -> list[tuple[str, float]]:
     return added
 
 
+def check_picture(path: Path) -> Path:
+    """A file that is there; what it holds is seen when it is read."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", f"Give a picture, or all pictures in it: --images {path}")
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", "Give the path of a picture: PNG, JPEG, WebP, TIFF, BMP, GIF.")
+    return path
+
+
+def picture_place(text: str) -> tuple[Path, float | None]:
+    """The file of FILE or FILE@AZIMUTH, and the azimuth in degrees."""
+    name, at, number = text.rpartition("@")
+    if at and name and not Path(text).exists():
+        try:
+            azimuth = float(number)
+        except ValueError as error:
+            raise UsageError(f"--image {text}: what follows @ is no number.", "Use degrees: left.png@90") from error
+        if not -360 <= azimuth <= 360:
+            raise UsageError(f"--image {text}: the azimuth is out of range.", "Use degrees from -360 to 360.")
+        return Path(name).expanduser(), azimuth % 360.0
+    return Path(text).expanduser(), None
+
+
 def check_output(output: Path) -> Path:
     """A file that can be written: known suffix, existing folder, permission.
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from magic3d_cli.checks import check_picture
 from magic3d_cli.errors import UsageError
 
 MOST_PIXELS = 150_000_000
@@ -23,10 +24,7 @@ MOST_SIDE = 2048
 def read_picture(path: Path) -> tuple[Image.Image, list[str]]:
     """An upright picture, RGB or RGBA of 8 bits, and what was done to it."""
     notes = []
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Give a picture, or all pictures in it: --images {path}")
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.", "Give the path of a picture: PNG, JPEG, WebP, TIFF, BMP, GIF.")
+    check_picture(path)
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # a decompression bomb is refused below, before it is decoded

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from magic3d_cli.checks import picture_place
 from magic3d_cli.errors import UsageError
 from magic3d_cli.reference import Cutout, read_cutout
 
@@ -63,7 +64,7 @@ def read_pictures(
     for option, (value, low, high) in bounds.items():
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value:g} is out of range.", f"Use a number from {low:g} to {high:g}.")
-    places = [_place(text) for text in images]
+    places = [picture_place(text) for text in images]
     azimuths = [azimuth for _, azimuth in places]
     if len(places) > 1:
         azimuths[0] = azimuths[0] or 0.0
@@ -107,17 +108,3 @@ def pictures_in(folder: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{folder} holds no pictures.", f"It is searched for {', '.join(SUFFIXES)}.")
     return found
-
-
-def _place(text: str) -> tuple[Path, float | None]:
-    """A file, and the azimuth after its @."""
-    name, at, number = text.rpartition("@")
-    if at and name and not Path(text).exists():
-        try:
-            azimuth = float(number)
-        except ValueError as error:
-            raise UsageError(f"--image {text}: what follows @ is no number.", "Use degrees: left.png@90") from error
-        if not -360 <= azimuth <= 360:
-            raise UsageError(f"--image {text}: the azimuth is out of range.", "Use degrees from -360 to 360.")
-        return Path(name).expanduser(), azimuth % 360.0
-    return Path(text).expanduser(), None

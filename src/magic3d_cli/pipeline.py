@@ -17,6 +17,7 @@ from magic3d_cli.fine.edit import Edit, RunLook
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.run.context import Job
+from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Origins, Saved, as_json
 from magic3d_cli.run.stages import begin, optimise, resume
@@ -74,6 +75,9 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
         runs = (RunLook(header["prompt"], header["seed"], header["prior"]["id"], saved.things), *saved.earlier)
         built, files = build_files(stage, output, about, asset, observer, runs, own_surface(saved))
     report = report_of(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
+    run = RunDirectory.for_output(output)
+    if run.path.is_dir():
+        run.log("exported", files=report["files"])
     observer.done(report)
     return report
 

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magic3d_cli.asset.names import belonging
 from magic3d_cli.checks import (
     BUILTIN_SHAPE,
     INITS,
     check_followed,
     check_output,
+    check_picture,
     check_prompt,
     default_output,
     is_checkpoint,
@@ -107,6 +109,7 @@ def styled(
         )
     if variations is not None:
         raise UsageError("--variations does not take --style.", "Leave out one of them.")
+    check_picture(path)
     check_paints((name for name in priors if not (name == "auto" and _may_have_gpu(device))), adapters)
     from magic3d_cli.style import read_style  # NumPy and Pillow
 
@@ -163,13 +166,14 @@ def choose_output(
     typed: str | None = None,
     seeds: int = 1,
     adapters: str | None = None,
+    lod: int | None = None,
 ) -> Path:
     """Where a request's asset goes, so that nothing is overwritten in silence.
 
     A file of the same request is written again. Without a name of its own, a request that finds its default name taken
     takes the next one, car-1.glb, with a run of its own. `digest` is of a request with pictures or of an
     edit, `typed` its prompt; of several `seeds` from `seed` on each is the same request. `adapters` are `marks`. Raises
-    UsageError where a given name is taken, unless `force`.
+    UsageError where a given name is taken, or that of a file that goes with it, unless `force`.
     """
     output = check_output(given or default_output(prompt))
     prompt = prompt if digest is None else typed or ""
@@ -178,15 +182,18 @@ def choose_output(
         run = RunDirectory.for_output(path)
         return any(run.is_of(prompt, seed + n, preset, digest, adapters) for n in range(seeds))
 
-    if force or ours(output):
+    if force:
         return output
-    if given is not None:
-        refuse_to_overwrite(output)
+    if given is not None or ours(output):
+        if not ours(output):
+            refuse_to_overwrite(output)
+        check_belonging(output, lod)
         return output
     number = 0
     candidate = output
-    while candidate.exists() or RunDirectory.for_output(candidate).path.exists():
+    while candidate.exists() or RunDirectory.for_output(candidate).path.exists() or _strangers(candidate, lod):
         if ours(candidate):
+            check_belonging(candidate, lod)
             break
         number += 1
         candidate = output.with_name(f"{output.stem}-{number}{output.suffix}")
@@ -234,10 +241,29 @@ def refuse_to_overwrite(output: Path) -> None:
         )
 
 
-def check_source(path: Path, output: Path, force: bool) -> None:
-    """Raises UsageError for a checkpoint that cannot be read, and unless `force` for an output of another run."""
-    checkpoint.read_header(path)
-    if not force and RunDirectory.for_output(output).path.absolute() != path.absolute().parent:
+def check_belonging(output: Path, lod: int | None) -> None:
+    """Raises UsageError where a file that goes with an output, a texture or a simpler level, would replace another."""
+    for path in _strangers(output, lod):
+        refuse_to_overwrite(path)
+
+
+def _strangers(output: Path, lod: int | None) -> list[Path]:
+    """Files that would be written with an output and are there, but no earlier request for it wrote them."""
+    found = [path for path in belonging(output, lod or 0)[1:] if path.exists()]
+    written = RunDirectory.for_output(output).written if found else set()
+    return [path for path in found if path.name not in written]
+
+
+def check_source(path: Path, output: Path, force: bool, lod: int | None = None) -> None:
+    """Raises UsageError for a checkpoint that cannot be read, and unless `force` for an output of another run and for
+    files that go with it."""
+    header = checkpoint.read_header(path)
+    if force:
+        return
+    if lod is None:
+        lod = header["settings"].get("asset", {}).get("lod", 0)
+    check_belonging(output, lod)
+    if RunDirectory.for_output(output).path.absolute() != path.absolute().parent:
         refuse_to_overwrite(output)
 
 

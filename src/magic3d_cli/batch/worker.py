@@ -84,6 +84,7 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         run = RunDirectory.for_output(output)
         if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest, added):
             precheck.refuse_to_overwrite(output)
+        precheck.check_belonging(output, request.lod)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}
     except Magic3DError as error:

@@ -86,7 +86,7 @@ def edit(
     digest = precheck.edit_digest(checkpoint, corners, recolour, palette.digest if palette else None)
     seed, own = header["seed"], header["settings"]["preset"]
     added = marks(adapters, palette.digest if palette else (header.get("style") or {}).get("digest"))
-    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt, adapters=added)
+    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt, adapters=added, lod=lod)
     precheck.check_generate(prompt, seed, [name], device, out, adapters=adapters)
     with session(quiet, verbose) as work:
         from magic3d_cli import job

@@ -54,7 +54,7 @@ def export(
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height, lod)
-    precheck.check_source(source, out, force)
+    precheck.check_source(source, out, force, lod)
     with session(quiet, verbose) as work:
         from magic3d_cli import job
         from magic3d_cli.request import Request

@@ -89,6 +89,9 @@ def personalise(
     has its word, also in other colours and materials and beside other things:
     magic3d generate "a golden my chair" --adapter chair.safetensors
     """
+    for source in sources:
+        if not Path(source).expanduser().exists() and not Path(source.rpartition("@")[0]).expanduser().is_file():
+            raise UsageError(f"There is no file {source}.", "Give a mesh, pictures, or a folder of pictures.")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
     bounds = {"--steps": (steps, 1, 100_000), "--rank": (rank, 1, 256), "--kept": (kept, 0, 1000)}
@@ -115,8 +118,6 @@ def personalise(
 
         pictures = read_sources(sources, elevation) if are_pictures(sources) else None
         mesh = Path(sources[0]).expanduser() if pictures is None else None
-        if mesh is not None and not mesh.is_file():
-            raise UsageError(f"There is no file {mesh}.", "Give a mesh, pictures, or a folder of pictures.")
         from magic3d_cli.personalise import Wish, personalise
 
         work.observer.phase("learn the thing")

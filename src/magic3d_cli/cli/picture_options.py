@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magic3d_cli.checks import RECIPES
+from magic3d_cli.checks import RECIPES, check_picture, picture_place
 from magic3d_cli.errors import UsageError
 
 if TYPE_CHECKING:  # NumPy and Pillow take longer to import than --help may take
@@ -119,6 +119,9 @@ def requested(
             "Use one or the other.",
         )
     if image:
+        beside = [mask, normals, None if estimated(depth) else Path(str(depth))]
+        for path in [picture_place(text)[0] for text in image] + [path.expanduser() for path in beside if path]:
+            check_picture(path)  # before NumPy and Pillow are imported
         from magic3d_cli.picture_request import read_pictures
 
         return read_pictures(

@@ -83,6 +83,11 @@ def refine(
     checks.check_sizes(faces, texture_size, height, lod)
     checks.check_distillation(distillation)
     source, adapters = find_source(source), read_adapters(adapter or [])
+    if not checks.is_checkpoint(source) and not source.is_file():
+        raise UsageError(
+            f"There is no file {source}.",
+            "Give a coarse.ckpt, a .run folder (magic3d runs lists them), or with --prompt a mesh of your own.",
+        )
     own, palette = not checks.is_checkpoint(source) and source.is_file(), None
     if own and prompt is None:
         raise UsageError(
@@ -93,7 +98,7 @@ def refine(
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
         palette = precheck.styled(style, [prior or "auto"], device, adapters)
         added = marks(adapters, palette.digest if palette else None)
-        out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=added)
+        out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=added, lod=lod)
         precheck.check_distilled(distillation, prior or "auto", prior or "auto", (), device)
         precheck.check_generate(prompt, seed, [prior or "auto"], device, out, adapters=adapters)
     else:
@@ -103,7 +108,7 @@ def refine(
                 f"magic3d refine {shlex.quote(str(source))}",
             )
         out = checks.check_output(output or default_output(source))
-        precheck.check_source(source, out, force)
+        precheck.check_source(source, out, force, lod)
         header = checkpoint.read_header(source)
         prompt = header["prompt"]
         checks.check_distillation(distillation, header["settings"].get("recipe"))

@@ -79,6 +79,21 @@ class RunDirectory:
         every = [one["guidance"] for stage in stages for one in (stage, *stage["added_guidance"])]
         return next((guidance["method"] for guidance in every if guidance["method"] != SDS), SDS)
 
+    @property
+    def written(self) -> set[str]:
+        """Names of all files that were written from this run beside it, as its log says."""
+        found: set[str] = set()
+        try:
+            lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return found
+        for line in lines:
+            try:
+                found |= {Path(file).name for file in parse_json(line).get("files", [])}
+            except (ValueError, TypeError, AttributeError):  # half a line, of a process that was killed
+                continue
+        return found
+
     def check_free(self) -> None:
         """Raises UsageError when another process uses the run; makes nothing."""
         if not self._lock.path.is_file():
