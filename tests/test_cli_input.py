@@ -110,11 +110,39 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "--format", "fbx"], "glb, obj"),
         (["export", "absent.ckpt", "--format", "obj", "-o", "x.glb"], "x.obj"),
         (["frobnicate"], "frobnicate"),
+        (["generate", "a", "red", "car"], "magic3d generate 'a red car'"),
+        (["generate", "--seed", "1", "a", "red", "car"], "magic3d generate 'a red car'"),
+        (["edit", "my car.run", "a", "blue", "car"], "magic3d edit 'my car.run' 'a blue car'"),
+        (["config", "nosuch"], "magic3d config has no use for 'nosuch'"),
+        (["refine", "my_mesh.glb", "--prompt", "a golden dragon"], "There is no file my_mesh.glb"),
     ],
 )
 def test_wrong_usage_is_explained(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert message in refused(capsys, *arguments)
     assert not list(Path().glob("*.run"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "--image", "absent.png"],
+        ["generate", "--image", "absent.png@90"],
+        ["generate", "--image", "here.png", "--mask", "absent.png"],
+        ["generate", "a car", "--style", "absent.png"],
+        ["personalise", "absent.glb", "--word", "my box"],
+        ["personalise", "absent.png", "--word", "my box", "--prior", "sd15"],
+    ],
+)
+def test_a_file_that_is_not_there_is_told_before_libraries_are_imported(arguments: list[str]) -> None:
+    Path("here.png").write_bytes(b"")
+    script = (
+        "import sys\nfrom magic3d_cli.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print(sorted({'numpy', 'PIL', 'scipy', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "There is no file absent." in done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_an_output_that_is_a_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,10 +126,13 @@ def _explained(error: Any, arguments: list[str], commands: list[str]) -> tuple[s
         meant = checks.meant(given, commands)
         return f"There is no command {given!r}.{meant}", "magic3d --help" if meant else quoted
     if type(error).__name__ == "UsageError" and "unexpected extra argument" in error.format_message():
-        if path == "magic3d generate":
-            words = shlex.quote(_words(arguments[1:]))
-            return "A prompt of several words has to be in quotes.", f"magic3d generate {words}"
-        return error.format_message(), f"{path} --help"
+        extra = error.format_message().partition(" (")[2].removesuffix(")")  # of "argument(s) (NAMES)"
+        taken = getattr(context, "params", {})
+        if path in ("magic3d generate", "magic3d edit") and taken.get("prompt"):
+            before = [str(taken["source"])] if "source" in taken else []
+            words = shlex.join([*before, f"{taken['prompt']} {extra}"])
+            return "A prompt of several words has to be in quotes.", f"{path} {words}"
+        return f"{path} has no use for {checks.shown(extra)!r}.", f"{path} --help"
     if type(error).__name__ == "NoSuchOption":
         names = [name for option in context.command.params for name in option.opts] if context else []
         return f"There is no option {error.option_name}.{checks.meant(error.option_name, names)}", f"{path} --help"
