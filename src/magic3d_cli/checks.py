@@ -202,6 +202,24 @@ def picture_place(text: str) -> tuple[Path, float | None]:
     return Path(text).expanduser(), None
 
 
+def fbx_command(glb: Path) -> str:
+    """What has Blender convert a GLB to FBX, with its texture inside."""
+    source, target = (repr(str(path)) for path in (glb, glb.with_suffix(".fbx")))
+    steps = (
+        "import bpy",
+        "bpy.ops.object.select_all(action='SELECT')",
+        "bpy.ops.object.delete()",
+        f"bpy.ops.import_scene.gltf(filepath={source})",
+        f"bpy.ops.export_scene.fbx(filepath={target}, path_mode='COPY', embed_textures=True)",
+    )
+    return f"blender --background --factory-startup --python-expr {_double_quoted('; '.join(steps))}"
+
+
+def _double_quoted(text: str) -> str:
+    """For a shell: readable where the text holds single quotes."""
+    return '"' + re.sub(r'(["\\\\$`])', r"\\\1", text) + '"'
+
+
 def check_output(output: Path) -> Path:
     """A file that can be written: known suffix, existing folder, permission.
 
@@ -211,6 +229,12 @@ def check_output(output: Path) -> Path:
         output = output.expanduser()
     except RuntimeError as error:
         raise UsageError(f"{output} begins with nobody's home folder.", "Write the folder in full.") from error
+    if output.suffix.lower() == ".fbx":
+        glb = output.with_suffix(".glb")
+        raise UsageError(
+            f"{output}: FBX is not written here; Blender makes it of a GLB.",
+            f"Use -o {shlex.quote(str(glb))}, then: {fbx_command(glb)}",
+        )
     if output.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(
             f"{output} has no known suffix: the suffix says which format to write.",

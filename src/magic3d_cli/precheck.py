@@ -21,6 +21,7 @@ from magic3d_cli.checks import (
     check_prompt,
     default_output,
     is_checkpoint,
+    meant,
 )
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import Adapter, check_shown, image_prompt, vocabulary_with
@@ -148,7 +149,7 @@ def check_init(init: str, seed: int) -> str:
         path, init = saved, str(saved)
     if not path.is_file():
         raise UsageError(
-            f"--init {init!r} is neither a word that is known nor a file.",
+            f"--init {init!r} is neither a word that is known nor a file.{meant(init, INITS)}",
             f'Use one of: {", ".join(INITS)}, builtin:"a dog", or the path of a mesh, a checkpoint or a .run folder.',
         )
     if is_checkpoint(path):
