@@ -68,6 +68,15 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1
 
 
+def test_the_end_waits_for_no_search_for_garbage() -> None:
+    script = (
+        "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        "from magic3d_cli.cli import main\nmain(['version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_python_m_is_the_same_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "magic3d_cli", "generate", ""], capture_output=True, text=True, check=False
@@ -227,3 +236,19 @@ def test_each_kind_of_failure_has_its_exit_code(capsys: pytest.CaptureFixture[st
 def test_times_and_metrics_read_well() -> None:
     assert [clock(s) for s in (5, 750, 3723)] == ["0:05", "12:30", "1:02:03"]
     assert summary({"time": 0.5, "loss": 12.345, "opacity": 0.2}) == "loss 12.3  opacity 0.2"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("magic3d generate --preset d", ["draft"]),
+        ("magic3d generate x --prior sd", ["sd15", "sd21"]),
+        ("magic3d export --format us", ["usdz"]),
+        ("magic3d help ex", ["export"]),
+    ],
+)
+def test_a_shell_completes_the_values_of_options_too(typed: str, offered: list[str]) -> None:
+    asked = {"_MAGIC3D_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    command = [sys.executable, "-m", "magic3d_cli"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | asked)
+    assert done.stdout.split() == offered

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from magic3d_cli.asset.names import belonging
+from magic3d_cli.atomic import SUFFIX
+from magic3d_cli.checks import LOD, NAME
 from magic3d_cli.errors import UsageError
 from magic3d_cli.precheck import choose_output, refuse_to_overwrite
 from magic3d_cli.run.directory import RunDirectory
@@ -75,6 +78,16 @@ def test_textures_and_levels_overwrite_nothing_either(given: str, lod: int, mine
         chosen("a red car", 0, given=given, lod=lod)
     RunDirectory.for_output(Path(given)).log("done", files=[given, mine])
     assert chosen("a red car", 0, given=given, lod=lod) == given
+
+
+def test_a_name_leaves_room_for_all_that_is_written_beside_it() -> None:
+    """A name of 255 bytes is one that the system takes, and the file that is half written under a longer one is not."""
+    longest = "é" * ((NAME - len(".obj")) // 2) + ".obj"
+    output = choose_output(Path(longest), "a red car", 0, "draft", False)
+    for path in belonging(output, LOD[1]):
+        path.with_name(path.name + SUFFIX).write_bytes(b"")
+    with pytest.raises(UsageError, match="too long: 255 bytes"):
+        choose_output(Path("x" * 251 + ".glb"), "a red car", 0, "draft", True)
 
 
 def test_a_name_of_ones_own_choice_leaves_room_for_the_levels() -> None:

@@ -34,6 +34,8 @@ DRAWING_RECIPES = ("dreamcraft3d",)
 FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
+NAME = 235
+"""Bytes of an output's name, at most: systems take 255, and _LOD6_roughness.png.tmp is 20 more than .glb."""
 HEIGHT = (0.001, 10_000.0)  # metres
 LOD = (0, 6)
 HALVES = {"left": (0, 0.5, 1), "right": (0, 0, 0.5), "top": (1, 0.5, 1), "bottom": (1, 0, 0.5), "front": (2, 0.5, 1),
@@ -202,6 +204,16 @@ def picture_place(text: str) -> tuple[Path, float | None]:
     return Path(text).expanduser(), None
 
 
+def check_name_length(output: Path) -> None:
+    """Room for what the names of files beside it add: a level, a texture, the end of a file that is half written."""
+    length = len(os.fsencode(output.name))
+    if length > NAME:
+        raise UsageError(
+            f"The name {shown(output.name)} is too long: {length} bytes, and files beside it have longer names.",
+            f"Use at most {NAME} bytes.",
+        )
+
+
 def fbx_command(glb: Path) -> str:
     """What has Blender convert a GLB to FBX, with its texture inside."""
     source, target = (repr(str(path)) for path in (glb, glb.with_suffix(".fbx")))
@@ -247,6 +259,7 @@ def check_output(output: Path) -> Path:
         raise UsageError(f"The folder {folder} does not exist.", f"mkdir -p {shlex.quote(str(folder))}")
     if output.is_dir():
         raise UsageError(f"{output} is a folder.", f"Name a file: -o {output / 'model.glb'}")
+    check_name_length(output)
     blocked = output if output.exists() else folder
     if not os.access(blocked, os.W_OK):
         raise UsageError(f"{blocked} cannot be written: permission denied.", "Choose another place with -o.")

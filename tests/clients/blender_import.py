@@ -9,7 +9,7 @@ import numpy as np
 from mathutils import Vector
 
 # Debian 12's Blender 3.4 has this name in its glTF importer, and Debian 12's NumPy 1.24 does not have it any more.
-np.bool = bool
+vars(np)["bool"] = bool
 
 out, *files = (Path(argument) for argument in sys.argv[sys.argv.index("--") + 1 :])
 IMPORTERS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import itertools
 import os
 import shlex
@@ -43,11 +45,17 @@ for command in (generate, batch, edit, refine, export, personalise, preview, run
     app.command(epilog=epilog(command.__name__))(command)
 
 
+def _commands(incomplete: str) -> list[str]:
+    return [name for name in getattr(_program(), "commands", {}) if name.startswith(incomplete)]
+
+
 @app.command("help", epilog=epilog("help"))
 @reported
 def help_of(
     context: typer.Context,
-    command: Annotated[str | None, typer.Argument(help="One of them; default: all.", show_default=False)] = None,
+    command: Annotated[
+        str | None, typer.Argument(help="One of them; default: all.", show_default=False, autocompletion=_commands)
+    ] = None,
 ) -> None:
     """Show how a command is used."""
     group = context.parent
@@ -90,6 +98,7 @@ def _program() -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
     _open_standard_streams()
+    atexit.register(gc.freeze)  # or Python looks through all of PyTorch for garbage before it ends: a second
     arguments = sys.argv[1:] if arguments is None else arguments
     program = _program()
     try:

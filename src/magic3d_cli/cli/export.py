@@ -27,7 +27,13 @@ def export(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="NAME", help=f"{', '.join(checks.FORMATS)}; default: by --output."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME",
+            help=f"{', '.join(checks.FORMATS)}; default: by --output.",
+            autocompletion=options.one_of(checks.FORMATS),
+        ),
     ] = None,
     output: options.Output = None,
     device: options.Device = "auto",

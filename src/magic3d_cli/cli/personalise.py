@@ -45,7 +45,13 @@ def personalise(
         ),
     ] = None,
     up: Annotated[
-        str, typer.Option("--up", metavar="AXIS", help=f"Which axis of a mesh points upwards: {', '.join(checks.UPS)}.")
+        str,
+        typer.Option(
+            "--up",
+            autocompletion=options.one_of(checks.UPS),
+            metavar="AXIS",
+            help=f"Which axis of a mesh points upwards: {', '.join(checks.UPS)}.",
+        ),
     ] = "y",
     turn: Annotated[
         float, typer.Option(metavar="DEGREES", help="Turn a mesh to its left until it faces +Z: 180 if it faces away.")
@@ -64,6 +70,7 @@ def personalise(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=options.one_of(METHODS),
             help="For an open-vocabulary prior: lora (DreamBooth, the default) or word (textual inversion: lighter; "
             "one picture is enough).",
         ),
@@ -174,6 +181,7 @@ def check_adapter_output(output: Path, force: bool) -> Path:
         raise UsageError(f"{output} does not end in {SUFFIX}.", f"Use -o {output.with_suffix(SUFFIX)}")
     if not output.parent.is_dir():
         raise UsageError(f"The folder {output.parent} does not exist.", f"mkdir -p {shlex.quote(str(output.parent))}")
+    checks.check_name_length(output)
     if output.is_dir():
         raise UsageError(f"{output} is a folder.", "Name a file with -o.")
     if output.exists() and not force:

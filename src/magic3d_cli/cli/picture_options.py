@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magic3d_cli.checks import RECIPES, check_picture, picture_place
+from magic3d_cli.cli.options import one_of
 from magic3d_cli.errors import UsageError
 
 if TYPE_CHECKING:  # NumPy and Pillow take longer to import than --help may take
@@ -94,6 +95,7 @@ Recipe = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        autocompletion=one_of(RECIPES),
         help=f"Follow a published program: {', '.join(RECIPES)}. Some need priors that are told in words and shown the "
         "picture: --prior sd15 --also-prior zero123-xl. dreamcraft3d draws its picture itself where none is given.",
         rich_help_panel=_PANEL,

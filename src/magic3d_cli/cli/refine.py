@@ -16,6 +16,7 @@ from magic3d_cli.cli.plan import begins
 from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import marks, read_adapters
+from magic3d_cli.guidance.diffusers.catalogue import NAMES
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 
@@ -34,15 +35,29 @@ def refine(
     ] = False,
     up: Annotated[
         str,
-        typer.Option("--up", metavar="AXIS", help=f"Which axis of the mesh points upwards: {', '.join(checks.UPS)}."),
+        typer.Option(
+            "--up",
+            autocompletion=options.one_of(checks.UPS),
+            metavar="AXIS",
+            help=f"Which axis of the mesh points upwards: {', '.join(checks.UPS)}.",
+        ),
     ] = "y",
     output: options.Output = None,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="draft, standard or paper; default: as the checkpoint, draft for a mesh."),
+        typer.Option(
+            metavar="NAME",
+            help="draft, standard or paper; default: as the checkpoint, draft for a mesh.",
+            autocompletion=options.one_of(checks.PRESETS),
+        ),
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As for generate; default: the checkpoint's, auto for a mesh.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="As for generate; default: the checkpoint's, auto for a mesh.",
+            autocompletion=options.one_of(NAMES),
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="For a mesh of your own; default: 0.")] = None,
     adapter: options.Adapter = None,

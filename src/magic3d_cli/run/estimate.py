@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from magic3d_cli.run.forecast import ENCODER, FITTED, LATENT_NETWORK, asset_shares, parts_of, view_work
+from magic3d_cli.run.forecast import ENCODER, FIT, LATENT_NETWORK, asset_shares, parts_of, view_work
 from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, Settings
 
 REFERENCE = 0.16
@@ -58,8 +58,8 @@ def seconds_of(
         shaped = settings.coarse.init not in (AUTO, BALL) and settings.preset in SHAPED_SECONDS
         measured = SHAPED_SECONDS if shaped else SECONDS
         unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
-        units = sum(part.units(part.steps) for part in parts_of(settings, priors))
-        return LOADING + unit * (units - (FITTED if shaped and not fits else 0.0))
+        parts = [part for part in parts_of(settings, priors) if fits or part.name != FIT]
+        return LOADING + unit * sum(part.units(part.steps) for part in parts)
     slower = REFERENCE / teraflops if device == "cpu" else 1.0
     total = LOADING + afterwards * (3 * slower if device == "cpu" else 1.0)
     total += FITTING[device] * slower if fits and settings.coarse.init not in (AUTO, BALL) else 0.0

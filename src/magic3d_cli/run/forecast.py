@@ -11,12 +11,17 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
+from magic3d_cli.checks import BUILTIN_SHAPE
 from magic3d_cli.presets import PRESETS
 from magic3d_cli.settings import (
     AUTO,
     BALL,
     BSD,
+    EDITED,
+    EDITED_VOLUME,
+    PICTURE_SHAPE,
     SDS,
+    VOLUME,
     BootstrapSettings,
     CoarseSettings,
     FineSettings,
@@ -46,8 +51,9 @@ BUILTIN = {
 SHAPED = Costs(coarse=1.0, fine=3.2, mesh=25.0, asset=36.0)
 """The same where a shape is there from the beginning, in the presets draft and standard."""
 
-FITTED = 40.0
-"""What the fit to that shape costs, in the same steps: a sixth of a draft."""
+FITTED, FITTED_TO_MESH = 40.0, 240.0
+"""What the fit to that shape costs, in the same steps: to a volume a sixth of a draft; to a mesh, whose distance is
+looked up for every point, as much as all the rest."""
 
 NETWORK = {"deepfloyd-if-m": 0.46, "deepfloyd-if-l": 1.22, "deepfloyd-if-xl": 5.76, "minisd": 0.4, "builtin": 0.004}
 """TFLOP of distilling one view with a prior: two evaluations of the network. Beside it and the encoder a step's other
@@ -116,6 +122,8 @@ _MANY = 8, 0.03
 _OUTLIER = 3.0  # a step counts as this many times the median at most: it wrote a preview, or the machine was busy
 
 
+VOLUMES = (VOLUME, PICTURE_SHAPE, EDITED_VOLUME, EDITED, BUILTIN_SHAPE)
+"""How settings name a shape to begin with that is no mesh file."""
 FIT = "initial shape"
 """The phase in which a field is fitted to the shape that it begins with."""
 
@@ -146,7 +154,8 @@ def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
     fitted = 0.0
     if all(name == "builtin" for name in priors.values()) and not (coarse.added_guidance or fine.added_guidance):
         shaped = coarse.init not in (AUTO, BALL)
-        costs, fitted = (SHAPED, FITTED) if shaped else (BUILTIN.get(settings.preset, BUILTIN["draft"]), 0.0)
+        costs = SHAPED if shaped else BUILTIN.get(settings.preset, BUILTIN["draft"])
+        fitted = (FITTED if coarse.init.startswith(VOLUMES) else FITTED_TO_MESH) if shaped else 0.0
     else:
         first, second = (
             view_work(own, priors[stage]) * own.views for stage, own in (("coarse", coarse), ("fine", fine))
