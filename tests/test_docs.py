@@ -52,6 +52,20 @@ def test_the_readme_tells_the_command_for_fbx_that_the_program_tells() -> None:
     assert subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.count("$x`") == 2
 
 
+def test_what_the_pages_commands_make_here_is_no_untracked_file() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no clone")
+    outputs = {
+        found.rstrip("/") for page in PAGES for line in told(page) for found in re.findall(r"-o (\w[\w./-]*)", line)
+    }
+    made = {"dragon.glb", "red-car.glb", "red-car-1.glb", "car_LOD1.glb", "car.html", "car-turntable.webp"} | outputs
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "check-ignore", *(name if Path(name).suffix else f"{name}/" for name in made)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert {name.rstrip("/") for name in done.stdout.split()} == made and len(outputs) > 4
+
+
 def test_pages_link_to_files_that_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
