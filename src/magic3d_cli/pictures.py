@@ -77,6 +77,9 @@ class PictureAlone:
     def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
         return []
 
+    def things(self) -> None:
+        return None
+
     def volume(self) -> InitialShape:
         raise UsageError("Pictures alone have no volume of a prior.", "Leave out --init, or use --init ball.")
 
