@@ -23,6 +23,7 @@ from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 from magic3d_cli.guidance.guide import Loaded, PriorGuide
 from magic3d_cli.guidance.priors import WeightedPrior, choose_priors, drawn_things
 from magic3d_cli.scene.shape import EXTENT
+from magic3d_cli.scene.things import share_of, things_of
 
 SIDE, CUBE = 32, 0.95
 
@@ -121,7 +122,7 @@ def extents(volume: torch.Tensor, colour: float) -> tuple[np.ndarray, np.ndarray
 
 
 def test_one_volume_holds_both_in_their_colours_usual_sizes_and_places():
-    scene = arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE)
+    scene, _ = arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE)
     low, high = extents(scene, 0.9)
     chair_low, chair_high = extents(scene, 0.2)
     ratio = (chair_high - chair_low).max() / (high - low).max()
@@ -132,8 +133,20 @@ def test_one_volume_holds_both_in_their_colours_usual_sizes_and_places():
     assert np.abs((whole + 0.5) / SIDE * 2 - 1).max() * CUBE < EXTENT + 0.06
 
 
+def test_each_voxel_knows_the_nearest_thing():
+    scene, owners = arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE)
+    filled = scene[..., 0] > 0
+    assert (owners[filled & ((scene[..., 4] - 0.9).abs() < 0.1)] == 0).all()
+    assert (owners[filled & ((scene[..., 4] - 0.2).abs() < 0.1)] == 1).all()
+    assert set(owners.unique().tolist()) == {0, 1}  # also where nothing is
+    things = things_of(owners.permute(2, 0, 1), CUBE)
+    y, x, z = (int(index) for index in (filled & (owners == 0)).nonzero()[0])
+    at = ((torch.tensor([[x, y, z]]) + 0.5) / SIDE * 2 - 1) * CUBE
+    assert share_of(things, 0, at) == 1 and share_of(things, 1, at) == 0
+
+
 def test_a_small_thing_beside_a_large_one_stays_large_enough_to_be_seen():
-    scene = arranged([BOX, CHAIR], [0.001, 10.0], ["next to"], CUBE)
+    scene, _ = arranged([BOX, CHAIR], [0.001, 10.0], ["next to"], CUBE)
     low, high = extents(scene, 0.9)
     chair_low, chair_high = extents(scene, 0.2)
     assert (chair_high - chair_low).max() / (high - low).max() < UNLIKE * 1.7  # voxels are coarse here
@@ -141,7 +154,7 @@ def test_a_small_thing_beside_a_large_one_stays_large_enough_to_be_seen():
 
 def test_thin_parts_survive_a_smaller_scale():
     lamp = volume_of(((15, 16), (4, 28), (15, 16)), colour=0.9)
-    scene = arranged([lamp, CHAIR], [0.3, 0.9], ["next to"], CUBE)
+    scene, _ = arranged([lamp, CHAIR], [0.3, 0.9], ["next to"], CUBE)
     column = ((scene[..., 0] > 0) & (scene[..., 4] > 0.8)).any(2).any(1).nonzero()[:, 0]
     assert len(column) > 3 and (column.diff() == 1).all()
 
@@ -179,7 +192,7 @@ def test_the_scene_is_shown_where_the_first_thing_is_named_without_its_paint():
     show_together(volume, lambda texts: torch.tensor([float(ord(text[0])) for text in texts]).view(-1, 1, 1), caption)
     (model,) = volume.shown
     assert model == ord("b")
-    torch.testing.assert_close(volume.shown[model], arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE))
+    torch.testing.assert_close(volume.shown[model], arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE)[0])
 
 
 def test_each_thing_is_shown_as_what_it_is_before_it_is_painted():
@@ -198,7 +211,7 @@ def test_each_thing_is_shown_as_what_it_is_before_it_is_painted():
         lambda thing: told.append(thing.noun),
     )  # fmt: skip
     assert painted == ["my box", "chair"]
-    torch.testing.assert_close(volume.shown[ord("c")], arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE))
+    torch.testing.assert_close(volume.shown[ord("c")], arranged([BOX, CHAIR], [0.3, 0.9], ["on"], CUBE)[0])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from magic3d_cli.presets import _SHAPED, PRESETS
 from magic3d_cli.request import Request
 from magic3d_cli.run import checkpoint, estimate
 from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.forecast import FITTED
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 
 COMMANDS: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
@@ -230,7 +231,7 @@ def test_the_fit_to_a_shape_counts_where_there_is_one(
 
     whole, kept = (seconds(some, "builtin") for some in (edit, (*edit, "--recolour")))
     steps = _SHAPED["draft"][0]["steps"]
-    assert whole - kept == pytest.approx(estimate.SHAPED_SECONDS["draft"] * (steps + estimate.FITTED), abs=0.2)
+    assert whole - kept == pytest.approx(estimate.SHAPED_SECONDS["draft"] * (steps + FITTED), abs=0.2)
     commands = (edit, mesh, (*edit, "--recolour"), refine)
     before = [seconds(command, "sd15") for command in commands]
     monkeypatch.setitem(estimate.FITTING, "cpu", estimate.FITTING["cpu"] + 1000)

@@ -68,6 +68,15 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1
 
 
+def test_the_end_waits_for_no_search_for_garbage() -> None:
+    script = (
+        "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        "from magic3d_cli.cli import main\nmain(['version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_python_m_is_the_same_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "magic3d_cli", "generate", ""], capture_output=True, text=True, check=False
@@ -105,16 +114,46 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["generate", "a car", "-o", "absent/car.glb"], "mkdir -p absent"),
         (["generate", "a car", "-o", "~nobody-of-that-name/car.glb"], "home folder"),
         (["refine", "absent.ckpt"], "no checkpoint"),
-        (["refine", "absent.ckpt", "-o", "x.fbx"], "suffix"),
+        (["refine", "absent.ckpt", "-o", "x.gltf"], "suffix"),
+        (["refine", "absent.ckpt", "-o", "x.fbx"], "blender"),
+        (["generate", "a car", "--init", "bal"], "Did you mean 'ball'?"),
         (["export"], "magic3d generate"),
         (["export", "--format", "fbx"], "glb, obj"),
         (["export", "absent.ckpt", "--format", "obj", "-o", "x.glb"], "x.obj"),
         (["frobnicate"], "frobnicate"),
+        (["generate", "a", "red", "car"], "magic3d generate 'a red car'"),
+        (["generate", "--seed", "1", "a", "red", "car"], "magic3d generate 'a red car'"),
+        (["edit", "my car.run", "a", "blue", "car"], "magic3d edit 'my car.run' 'a blue car'"),
+        (["config", "nosuch"], "magic3d config has no use for 'nosuch'"),
+        (["refine", "my_mesh.glb", "--prompt", "a golden dragon"], "There is no file my_mesh.glb"),
     ],
 )
 def test_wrong_usage_is_explained(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert message in refused(capsys, *arguments)
     assert not list(Path().glob("*.run"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "--image", "absent.png"],
+        ["generate", "--image", "absent.png@90"],
+        ["generate", "--image", "here.png", "--mask", "absent.png"],
+        ["generate", "a car", "--style", "absent.png"],
+        ["personalise", "absent.glb", "--word", "my box"],
+        ["personalise", "absent.png", "--word", "my box", "--prior", "sd15"],
+    ],
+)
+def test_a_file_that_is_not_there_is_told_before_libraries_are_imported(arguments: list[str]) -> None:
+    Path("here.png").write_bytes(b"")
+    script = (
+        "import sys\nfrom magic3d_cli.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print(sorted({'numpy', 'PIL', 'scipy', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "There is no file absent." in done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_an_output_that_is_a_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,3 +236,19 @@ def test_each_kind_of_failure_has_its_exit_code(capsys: pytest.CaptureFixture[st
 def test_times_and_metrics_read_well() -> None:
     assert [clock(s) for s in (5, 750, 3723)] == ["0:05", "12:30", "1:02:03"]
     assert summary({"time": 0.5, "loss": 12.345, "opacity": 0.2}) == "loss 12.3  opacity 0.2"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("magic3d generate --preset d", ["draft"]),
+        ("magic3d generate x --prior sd", ["sd15", "sd21"]),
+        ("magic3d export --format us", ["usdz"]),
+        ("magic3d help ex", ["export"]),
+    ],
+)
+def test_a_shell_completes_the_values_of_options_too(typed: str, offered: list[str]) -> None:
+    asked = {"_MAGIC3D_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    command = [sys.executable, "-m", "magic3d_cli"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | asked)
+    assert done.stdout.split() == offered

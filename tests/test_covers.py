@@ -1,10 +1,11 @@
-"""Several materials on one surface: each is where its edit was, in the colours and in the files."""
+"""Several materials on one surface: each is where its thing or its edit is, in the colours and in the files."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ import pytest
 import torch
 import trimesh
 from test_asset_maps import image_of
+from tiny_run import BallGuide, Recorder, run_tiny
 from torch import Tensor
 
+from magic3d_cli import job
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.build import build_asset
 from magic3d_cli.asset.check import read_mesh, sample
-from magic3d_cli.asset.covers import Cover, parts_of
+from magic3d_cli.asset.covers import Cover, everywhere, parts_of
 from magic3d_cli.asset.material import DEFAULT, of_prompt
 from magic3d_cli.asset.write import write
-from magic3d_cli.delivery import _materials
+from magic3d_cli.delivery import _materials, _materials_of
+from magic3d_cli.fine.edit import RunLook
+from magic3d_cli.request import Request
 from magic3d_cli.scene.field import HashField
 from magic3d_cli.scene.region import Region, RegionField
+from magic3d_cli.scene.things import things_of
 from magic3d_cli.settings import AssetSettings, FieldSettings
 
 GOLD, WOOD, STONE = (of_prompt(f"a {word} ball") for word in ("golden", "wooden", "stone"))
@@ -104,9 +110,69 @@ def test_the_materials_of_an_edit_of_an_edit_lie_where_each_could_change_colours
     box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
     top, left = (Region.within(corners, box) for corners in ((0, 0.5, 0, 1, 1, 1), (0.5, 0, 0, 1, 1, 1)))
     edited = RegionField(own, RegionField(own, own, top), left)
-    found = _materials(edited, [GOLD, WOOD, STONE])
+    found = _materials(edited, [[Cover(material, everywhere)] for material in (GOLD, WOOD, STONE)])
     places = torch.tensor([[0.5, 0.5, 0.0], [-0.5, 0.5, 0.0], [-0.5, -0.5, 0.0]])
     parts = parts_of(found["material"], found["covers"], np.random.default_rng(0).uniform(-1, 1, (4000, 3)))
     weights = {part.material.name: part.weight(places).tolist() for part in parts}
     assert weights == {"gold": [1, 0, 0], "wood": [0, 1, 0], "stone": [0, 0, 1]}
-    assert _materials(own, [DEFAULT]) == {"material": DEFAULT, "covers": []}
+    assert _materials(own, [[Cover(DEFAULT, everywhere)]]) == {"material": DEFAULT, "covers": []}
+
+
+def test_each_of_several_things_has_its_own_material_also_under_an_edit() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (4000, 3))
+    on_the_right = torch.zeros(32, 32, 32, dtype=torch.long)
+    on_the_right[:, :, 16:] = 1  # z, y, x
+    run = RunLook("a golden ball on a wooden table", 0, "builtin", things_of(on_the_right, extent=1.0))
+    settings = FieldSettings(levels=2, log2_size=8, base_resolution=4, finest_resolution=8, hidden=8)
+    own = HashField(settings, torch.Generator())
+    places = torch.tensor([[-0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [-0.5, -0.5, 0.0], [0.5, -0.5, 0.0]])
+
+    def names(field: HashField, *runs: RunLook) -> list[str]:
+        found = _materials(field, [_materials_of(one) for one in runs])
+        parts = parts_of(found["material"], found["covers"], points)
+        weights = torch.stack([part.weight(places) for part in parts])
+        assert torch.equal(weights.sum(0), torch.ones(4))
+        return [parts[int(number)].material.name for number in weights.argmax(0)]
+
+    assert names(own, run) == ["gold", "wood", "gold", "wood"]
+    top = RegionField(own, own, Region.within((0, 0.5, 0, 1, 1, 1), torch.tensor([[-1.0, -1, -1], [1, 1, 1]])))
+    assert names(top, RunLook("a stone ball", 0, "builtin"), run) == ["stone", "stone", "gold", "wood"]
+    assert names(top, run, RunLook("a stone ball", 0, "builtin")) == ["gold", "wood", "stone", "stone"]
+    # Where it is not known what is where, neither is all of it metal nor is a thing left out.
+    assert names(own, replace(run, things=None)) == [""] * 4
+    assert names(own, replace(run, prompt="a golden ball")) == ["gold"] * 4
+
+
+class Both(BallGuide):
+    """Shows a golden ball above a wooden table, by its words the same ball as ever."""
+
+    def __init__(self, knows: bool) -> None:
+        super().__init__()
+        self.knows = knows
+
+    def name(self, stage: str) -> str:
+        return "builtin"
+
+    def things(self) -> Any:
+        halves = torch.ones(32, 32, 32, dtype=torch.long)
+        halves[:, 16:] = 0
+        return things_of(halves, 1.0) if self.knows else None
+
+
+def test_a_checkpoint_keeps_where_each_thing_is(tmp_path: Path) -> None:
+    output, prompt = tmp_path / "both.glb", "a golden ball on a wooden table"
+
+    def metals(path: Path) -> set[int]:
+        document = pygltflib.GLTF2().load(str(path))
+        texture = document.materials[0].pbrMetallicRoughness.metallicRoughnessTexture
+        return set() if texture is None else set(image_of(document, texture.index)[..., 2].ravel().tolist())
+
+    run_tiny(output, prompt=prompt, guide=Both(knows=True))
+    assert {0, 255} <= metals(output)
+    (tmp_path / "both.run" / "fine.ckpt").unlink()
+    run_tiny(output, prompt=prompt, guide=Both(knows=False))  # goes on from the coarse stage
+    assert {0, 255} <= metals(output)
+    job.export(tmp_path / "both.run" / "fine.ckpt", Request(tmp_path / "again.glb"), Recorder())
+    assert {0, 255} <= metals(tmp_path / "again.glb")
+    run_tiny(tmp_path / "one.glb", prompt=prompt, guide=Both(knows=False))
+    assert metals(tmp_path / "one.glb") == set()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from magic3d_cli.checks import check_output, fbx_command
 from magic3d_cli.cli.app import app
+from magic3d_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "examples").glob("*.md")))
@@ -38,6 +41,29 @@ def test_every_command_of_a_page_parses(page: Path) -> None:
 
 def test_the_readme_tells_enough_commands_to_be_tested() -> None:
     assert len(told(PAGES[0])) >= 10
+
+
+def test_the_readme_tells_the_command_for_fbx_that_the_program_tells() -> None:
+    assert fbx_command(Path("dragon.glb")) in PAGES[0].read_text(encoding="utf-8")
+    with pytest.raises(UsageError) as refused:
+        check_output(Path("a dragon.fbx"))
+    assert "-o 'a dragon.glb'" in refused.value.next_step and "filepath='a dragon.fbx'" in refused.value.next_step
+    shell = f'for word in {fbx_command(Path("$x`.glb"))}; do last=$word; done; printf %s "$last"'
+    assert subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.count("$x`") == 2
+
+
+def test_what_the_pages_commands_make_here_is_no_untracked_file() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no clone")
+    outputs = {
+        found.rstrip("/") for page in PAGES for line in told(page) for found in re.findall(r"-o (\w[\w./-]*)", line)
+    }
+    made = {"dragon.glb", "red-car.glb", "red-car-1.glb", "car_LOD1.glb", "car.html", "car-turntable.webp"} | outputs
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "check-ignore", *(name if Path(name).suffix else f"{name}/" for name in made)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert {name.rstrip("/") for name in done.stdout.split()} == made and len(outputs) > 4
 
 
 def test_pages_link_to_files_that_exist() -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import trimesh
 
+from magic3d_cli.asset.build import build_asset
 from magic3d_cli.presets import PRESETS, preset
-from magic3d_cli.run.forecast import Forecast, parts_of
-from magic3d_cli.settings import PICTURES_ALONE, Settings
+from magic3d_cli.run import estimate
+from magic3d_cli.run.forecast import FITTED, SHAPED, Forecast, asset_shares, parts_of
+from magic3d_cli.settings import PICTURES_ALONE, VOLUME, Settings
 
 BUILTIN = {"coarse": "builtin", "fine": "builtin"}
 SECONDS = {
@@ -125,3 +129,56 @@ def test_an_open_prior_costs_by_its_network_and_views():
     assert fine.units(1) / coarse.units(1) == pytest.approx((1.6 + 2.27) / 0.46)
     same = parts_of(preset("paper"), {"coarse": "sd15", "fine": "sd15"})
     assert same[2].units(1) == same[0].units(1)
+
+
+def shaped(**asset: Any) -> Settings:
+    """A draft from the prior's own volume, with further wishes for the asset."""
+    found = preset("draft")
+    coarse, fine = replace(found.coarse, init=VOLUME, steps=20), replace(found.fine, steps=50)
+    return replace(found, coarse=coarse, fine=fine, asset=replace(found.asset, **asset))
+
+
+def test_the_fit_to_a_shape_counts_and_tells_a_first_pace():
+    forecast = Forecast(parts_of(shaped(), BUILTIN))
+    forecast.begin("prepare", 0, 0.0)
+    forecast.begin("initial shape", 0, 5.0)
+    assert forecast.fraction() == 0 and forecast.left(6.0) is None
+    forecast.begin("coarse", 0, 5.0 + 0.1 * FITTED)
+    assert 0.1 < forecast.fraction() < 0.2
+    whole = sum(part.units(part.steps) for part in forecast.parts)
+    assert forecast.left(5.0 + 0.1 * FITTED) == pytest.approx(0.1 * (whole - FITTED))
+
+
+def test_a_fit_that_waited_for_a_compiler_tells_no_pace():
+    forecast = Forecast(parts_of(shaped(), BUILTIN))
+    forecast.begin("initial shape", 0, 0.0)
+    forecast.compiling()
+    forecast.begin("coarse", 0, 60.0)
+    assert forecast.left(60.0) is None
+    forecast.begin("coarse", 0, 61.0)
+    assert forecast.left(61.0) is None
+
+
+@pytest.mark.parametrize(
+    "asked", [{"lod": 3}, {"occlusion": True}, {"normal_map": True}, {"texture_size": 4096}, {"faces": 80_000}]
+)
+def test_what_is_asked_of_the_asset_is_in_the_time_that_is_told(asked):
+    plain, more = (sum(asset_shares(settings).values()) for settings in (shaped(), shaped(**asked)))
+    assert plain == pytest.approx(1.0) and more > 1.25
+    seconds = [estimate.seconds_of(s, BUILTIN, "cpu", 0.16) for s in (shaped(), shaped(**asked))]
+    assert seconds[1] - seconds[0] == pytest.approx(estimate.SHAPED_SECONDS["draft"] * SHAPED.asset * (more - plain))
+
+
+def test_simpler_levels_never_set_the_share_done_back():
+    """As `build_asset` tells them."""
+    settings = shaped(lod=3, occlusion=True, normal_map=True)
+    phases: list[str] = []
+    ball = trimesh.creation.icosphere(3, 0.5)
+    small = replace(settings.asset, faces=600, texture_size=64, padding=1)
+    build_asset(ball.vertices, ball.faces, lambda points: points * 0 + 0.5, small, on_stage=phases.append)
+    forecast, shares = Forecast(parts_of(settings, BUILTIN)), []
+    for now, phase in enumerate([*phases, "write"]):
+        forecast.begin(phase, 0, float(now))
+        shares.append(forecast.fraction())
+    assert phases[-3:] == ["LOD1", "LOD2", "LOD3"] and len(shares) == 10
+    assert all(a < b for a, b in pairwise(shares))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from magic3d_cli.asset.names import belonging
+from magic3d_cli.atomic import SUFFIX
+from magic3d_cli.checks import LOD, NAME
 from magic3d_cli.errors import UsageError
 from magic3d_cli.precheck import check_source, choose_output, refuse_to_overwrite
 from magic3d_cli.run import checkpoint
@@ -26,8 +29,10 @@ def made(name: str, prompt: str, seed: int, preset: str = "draft", *, finished: 
         Path(name).write_bytes(b"glTF")
 
 
-def chosen(prompt: str, seed: int, preset: str = "draft", given: str | None = None, force: bool = False) -> str:
-    return str(choose_output(Path(given) if given else None, prompt, seed, preset, force))
+def chosen(
+    prompt: str, seed: int, preset: str = "draft", given: str | None = None, force: bool = False, lod: int = 0
+) -> str:
+    return str(choose_output(Path(given) if given else None, prompt, seed, preset, force, lod=lod))
 
 
 def test_another_seed_gets_a_name_and_a_run_of_its_own() -> None:
@@ -53,6 +58,45 @@ def test_a_file_of_somebody_else_is_left_alone() -> None:
     refuse_to_overwrite(Path("blue-car.glb"))
 
 
+@pytest.mark.parametrize(
+    ("given", "lod", "mine"),
+    [
+        ("car.obj", 0, "car.png"),  # for instance the picture that it is made of
+        ("car.obj", 0, "car.mtl"),
+        ("my car.obj", 0, "my_car_normal.png"),
+        ("car.glb", 2, "car_LOD2.glb"),
+        ("car.obj", 1, "car_LOD1.png"),
+    ],
+)
+def test_textures_and_levels_overwrite_nothing_either(given: str, lod: int, mine: str) -> None:
+    assert chosen("a red car", 0, given=given, lod=lod) == given
+    Path(mine).write_bytes(b"mine")
+    with pytest.raises(UsageError, match=f"{mine} exists already"):
+        chosen("a red car", 0, given=given, lod=lod)
+    assert chosen("a red car", 0, given=given, lod=lod, force=True) == given
+    made(given, "a red car", 0)  # also where the asset itself is this request's
+    with pytest.raises(UsageError, match=f"{mine} exists already"):
+        chosen("a red car", 0, given=given, lod=lod)
+    RunDirectory.for_output(Path(given)).log("done", files=[given, mine])
+    assert chosen("a red car", 0, given=given, lod=lod) == given
+
+
+def test_a_name_leaves_room_for_all_that_is_written_beside_it() -> None:
+    """A name of 255 bytes is one that the system takes, and the file that is half written under a longer one is not."""
+    longest = "é" * ((NAME - len(".obj")) // 2) + ".obj"
+    output = choose_output(Path(longest), "a red car", 0, "draft", False)
+    for path in belonging(output, LOD[1]):
+        path.with_name(path.name + SUFFIX).write_bytes(b"")
+    with pytest.raises(UsageError, match="too long: 255 bytes"):
+        choose_output(Path("x" * 251 + ".glb"), "a red car", 0, "draft", True)
+
+
+def test_a_name_of_ones_own_choice_leaves_room_for_the_levels() -> None:
+    Path("red-car_LOD1.glb").write_bytes(b"mine")
+    assert chosen("a red car", 0) == "red-car.glb"
+    assert chosen("a red car", 0, lod=1) == "red-car-1.glb"
+
+
 def test_a_name_that_was_given_is_kept_for_its_own_request_alone() -> None:
     made("best.glb", "a red car", 3)
     assert chosen("a red car", 3, given="best.glb") == "best.glb"
@@ -70,29 +114,11 @@ def test_a_damaged_note_in_the_run_belongs_to_nobody() -> None:
         assert chosen("a red car", 0) == "red-car-1.glb"
 
 
-def test_what_an_obj_brings_with_it_overwrites_no_picture_of_a_persons_own() -> None:
-    """`--image car.png -o car.obj`: the texture would be written over the photo."""
-    Path("car.png").write_bytes(b"a photo")
-    with pytest.raises(UsageError, match=r"car\.png exists already, and the colour texture of car\.obj") as refused:
-        chosen("a red car", 0, given="car.obj")
-    assert "--force" in refused.value.next_step
-    assert chosen("a red car", 0, given="car.glb") == "car.glb"  # which brings nothing
-    assert chosen("a red car", 0, given="car.obj", force=True) == "car.obj"
-    made("car.glb", "a red car", 0)
-    with pytest.raises(UsageError, match=r"car\.png"):
-        chosen("a red car", 0, given="car.obj")  # this request's, but it has not written that
-    made("car.obj", "a red car", 0)
-    assert chosen("a red car", 0, given="car.obj") == "car.obj"  # written again with its own texture
-    Path("my_car.mtl").write_text("mine")
-    with pytest.raises(UsageError, match=r"my_car\.mtl exists already, and the material library"):
-        refuse_to_overwrite(Path("my car.obj"))
-
-
 def test_an_export_overwrites_only_what_its_run_has_written() -> None:
     """Beside car.run lie car.png, from which it was made, and a mesh of somebody else."""
     made("car.glb", "a red car", 0, finished=False)
     run = RunDirectory(Path("car.run"))
-    checkpoint.save(run.coarse, {}, {})
+    checkpoint.save(run.coarse, {}, {"settings": {}})
     check_source(run.coarse, Path("car.glb"), force=False)
     Path("car.png").write_bytes(b"a photo")
     with pytest.raises(UsageError, match=r"car\.png exists already"):

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -101,6 +102,33 @@ def test_the_page_holds_the_asset_and_asks_nothing_of_the_network(folder: Path, 
     assert "<title>a red ball</title>" in page
 
 
+def test_the_turntable_as_mp4_has_all_pictures_of_the_turn(folder: Path, tmp_path: Path) -> None:
+    command = ["preview", "red-ball.glb", "-o", tmp_path / "ball", "--frames", 4, "--size", 64, "--mp4", "-q"]
+    assert magic3d(*command) == 0
+    data = imageio_ffmpeg.read_frames(str(tmp_path / "ball-turntable.mp4"))
+    facts = next(data)
+    pictures = [np.frombuffer(frame, np.uint8).reshape(64, 64, 3) for frame in data]
+    assert facts["size"] == (64, 64) and facts["codec"] == "h264" and len(pictures) == 4
+    assert facts["duration"] == pytest.approx(3.0, abs=0.1)
+    for picture in pictures:  # the ball, on white
+        assert picture[32, 32, 0] > picture[32, 32, 2] + 40 and picture[0, 0].min() > 230
+
+
+def test_no_file_of_another_is_overwritten_but_an_earlier_preview(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["preview", "red-ball.glb", "-o", tmp_path / "ball", "--frames", 2, "--size", 32, "-q"]
+    (tmp_path / "ball.html").write_text("<title>my own page</title>")
+    assert magic3d(*command) == 2
+    assert "ball.html exists already" in capsys.readouterr().err
+    (tmp_path / "ball.html").unlink()
+    (tmp_path / "ball-sheet.png").write_text("mine")
+    assert magic3d(*command) == 2
+    assert "ball-sheet.png exists already" in capsys.readouterr().err
+    assert magic3d(*command, "--force") == 0
+    assert magic3d(*command) == 0  # what it made itself
+
+
 def test_a_title_cannot_break_out_of_the_page(folder: Path) -> None:
     from magic3d_cli.asset.show import page
 
@@ -115,6 +143,7 @@ def test_a_title_cannot_break_out_of_the_page(folder: Path) -> None:
         (["red-ball.glb", "--frames", "0"], "--frames 0"),
         (["red-ball.glb", "--size", "9999"], "--size 9999"),
         (["red-ball.glb", "-o", "absent/x"], "does not exist"),
+        (["red-ball.glb", "--mp4", "--size", "33"], "even --size"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(

@@ -24,7 +24,8 @@ from types import SimpleNamespace as Fake  # the real ones import torch
 from magic3d_cli.cli.session import display
 
 coarse = Fake(init="ball", steps=300, warmup=0.4, views=4, added_guidance=())
-settings = Fake(preset="draft", coarse=coarse, fine=Fake(steps=80, views=2, added_guidance=()))
+asset = Fake(faces=8000, texture_size=1024, lod=0, occlusion=False, normal_map=False)
+settings = Fake(preset="draft", coarse=coarse, fine=Fake(steps=80, views=2, added_guidance=()), asset=asset)
 
 def report(stage, step, total):
     losses = {"loss": 123456.789, "gradient": 0.0123, "sparsity": 1.5, "orientation": 77.0}

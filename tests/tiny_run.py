@@ -85,6 +85,9 @@ class BallGuide:
 
         return [LossTerm("ball", toward_ball)]
 
+    def things(self) -> None:
+        """One thing."""
+
     def volume(self) -> None:
         return None
 

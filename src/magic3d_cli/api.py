@@ -157,7 +157,7 @@ def generate(
             output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "asset.glb"
         interrupts = stack.enter_context(Interrupts(cancelled).installed())
         request = Request(
-            choose_output(Path(output), prompt, seed, preset, force, digest, prompt, adapters=added_marks),
+            choose_output(Path(output), prompt, seed, preset, force, digest, prompt, adapters=added_marks, lod=lod),
             preset=preset,
             coarse_prior=coarse_prior or prior,
             fine_prior=fine_prior or prior,

@@ -34,6 +34,8 @@ DRAWING_RECIPES = ("dreamcraft3d",)
 FORMATS = ("glb", "obj", "usdz", "ply", "stl", "3mf")
 FACES = (100, 2_000_000)
 TEXTURE = (64, 8192)
+NAME = 235
+"""Bytes of an output's name, at most: systems take 255, and _LOD6_roughness.png.tmp is 20 more than .glb."""
 HEIGHT = (0.001, 10_000.0)  # metres
 LOD = (0, 6)
 HALVES = {"left": (0, 0.5, 1), "right": (0, 0, 0.5), "top": (1, 0.5, 1), "bottom": (1, 0, 0.5), "front": (2, 0.5, 1),
@@ -187,12 +189,79 @@ def expanded(path: str | Path) -> Path:
         raise UsageError(f"{path} begins with nobody's home folder.", "Write the folder in full.") from error
 
 
+def check_picture(path: Path) -> Path:
+    """A file that is there; what it holds is seen when it is read."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", f"Give a picture, or all pictures in it: --images {path}")
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", "Give the path of a picture: PNG, JPEG, WebP, TIFF, BMP, GIF.")
+    return path
+
+
+def place_of(text: str) -> tuple[Path, float | None]:
+    """A file, and the azimuth after its @ in degrees; None where none is said.
+
+    Raises UsageError for an azimuth that is none. A file may have an @ in its own name.
+    """
+    path, (name, at, number) = expanded(text), text.rpartition("@")
+    if path.exists() or not (at and name):
+        return path, None
+    file = expanded(name)
+    try:
+        return file, in_range(float(number), text) % 360.0
+    except ValueError as error:
+        if not file.exists():
+            return path, None
+        raise UsageError(f"{text}: what follows @ is no number.", "Use degrees: left.png@90") from error
+
+
+def in_range(azimuth: float, said: str) -> float:
+    """The azimuth. Raises UsageError for one that is out of range; `said` is where it stands, for the message."""
+    if not -360 <= azimuth <= 360:
+        raise UsageError(f"{said}: the azimuth is out of range.", "Use degrees from -360 to 360.")
+    return azimuth
+
+
+def check_name_length(output: Path) -> None:
+    """Room for what the names of files beside it add: a level, a texture, the end of a file that is half written."""
+    length = len(os.fsencode(output.name))
+    if length > NAME:
+        raise UsageError(
+            f"The name {shown(output.name)} is too long: {length} bytes, and files beside it have longer names.",
+            f"Use at most {NAME} bytes.",
+        )
+
+
+def fbx_command(glb: Path) -> str:
+    """What has Blender convert a GLB to FBX, with its texture inside."""
+    source, target = (repr(str(path)) for path in (glb, glb.with_suffix(".fbx")))
+    steps = (
+        "import bpy",
+        "bpy.ops.object.select_all(action='SELECT')",
+        "bpy.ops.object.delete()",
+        f"bpy.ops.import_scene.gltf(filepath={source})",
+        f"bpy.ops.export_scene.fbx(filepath={target}, path_mode='COPY', embed_textures=True)",
+    )
+    return f"blender --background --factory-startup --python-expr {_double_quoted('; '.join(steps))}"
+
+
+def _double_quoted(text: str) -> str:
+    """For a shell: readable where the text holds single quotes."""
+    return '"' + re.sub(r'(["\\\\$`])', r"\\\1", text) + '"'
+
+
 def check_output(output: Path) -> Path:
     """A file that can be written: known suffix, existing folder, permission.
 
     A missing folder is an error rather than made: it is more often a typing mistake than a wish.
     """
     output = expanded(output)
+    if output.suffix.lower() == ".fbx":
+        glb = output.with_suffix(".glb")
+        raise UsageError(
+            f"{output}: FBX is not written here; Blender makes it of a GLB.",
+            f"Use -o {shlex.quote(str(glb))}, then: {fbx_command(glb)}",
+        )
     if output.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(
             f"{output} has no known suffix: the suffix says which format to write.",
@@ -205,23 +274,11 @@ def check_output(output: Path) -> Path:
         raise UsageError(f"The folder {folder} does not exist.", f"mkdir -p {shlex.quote(str(folder))}")
     if output.is_dir():
         raise UsageError(f"{output} is a folder.", f"Name a file: -o {output / 'model.glb'}")
+    check_name_length(output)
     blocked = output if output.exists() else folder
     if not os.access(blocked, os.W_OK):
         raise UsageError(f"{blocked} cannot be written: permission denied.", "Choose another place with -o.")
     return output
-
-
-def companions(output: Path) -> dict[str, Path]:
-    """The files that an output brings with it, by what they are: an .obj its library and textures, any other none.
-
-    They have no blanks in their names, which many readers of OBJ take for separators.
-    """
-    if output.suffix.lower() != ".obj":
-        return {}
-    stem = re.sub(r"\s+", "_", output.stem)
-    ends = {"library": ".mtl", "colour": ".png"}
-    ends |= {kind: f"_{kind}.png" for kind in ("normal", "roughness", "metallic")}
-    return {kind: output.with_name(f"{stem}{end}") for kind, end in ends.items()}
 
 
 def default_output(prompt: str) -> Path:

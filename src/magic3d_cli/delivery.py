@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from magic3d_cli.asset.build import build_asset
-from magic3d_cli.asset.covers import Cover
-from magic3d_cli.asset.material import Material, of_things
+from magic3d_cli.asset.covers import Cover, Share, everywhere
+from magic3d_cli.asset.material import of_prompt, of_things
 from magic3d_cli.asset.size import size_of_things
 from magic3d_cli.asset.write import Asset, write
 from magic3d_cli.atomic import write_atomically
-from magic3d_cli.fine.edit import EditedRun
+from magic3d_cli.fine.edit import RunLook
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.diffusers.catalogue import licence_of
 from magic3d_cli.guidance.priors import drawn_things
@@ -26,7 +28,8 @@ from magic3d_cli.run.observer import Observer
 from magic3d_cli.run.resume import Saved, as_json
 from magic3d_cli.run.timings import Timings, peak_memory
 from magic3d_cli.scene.field import HashField
-from magic3d_cli.scene.region import COLOUR, RegionField
+from magic3d_cli.scene.region import COLOUR, Region, RegionField
+from magic3d_cli.scene.things import share_of
 from magic3d_cli.settings import AssetSettings, Settings
 from magic3d_cli.version import __version__
 
@@ -44,10 +47,14 @@ def build_files(
     about: dict[str, Any],
     settings: AssetSettings,
     observer: Observer,
+    runs: Sequence[RunLook],
     surface: OwnSurface | None = None,
-    edited: Sequence[EditedRun] = (),
 ) -> tuple[Asset, list[Path]]:
-    """Unwrap, bake, write the fine stage's mesh, or this surface in its colours; of an edit with its earlier runs."""
+    """Unwrap, bake, write the fine stage's mesh, or this surface in its colours.
+
+    Args:
+        runs: what the scene shows: the run's own prompt, then those of the runs that it is an edit of.
+    """
     vertices, faces = surface or tuple(tensor.numpy() for tensor in fine.mesh())
     things = drawn_things(about["prior"], about["prompt"], about["seed"])
     asset = build_asset(
@@ -57,7 +64,7 @@ def build_files(
         settings,
         on_stage=observer.phase,
         device=fine.device,
-        **_materials(fine.field, [of_things([prompt for _, prompt in things]), *map(_material_of, edited)]),
+        **_materials(fine.field, [_materials_of(run) for run in runs]),
         about=about,
         usual=size_of_things(things),
         keep_shape=surface is not None,
@@ -80,22 +87,31 @@ def build_files(
     return asset, write(asset, output, about["prompt"])
 
 
-def _material_of(run: EditedRun) -> Material:
-    return of_things([prompt for _, prompt in drawn_things(run.prior, run.prompt, run.seed)])
+def _materials_of(run: RunLook) -> list[Cover]:
+    """What a run's prompt asks for: of each thing where it is, or where that is not known one material for all."""
+    prompts = [prompt for _, prompt in drawn_things(run.prior, run.prompt, run.seed)]
+    if run.things is None or int(run.things.max()) >= len(prompts):
+        return [Cover(of_things(prompts), everywhere)]
+    return [Cover(of_prompt(prompt), partial(share_of, run.things, number)) for number, prompt in enumerate(prompts)]
 
 
-def _materials(field: HashField, materials: Sequence[Material]) -> dict[str, Any]:
+def _materials(field: HashField, layers: Sequence[Sequence[Cover]]) -> dict[str, Any]:
     """Arguments of `build_asset`: of an edited scene, the materials of the prompts that it has had, the newest first.
 
-    Each covers the places in which the edit to its prompt could change colours; the oldest lies under all.
+    Each layer covers the places in which the edit to its prompt could change colours; the oldest lies under all.
     """
-    covers: list[Cover] = []
-    for material in materials[:-1]:
-        if not isinstance(field, RegionField):
-            return {"material": material, "covers": covers[::-1]}
-        covers.append(Cover(material, partial(field.region.share, channel=COLOUR)))
+    regions: list[Region] = []
+    while len(regions) + 1 < len(layers) and isinstance(field, RegionField):
+        regions.append(field.region)
         field = field.kept
-    return {"material": materials[-1], "covers": covers[::-1]}
+    (base, *rest), above = layers[len(regions)], list(zip(regions, layers, strict=False))[::-1]
+    edited = [Cover(own.material, partial(_changed, region, own.share)) for region, layer in above for own in layer]
+    return {"material": base.material, "covers": [*rest, *edited]}
+
+
+def _changed(region: Region, share: Share, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    """A material's share of places, as far as an edit could change their colours."""
+    return region.share(points, COLOUR) * share(points)
 
 
 def own_surface(saved: Saved) -> OwnSurface | None:

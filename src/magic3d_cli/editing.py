@@ -21,7 +21,7 @@ from magic3d_cli.asset.mesh import at_samples, surface_samples
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.delivery import own_surface
 from magic3d_cli.errors import UsageError
-from magic3d_cli.fine.edit import Edit, EditedRun
+from magic3d_cli.fine.edit import Edit, RunLook
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance import disagreement
 from magic3d_cli.guidance.adapters import IMAGE_PROMPT, Adapter
@@ -137,7 +137,8 @@ def prepare(
     parent = ParentShape(stage)
     points = parent.surface(1 << 16, torch.Generator().manual_seed(_SEED))
     was, seed = _before(saved, adapters, priors), saved.header["seed"]
-    new = _volume_of(priors, wanted, seed, device)
+    guide = _drawing(priors, wanted, seed, device)
+    new = guide.volume() if guide else None
     region = Region.everywhere() if request.box is None else Region.within(request.box, points)
     if (found := _disagreement(priors, was, wanted, new, stage, request, guidance, device, tell)) is not None:
         region = region.both(found)
@@ -162,6 +163,7 @@ def prepare(
         kept=stage.field,
         background=stage.background,
         share=share,
+        things=guide.things() if guide and fits else None,
         earlier=() if region.is_everything else (_run_of(saved), *saved.earlier),
     )
     return edit, None if region.shape_changes else own_surface(saved)
@@ -177,17 +179,15 @@ def _before(saved: Saved, adapters: tuple[Adapter, ...], priors: Mapping[str, Se
     return Wanted(prompt, adapters, style)
 
 
-def _volume_of(
-    priors: Mapping[str, Sequence[ChosenPrior]], wanted: Wanted, seed: int, device: str
-) -> InitialShape | None:
-    """The first coarse prior's own volume of a prompt; None where it has none, or cannot draw the prompt."""
+def _drawing(priors: Mapping[str, Sequence[ChosenPrior]], wanted: Wanted, seed: int, device: str) -> PriorGuide | None:
+    """What has the first coarse prior's own volume of a prompt; None where it has none, or cannot draw the prompt."""
     if not priors["coarse"][0].has_volume:
         return None
     try:
         understood(priors, wanted.prompt, seed, wanted.adapters)
     except UsageError:
         return None
-    return _guide(priors, wanted, seed, device).volume()
+    return _guide(priors, wanted, seed, device)
 
 
 def _guide(
@@ -211,7 +211,8 @@ def _disagreement(
     change."""
     seed = stage.settings.seed
     if new is not None:
-        before = _volume_of(priors, was, seed, device)
+        drawing = _drawing(priors, was, seed, device)
+        before = drawing.volume() if drawing else None
         if before is None:
             tell(f'What "{was.prompt}" showed is not known to this prior: anything may change.')
             return None
@@ -228,5 +229,5 @@ def _disagreement(
     return disagreement.of_predictions(both[0], both[1], render, views.to(stage.device), generator)
 
 
-def _run_of(saved: Saved) -> EditedRun:
-    return EditedRun(saved.header["prompt"], saved.header["seed"], saved.header["prior"]["id"])
+def _run_of(saved: Saved) -> RunLook:
+    return RunLook(saved.header["prompt"], saved.header["seed"], saved.header["prior"]["id"], saved.things)

@@ -9,16 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from magic3d_cli.checks import expanded
+from magic3d_cli.checks import expanded, in_range, place_of
 from magic3d_cli.errors import UsageError
 from magic3d_cli.picture_file import read_picture
 from magic3d_cli.picture_request import (
     SUFFIXES,
     PictureRequest,
     check_numbers,
-    in_range,
     pictures_in,
-    place_of,
     read_pictures,
 )
 from magic3d_cli.reference import read_cutout

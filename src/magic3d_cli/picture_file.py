@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from magic3d_cli.checks import check_picture
 from magic3d_cli.errors import OutOfMemory, UsageError, first_line
 
 MOST_PIXELS = 150_000_000
@@ -34,10 +35,7 @@ def read_picture(path: Path, whole: bool = False) -> tuple[Image.Image, list[str
     Raises UsageError for a file that is no picture, cannot be decoded or is too large.
     """
     notes = []
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Give a picture, or all pictures in it: --images {path}")
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.", "Give the path of a picture: PNG, JPEG, WebP, TIFF, BMP, GIF.")
+    check_picture(path)
     try:
         with _opened(path) as image:
             if image.size[0] * image.size[1] > MOST_PIXELS:

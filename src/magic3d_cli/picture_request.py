@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magic3d_cli.checks import expanded
+from magic3d_cli.checks import expanded, place_of
 from magic3d_cli.errors import UsageError
 from magic3d_cli.reference import Cutout, read_cutout
 
@@ -114,27 +114,3 @@ def pictures_in(folder: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{folder} holds no pictures.", f"It is searched for {', '.join(SUFFIXES)}.")
     return found
-
-
-def place_of(text: str) -> tuple[Path, float | None]:
-    """A file, and the azimuth after its @ in degrees; None where none is said.
-
-    Raises UsageError for an azimuth that is none. A file may have an @ in its own name.
-    """
-    path, (name, at, number) = expanded(text), text.rpartition("@")
-    if path.exists() or not (at and name):
-        return path, None
-    file = expanded(name)
-    try:
-        return file, in_range(float(number), text) % 360.0
-    except ValueError as error:
-        if not file.exists():
-            return path, None
-        raise UsageError(f"{text}: what follows @ is no number.", "Use degrees: left.png@90") from error
-
-
-def in_range(azimuth: float, said: str) -> float:
-    """The azimuth. Raises UsageError for one that is out of range; `said` is where it stands, for the message."""
-    if not -360 <= azimuth <= 360:
-        raise UsageError(f"{said}: the azimuth is out of range.", "Use degrees from -360 to 360.")
-    return azimuth

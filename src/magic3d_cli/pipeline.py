@@ -13,7 +13,7 @@ from magic3d_cli.asset.write import Asset
 from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.delivery import about_asset, build_files, own_surface, report_of, save_surface
-from magic3d_cli.fine.edit import Edit
+from magic3d_cli.fine.edit import Edit, RunLook
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.run.context import Job
@@ -56,6 +56,7 @@ def refine(job: Job, coarse: Saved, *, fresh: bool = False) -> tuple[Asset | Non
     fine = resume(job, job.run.fine)
     if fine is None:
         job.timings = Timings.from_json(header["ledger"])
+        job.things = coarse.things
         fine = _hand_over(job, coarse.stage(job.settings, job.device, job.processes))
     optimise(job, fine, job.run.fine, origins.fine)
     return _write_asset(job, fine)
@@ -71,7 +72,8 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
             observer.phase("mesh")
             stage = FineStage.from_coarse(saved.settings, stage)
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
-        built, files = build_files(stage, output, about, asset, observer, own_surface(saved), saved.earlier)
+        runs = (RunLook(header["prompt"], header["seed"], header["prior"]["id"], saved.things), *saved.earlier)
+        built, files = build_files(stage, output, about, asset, observer, runs, own_surface(saved))
     run = RunDirectory.for_output(output)
     if run.path.absolute() == saved.path.absolute().parent:  # a later export may write them again
         run.log("exported", files=[str(file) for file in files])
@@ -89,6 +91,7 @@ def _start(job: Job) -> CoarseStage:
             shape = (job.shape or job.guide.volume)()
             assert shape is not None  # the settings name one
             fit(stage, shape)
+    job.things = job.edit.things if job.edit else job.guide.things() if job.shape is None else None
     if job.edit is not None and not job.edit.region.is_everything:
         stage.hold_outside(job.edit.region)
     return stage
@@ -111,6 +114,7 @@ def _hand_over(job: Job, coarse: CoarseStage | FineStage) -> FineStage:
 def _take_over(job: Job, edit: Edit) -> FineStage:
     """The fine stage of an edit that keeps its parent's shape: the parent's mesh, without a coarse stage."""
     job.observer.phase("mesh")
+    job.things = edit.things
     with job.timings.timed("mesh"):
         fine = FineStage.from_parent(job.settings, edit, edit.shape, job.processes)
     return _meshed(job, fine)
@@ -132,8 +136,9 @@ def _write_asset(job: Job, fine: CoarseStage | FineStage) -> tuple[Asset | None,
         return None, {}
     with job.timings.timed("asset"):
         about = about_asset(job.prompt, job.settings.seed, job.guide.name("fine"))
-        earlier = job.edit.earlier if job.edit else ()
-        asset, files = build_files(fine, job.output, about, job.settings.asset, job.observer, job.surface, earlier)
+        own = RunLook(job.prompt, job.settings.seed, job.guide.name("fine"), job.things)
+        runs = (own, *(job.edit.earlier if job.edit else ()))
+        asset, files = build_files(fine, job.output, about, job.settings.asset, job.observer, runs, job.surface)
     prior = {"id": job.guide.name("fine"), "sha256": job.guide.sha256("fine")}
     result = report_of(job.prompt, job.settings, prior, files, fine, asset, job.timings)
     result["run"] = str(job.run.path)

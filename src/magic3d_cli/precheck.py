@@ -11,16 +11,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magic3d_cli.asset.names import belonging
 from magic3d_cli.checks import (
     BUILTIN_SHAPE,
     INITS,
     check_followed,
     check_output,
+    check_picture,
     check_prompt,
-    companions,
     default_output,
     expanded,
     is_checkpoint,
+    meant,
 )
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import Adapter, check_shown, image_prompt, vocabulary_with
@@ -110,6 +112,7 @@ def styled(
         )
     if variations is not None:
         raise UsageError("--variations does not take --style.", "Leave out one of them.")
+    check_picture(path)
     check_paints((name for name in priors if not (name == "auto" and _may_have_gpu(device))), adapters)
     from magic3d_cli.style import read_style  # NumPy and Pillow
 
@@ -148,7 +151,7 @@ def check_init(init: str, seed: int) -> str:
         path, init = saved, str(saved)
     if not path.is_file():
         raise UsageError(
-            f"--init {init!r} is neither a word that is known nor a file.",
+            f"--init {init!r} is neither a word that is known nor a file.{meant(init, INITS)}",
             f'Use one of: {", ".join(INITS)}, builtin:"a dog", or the path of a mesh, a checkpoint or a .run folder.',
         )
     if is_checkpoint(path):
@@ -166,13 +169,14 @@ def choose_output(
     typed: str | None = None,
     seeds: int = 1,
     adapters: str | None = None,
+    lod: int | None = None,
 ) -> Path:
     """Where a request's asset goes, so that nothing is overwritten in silence.
 
     A file of the same request is written again. Without a name of its own, a request that finds its default name taken
     takes the next one, car-1.glb, with a run of its own. `digest` is of a request with pictures or of an
     edit, `typed` its prompt; of several `seeds` from `seed` on each is the same request. `adapters` are `marks`. Raises
-    UsageError where a given name is taken, unless `force`.
+    UsageError where a given name is taken, or that of a file that goes with it, unless `force`.
     """
     output = check_output(given or default_output(prompt))
     prompt = prompt if digest is None else typed or ""
@@ -181,15 +185,18 @@ def choose_output(
         run = RunDirectory.for_output(path)
         return any(run.is_of(prompt, seed + n, preset, digest, adapters) for n in range(seeds))
 
-    if force or (output.exists() and ours(output)):
+    if force:
         return output
-    if given is not None:
-        refuse_to_overwrite(output)
+    if given is not None or ours(output):
+        if not ours(output):
+            refuse_to_overwrite(output)
+        check_belonging(output, lod)
         return output
     number = 0
     candidate = output
-    while candidate.exists() or RunDirectory.for_output(candidate).path.exists():
+    while candidate.exists() or RunDirectory.for_output(candidate).path.exists() or _strangers(candidate, lod):
         if ours(candidate):
+            check_belonging(candidate, lod)
             break
         number += 1
         candidate = output.with_name(f"{output.stem}-{number}{output.suffix}")
@@ -229,22 +236,38 @@ def edit_digest(source: Path, box: object, recolour: bool, style: str | None = N
 
 
 def refuse_to_overwrite(output: Path) -> None:
-    """Raises UsageError where there is such a file, or one that the output would bring with it (see `companions`)."""
-    another = "Give another name with -o, or --force to overwrite it."
+    """Raises UsageError where there is such a file."""
     if output.exists():
-        raise UsageError(f"{output} exists already, and was not made by this request.", another)
-    for kind, path in companions(output).items():
-        if path.exists():
-            what = "material library" if kind == "library" else f"{kind} texture"
-            raise UsageError(f"{path} exists already, and the {what} of {output} would be written there.", another)
+        raise UsageError(
+            f"{output} exists already, and was not made by this request.",
+            "Give another name with -o, or --force to overwrite it.",
+        )
 
 
-def check_source(path: Path, output: Path, force: bool) -> None:
-    """Raises UsageError for a checkpoint that cannot be read; unless `force`, for files that its run did not write."""
-    checkpoint.read_header(path)
+def check_belonging(output: Path, lod: int | None) -> None:
+    """Raises UsageError where a file that goes with an output, a texture or a simpler level, would replace another."""
+    for path in _strangers(output, lod):
+        refuse_to_overwrite(path)
+
+
+def _strangers(output: Path, lod: int | None) -> list[Path]:
+    """Files that would be written with an output and are there, but no earlier request for it wrote them."""
+    found = [path for path in belonging(output, lod or 0)[1:] if path.exists()]
+    written = RunDirectory.for_output(output).written if found else set()
+    return [path for path in found if path.name not in written]
+
+
+def check_source(path: Path, output: Path, force: bool, lod: int | None = None) -> None:
+    """Raises UsageError for a checkpoint that cannot be read, and unless `force` for an output of another run and for
+    files that go with it."""
+    header = checkpoint.read_header(path)
+    if force:
+        return
+    if lod is None:
+        lod = header["settings"].get("asset", {}).get("lod", 0)
+    check_belonging(output, lod)
     run = RunDirectory.for_output(output)
-    own = run.path.absolute() == path.absolute().parent
-    if not force and not (own and output.exists() and run.wrote(output)):
+    if run.path.absolute() != path.absolute().parent or output.name not in run.written:
         refuse_to_overwrite(output)
 
 

@@ -5,7 +5,11 @@ import sys
 from pathlib import Path
 
 import bpy
+import numpy as np
 from mathutils import Vector
+
+# Debian 12's Blender 3.4 has this name in its glTF importer, and Debian 12's NumPy 1.24 does not have it any more.
+vars(np)["bool"] = bool
 
 out, *files = (Path(argument) for argument in sys.argv[sys.argv.index("--") + 1 :])
 IMPORTERS = {
@@ -20,7 +24,7 @@ for file in files:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     try:
         IMPORTERS[file.suffix](str(file))
-    except (AttributeError, RuntimeError) as error:  # this Blender is built without that importer
+    except (AttributeError, RuntimeError) as error:  # `check.py` knows which importer a Blender may be built without
         report[file.suffix] = {"error": str(error).strip()[:300]}
         continue
     meshes = [o for o in bpy.context.scene.objects if o.type == "MESH"]

@@ -26,6 +26,8 @@ from magic3d_cli.asset.unwrap import unwrap
 from magic3d_cli.asset.uv_raster import own_texels
 from magic3d_cli.settings import AssetSettings
 
+Stages = tuple[Callable[[str], None], Callable[[str], None]]
+"""Told the name of a stage as it begins, and as it ends."""
 FEWEST = 50
 """Triangles below which no simpler level is made."""
 SMALLEST_TEXTURE = 256
@@ -51,7 +53,8 @@ def build_asset(
         vertices, faces: the surface in world space (+Y up, facing +Z, within [-1, 1]^3).
         albedo: colours in [0, 1] at world positions; called on `device`, without gradients.
         settings: face count, texture size, padding, time limit of the unwrap, levels and further textures.
-        on_stage: told "clean", "simplify", "unwrap" and "bake" as each begins.
+        on_stage: told "clean", "simplify", "unwrap", "bake", "ambient occlusion" and "normal map" as each begins, and
+            "LOD1" and so on, which are all that of a simpler level.
         device: where `albedo` wants its points.
         material: of the surface, for instance `material.of_prompt`'s.
         covers: further materials that lie over it in places; see `covers.parts_of`.
@@ -95,25 +98,27 @@ def build_asset(
     scale, size = _scale(points, settings.height, usual)
     origin = standing_point(points)
     size |= {"scale": scale, "origin": [round(float(x), 6) for x in origin]}
-    stages = (begin, end)
     given = {"input_faces": len(faces), "repairs": whole[2], "material": asdict(material), "size": size}
     if len(parts) > 1:
         given["materials"] = [asdict(part.material) | {"share": round(part.size, 3)} for part in parts]
 
-    def finished(mesh: tuple[Vertices, Faces], side: int) -> Asset:
+    def finished(mesh: tuple[Vertices, Faces], side: int, stages: Stages) -> Asset:
         padding = max(min(2, settings.padding), settings.padding * side // settings.texture_size)
         sized = replace(settings, texture_size=side, padding=padding)
         return _dressed(mesh, whole[:2], sized, albedo, parts, device, stages, origin, scale)
 
-    asset = finished((points, triangles), settings.texture_size)
+    asset = finished((points, triangles), settings.texture_size, (begin, end))
     levels = []
     side = settings.texture_size
-    for _ in range(settings.lod):
+    for number in range(1, settings.lod + 1):
         target, side = len(triangles) // 2, max(side // 2, min(side, SMALLEST_TEXTURE))
         if target < FEWEST:
             break
+        begin(f"LOD{number}")
         points, triangles = simplify(points, triangles, target)
-        levels.append(replace(finished((points, triangles), side), material=material, about=about or {}))
+        level = finished((points, triangles), side, (lambda stage: None, lambda stage: None))
+        levels.append(replace(level, material=material, about=about or {}))
+        end(f"LOD{number}")
     report = given | asset.report | {"seconds": seconds}
     if settings.lod:
         report["levels"] = [{key: level.report[key] for key in _OF_A_LEVEL} for level in levels]
@@ -130,7 +135,7 @@ def _dressed(
     albedo: Albedo,
     parts: Sequence[Part],
     device: torch.device | str,
-    stages: tuple[Callable[[str], None], Callable[[str], None]],
+    stages: Stages,
     origin: Float[np.ndarray, "3"],
     scale: float,
 ) -> Asset:
@@ -150,16 +155,20 @@ def _dressed(
     occlusion = normal_map = tangents = surface = None
     if len({(part.material.roughness, part.material.metallic) for part in parts}) > 1:
         surface = texels.image(lambda places: surface_bytes(parts, places, device), positions)
+    end("bake")
     if settings.occlusion:
 
         def sky(places: Float[np.ndarray, "N 3"], facing: Float[np.ndarray, "N 3"]) -> UInt8[np.ndarray, "N 1"]:
             return to_bytes(visibility(points, triangles, places, unit(facing)))[:, None]
 
+        begin("ambient occlusion")
         occlusion = texels.image(sky, positions, normals)[..., 0]
+        end("ambient occlusion")
     if settings.normal_map:
+        begin("normal map")
         tangents = tangent_frames(positions, normals, layout.uvs, layout.faces)
         normal_map = bake_normals(positions, normals, tangents, texels, *whole)
-    end("bake")
+        end("normal map")
 
     report: dict[str, Any] = {"atlas": layout.method} | ({"atlas_reason": layout.reason} if layout.reason else {})
     mesh_in_file = FileMesh(positions, layout.uvs, layout.faces, texture)

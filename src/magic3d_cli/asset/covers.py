@@ -1,4 +1,7 @@
-"""Several materials on one surface, as an edit of a part makes them: where each is, and what becomes of its colours."""
+"""Several materials on one surface: where each is, and what becomes of its colours.
+
+Several things in one scene make them, and an edit of a part.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,11 @@ class Cover:
     share: Share
 
 
+def everywhere(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    """A share of all of every place."""
+    return torch.ones(len(points), device=points.device)
+
+
 @dataclass(frozen=True)
 class Part:
     """A material of a surface.
@@ -54,7 +62,7 @@ def parts_of(
         covers: from the lowest to the highest.
         points: spread evenly over the surface.
     """
-    layers = [Cover(material, lambda places: torch.ones(len(places), device=places.device)), *covers]
+    layers = [Cover(material, everywhere), *covers]
     kinds = list(dict.fromkeys(layer.material for layer in layers))
 
     def weights(places: Float[Tensor, "N 3"]) -> Float[Tensor, "N K"]:

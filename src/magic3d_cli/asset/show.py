@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +120,33 @@ def _title(glb: bytes) -> str:
         return ""
 
 
-def show(path: Path, stem: Path, count: int, size: int) -> dict[Path, bytes]:
-    """The three files for an asset, by path: STEM-turntable.webp, STEM-sheet.png, STEM.html.
+def video(pictures: list[UInt8[np.ndarray, "H W 3"]]) -> bytes:
+    """An MP4 (H.264) of one turn, for programs that show no animated WebP. Needs imageio-ffmpeg; sides are even."""
+    import imageio_ffmpeg
+
+    height, width = pictures[0].shape[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "turntable.mp4"
+        rate = 1000 * len(pictures) / _MILLISECONDS
+        writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=rate, quality=8, macro_block_size=2)
+        writer.send(None)
+        for picture in pictures:
+            writer.send(np.ascontiguousarray(picture))
+        writer.close()
+        return path.read_bytes()
+
+
+def show(path: Path, stem: Path, count: int, size: int, mp4: bool = False) -> dict[Path, bytes]:
+    """The files for an asset, by path: STEM.html, STEM-sheet.png, STEM-turntable.webp, with `mp4` STEM-turntable.mp4.
 
     Raises UsageError where the file holds no textured mesh.
     """
     mesh = read_mesh(path)
     glb, title = as_glb(path, mesh)
+    turn = frames(mesh, count, size)
     return {
         stem.with_name(f"{stem.name}.html"): page(glb, title),
         stem.with_name(f"{stem.name}-sheet.png"): sheet(mesh, size),
-        stem.with_name(f"{stem.name}-turntable.webp"): animation(frames(mesh, count, size)),
+        stem.with_name(f"{stem.name}-turntable.webp"): animation(turn),
+        **({stem.with_name(f"{stem.name}-turntable.mp4"): video(turn)} if mp4 else {}),
     }

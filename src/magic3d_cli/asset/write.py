@@ -17,6 +17,7 @@ from magic3d_cli.asset.formats.ply import ply_bytes
 from magic3d_cli.asset.formats.stl import stl_bytes
 from magic3d_cli.asset.formats.threemf import threemf_bytes
 from magic3d_cli.asset.formats.usdz import usdz_bytes
+from magic3d_cli.asset.names import level_path
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.checks import FORMATS
 from magic3d_cli.errors import Magic3DError, UsageError
@@ -62,11 +63,6 @@ def write(asset: Asset, path: Path | str, name: str) -> list[Path]:
     for target in reversed(files):
         _write(target, files[target])
     return list(files)
-
-
-def level_path(path: Path, number: int) -> Path:
-    """dragon.glb -> dragon_LOD1.glb: the names by which game engines know levels of detail."""
-    return path.with_name(f"{path.stem}_LOD{number}{path.suffix}")
 
 
 def _unicode(text: str) -> str:

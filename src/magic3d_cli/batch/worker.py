@@ -86,6 +86,7 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
         ours = run.is_of(task["prompt"], task["seed"], task["preset"], digest, added)
         if not (output.exists() and ours):
             precheck.refuse_to_overwrite(output)
+        precheck.check_belonging(output, request.lod)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}
         with suppress(OSError):  # then the same command makes it again

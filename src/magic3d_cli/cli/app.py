@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import itertools
 import os
 import shlex
@@ -43,11 +45,17 @@ for command in (generate, batch, edit, refine, export, personalise, preview, run
     app.command(epilog=epilog(command.__name__))(command)
 
 
+def _commands(incomplete: str) -> list[str]:
+    return [name for name in getattr(_program(), "commands", {}) if name.startswith(incomplete)]
+
+
 @app.command("help", epilog=epilog("help"))
 @reported
 def help_of(
     context: typer.Context,
-    command: Annotated[str | None, typer.Argument(help="One of them; default: all.", show_default=False)] = None,
+    command: Annotated[
+        str | None, typer.Argument(help="One of them; default: all.", show_default=False, autocompletion=_commands)
+    ] = None,
 ) -> None:
     """Show how a command is used."""
     group = context.parent
@@ -90,6 +98,7 @@ def _program() -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
     _open_standard_streams()
+    atexit.register(gc.freeze)  # or Python looks through all of PyTorch for garbage before it ends: a second
     arguments = sys.argv[1:] if arguments is None else arguments
     program = _program()
     try:
@@ -126,10 +135,13 @@ def _explained(error: Any, arguments: list[str], commands: list[str]) -> tuple[s
         meant = checks.meant(given, commands)
         return f"There is no command {given!r}.{meant}", "magic3d --help" if meant else quoted
     if type(error).__name__ == "UsageError" and "unexpected extra argument" in error.format_message():
-        if path == "magic3d generate":
-            words = shlex.quote(_words(arguments[1:]))
-            return "A prompt of several words has to be in quotes.", f"magic3d generate {words}"
-        return error.format_message(), f"{path} --help"
+        extra = error.format_message().partition(" (")[2].removesuffix(")")  # of "argument(s) (NAMES)"
+        taken = getattr(context, "params", {})
+        if path in ("magic3d generate", "magic3d edit") and taken.get("prompt"):
+            before = [str(taken["source"])] if "source" in taken else []
+            words = shlex.join([*before, f"{taken['prompt']} {extra}"])
+            return "A prompt of several words has to be in quotes.", f"{path} {words}"
+        return f"{path} has no use for {checks.shown(extra)!r}.", f"{path} --help"
     if type(error).__name__ == "NoSuchOption":
         names = [name for option in context.command.params for name in option.opts] if context else []
         return f"There is no option {error.option_name}.{checks.meant(error.option_name, names)}", f"{path} --help"

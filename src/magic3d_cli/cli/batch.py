@@ -61,7 +61,12 @@ def batch(
     lod: options.Lod = None,
     ao: options.Occlusion = None,
     normal_map: options.NormalMap = None,
-    file_format: Annotated[str, typer.Option("--format", metavar="NAME", help="Of files without a name.")] = "glb",
+    file_format: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="NAME", help="Of files without a name.", autocompletion=options.one_of(checks.FORMATS)
+        ),
+    ] = "glb",
     workers: Annotated[
         int | None,
         typer.Option(

@@ -27,7 +27,12 @@ samples: all that are marched, seen or not. GB: highest use, of the host since t
 @reported
 def bench(
     preset: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only this one; may be given several times.",
+            autocompletion=options.one_of(checks.PRESETS),
+        ),
     ] = None,
     prior: options.Prior = "auto",
     coarse_prior: options.CoarsePrior = None,

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,8 @@ def doctor(as_json: options.Json = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Everything that is found; `faults` keep magic3d from working, `advice` would make it better."""
+    from importlib import metadata  # takes longer to import than a typing mistake may take to be answered
+
     faults: list[str] = []
     versions: dict[str, str] = {"magic3d": __version__, "python": platform.python_version()}
     for package in PACKAGES:

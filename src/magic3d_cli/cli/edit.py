@@ -14,6 +14,7 @@ from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.plan import begins, goes_on
 from magic3d_cli.cli.session import answer, session
 from magic3d_cli.guidance.adapters import check_shown, edited, marks, read_adapters
+from magic3d_cli.guidance.diffusers.catalogue import NAMES
 
 
 @reported
@@ -35,7 +36,12 @@ def edit(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="draft, standard or paper; default: the run's own.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="draft, standard or paper; default: the run's own.",
+            autocompletion=options.one_of(checks.PRESETS),
+        ),
     ] = None,
     style: Annotated[
         Path | None,
@@ -43,7 +49,10 @@ def edit(
             metavar="FILE", help="A picture whose colours or look it gets, see generate; default: the run's own."
         ),
     ] = None,
-    prior: Annotated[str | None, typer.Option(metavar="NAME", help="As for generate; default: the run's.")] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="As for generate; default: the run's.", autocompletion=options.one_of(NAMES)),
+    ] = None,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,7 +95,7 @@ def edit(
     digest = precheck.edit_digest(checkpoint, corners, recolour, palette.digest if palette else None)
     seed, own = header["seed"], header["settings"]["preset"]
     added = marks(adapters, palette.digest if palette else (header.get("style") or {}).get("digest"))
-    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt, adapters=added)
+    out = precheck.choose_output(output, prompt, seed, preset or own, force, digest, prompt, adapters=added, lod=lod)
     precheck.check_generate(prompt, seed, [name], device, out, adapters=adapters)
     with session(quiet, verbose) as work:
         from magic3d_cli import job

@@ -27,7 +27,13 @@ def export(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="NAME", help=f"{', '.join(checks.FORMATS)}; default: by --output."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME",
+            help=f"{', '.join(checks.FORMATS)}; default: by --output.",
+            autocompletion=options.one_of(checks.FORMATS),
+        ),
     ] = None,
     output: options.Output = None,
     device: options.Device = "auto",
@@ -54,7 +60,7 @@ def export(
         raise UsageError(f"--format {format} and the output {out} disagree.", f"Use -o {out.with_suffix('.' + format)}")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_sizes(faces, texture_size, height, lod)
-    precheck.check_source(source, out, force)
+    precheck.check_source(source, out, force, lod)
     with session(quiet, verbose) as work:
         from magic3d_cli import job
         from magic3d_cli.request import Request

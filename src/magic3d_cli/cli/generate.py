@@ -97,7 +97,7 @@ def generate(
         digest = shown.digest if shown else precheck.drawn_digest(recipe, prompt, seed)
         name = shown.cutouts[0].name if shown else ""
         out = precheck.choose_output(
-            output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1, added_marks
+            output, prompt or Path(name).stem, seed, preset, force, digest, prompt, variations or 1, added_marks, lod
         )
         precheck.check_generate(
             prompt,

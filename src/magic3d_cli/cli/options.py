@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from magic3d_cli import checks
 from magic3d_cli.guidance.diffusers.catalogue import NAMES
+from magic3d_cli.settings import METHODS
+
+
+def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """What a shell offers for an option of these words."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
 
 Output = Annotated[
     Path | None,
@@ -19,23 +32,35 @@ Output = Annotated[
     ),
 ]
 Preset = Annotated[
-    str, typer.Option(metavar="NAME", help="draft, standard or paper: how long to optimise, and how finely.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="draft, standard or paper: how long to optimise, and how finely.",
+        autocompletion=one_of(checks.PRESETS),
+    ),
 ]
 Prior = Annotated[
     str,
     typer.Option(
         metavar="NAME",
+        autocompletion=one_of(NAMES),
         help=f"The diffusion model that knows what things look like: {', '.join(NAMES)}, a diffusers directory "
         "or a hub id. auto is the built-in one; with a GPU a Stable Diffusion that is in the cache, if any.",
     ),
 ]
-CoarsePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the coarse stage alone.")]
-FinePrior = Annotated[str | None, typer.Option(metavar="NAME", help="Another one for the fine stage alone.")]
+CoarsePrior = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Another one for the coarse stage alone.", autocompletion=one_of(NAMES)),
+]
+FinePrior = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Another one for the fine stage alone.", autocompletion=one_of(NAMES))
+]
 AlsoPrior = Annotated[
     list[str] | None,
     typer.Option(
         "--also-prior",
         metavar="NAME[=WEIGHT]",
+        autocompletion=one_of(NAMES),
         help="A prior beside the others, in both stages; the losses are added up. May be given several times.",
     ),
 ]
@@ -51,7 +76,10 @@ Init = Annotated[
 InitUp = Annotated[
     str,
     typer.Option(
-        "--init-up", metavar="AXIS", help="Which axis of --init's mesh file points upwards: y, z, x, -y, -z, -x."
+        "--init-up",
+        autocompletion=one_of(checks.UPS),
+        metavar="AXIS",
+        help="Which axis of --init's mesh file points upwards: y, z, x, -y, -z, -x.",
     ),
 ]
 Adapter = Annotated[
@@ -87,6 +115,7 @@ Distillation = Annotated[
     typer.Option(
         "--distillation",
         metavar="METHOD",
+        autocompletion=one_of(METHODS),
         help="How an open-vocabulary prior guides: sds (score distillation, scale 100) or vsd (variational, scale 7.5; "
         "a LoRA of the prior learns what the scene looks like; plainer colours, 2.5 times the prior's work) or bsd "
         "(the fine stage's texture by vsd toward a prior that learns its own redrawn renders, in rounds). sds by "
@@ -104,7 +133,7 @@ Variations = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.", autocompletion=one_of(checks.DEVICES))]
 Faces = Annotated[int | None, typer.Option(metavar="N", help="Triangles of the mesh, at most.")]
 TextureSize = Annotated[int | None, typer.Option(metavar="N", help="Side of the texture, in pixels.")]
 Height = Annotated[

@@ -45,7 +45,13 @@ def personalise(
         ),
     ] = None,
     up: Annotated[
-        str, typer.Option("--up", metavar="AXIS", help=f"Which axis of a mesh points upwards: {', '.join(checks.UPS)}.")
+        str,
+        typer.Option(
+            "--up",
+            autocompletion=options.one_of(checks.UPS),
+            metavar="AXIS",
+            help=f"Which axis of a mesh points upwards: {', '.join(checks.UPS)}.",
+        ),
     ] = "y",
     turn: Annotated[
         float, typer.Option(metavar="DEGREES", help="Turn a mesh to its left until it faces +Z: 180 if it faces away.")
@@ -64,6 +70,7 @@ def personalise(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=options.one_of(METHODS),
             help="For an open-vocabulary prior: lora (DreamBooth, the default) or word (textual inversion: lighter; "
             "one picture is enough).",
         ),
@@ -89,6 +96,9 @@ def personalise(
     has its word, also in other colours and materials and beside other things:
     magic3d generate "a golden my chair" --adapter chair.safetensors
     """
+    for source in sources:
+        if not Path(source).expanduser().exists() and not Path(source.rpartition("@")[0]).expanduser().is_file():
+            raise UsageError(f"There is no file {source}.", "Give a mesh, pictures, or a folder of pictures.")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
     bounds = {"--steps": (steps, 1, 100_000), "--rank": (rank, 1, 256), "--kept": (kept, 0, 1000)}
@@ -120,8 +130,6 @@ def personalise(
 
         pictures = read_sources(sources, elevation) if are_pictures(sources) else None
         mesh = checks.expanded(sources[0]) if pictures is None else None
-        if mesh is not None and not mesh.is_file():
-            raise UsageError(f"There is no file {mesh}.", "Give a mesh, pictures, or a folder of pictures.")
         from magic3d_cli.personalise import Wish, personalise
 
         work.observer.phase("learn the thing")
@@ -178,6 +186,7 @@ def check_adapter_output(output: Path, force: bool) -> Path:
         raise UsageError(f"{output} does not end in {SUFFIX}.", f"Use -o {output.with_suffix(SUFFIX)}")
     if not output.parent.is_dir():
         raise UsageError(f"The folder {output.parent} does not exist.", f"mkdir -p {shlex.quote(str(output.parent))}")
+    checks.check_name_length(output)
     if output.is_dir():
         raise UsageError(f"{output} is a folder.", "Name a file with -o.")
     if output.exists() and not force:

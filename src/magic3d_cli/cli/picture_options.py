@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magic3d_cli.checks import RECIPES, expanded
+from magic3d_cli.checks import RECIPES, check_picture, expanded, place_of
+from magic3d_cli.cli.options import one_of
 from magic3d_cli.errors import UsageError
 
 if TYPE_CHECKING:  # NumPy and Pillow take longer to import than --help may take
@@ -95,6 +96,7 @@ Recipe = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        autocompletion=one_of(RECIPES),
         help=f"Follow a published program: {', '.join(RECIPES)}. Some need priors that are told in words and shown the "
         "picture: --prior sd15 --also-prior zero123-xl. dreamcraft3d draws its picture itself where none is given.",
         rich_help_panel=_PANEL,
@@ -120,6 +122,9 @@ def requested(
             "Use one or the other.",
         )
     if image:
+        beside = [mask, normals, None if estimated(depth) else Path(str(depth))]
+        for path in [place_of(text)[0] for text in image] + [expanded(path) for path in beside if path]:
+            check_picture(path)  # before NumPy and Pillow are imported
         from magic3d_cli.picture_request import read_pictures
 
         return read_pictures(

@@ -16,6 +16,7 @@ from magic3d_cli.cli.plan import begins
 from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import marks, read_adapters
+from magic3d_cli.guidance.diffusers.catalogue import NAMES
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
 
@@ -34,15 +35,29 @@ def refine(
     ] = False,
     up: Annotated[
         str,
-        typer.Option("--up", metavar="AXIS", help=f"Which axis of the mesh points upwards: {', '.join(checks.UPS)}."),
+        typer.Option(
+            "--up",
+            autocompletion=options.one_of(checks.UPS),
+            metavar="AXIS",
+            help=f"Which axis of the mesh points upwards: {', '.join(checks.UPS)}.",
+        ),
     ] = "y",
     output: options.Output = None,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="draft, standard or paper; default: as the checkpoint, draft for a mesh."),
+        typer.Option(
+            metavar="NAME",
+            help="draft, standard or paper; default: as the checkpoint, draft for a mesh.",
+            autocompletion=options.one_of(checks.PRESETS),
+        ),
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As for generate; default: the checkpoint's, auto for a mesh.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="As for generate; default: the checkpoint's, auto for a mesh.",
+            autocompletion=options.one_of(NAMES),
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="For a mesh of your own; default: 0.")] = None,
     adapter: options.Adapter = None,
@@ -83,6 +98,11 @@ def refine(
     checks.check_sizes(faces, texture_size, height, lod)
     checks.check_distillation(distillation)
     source, adapters = find_source(source), read_adapters(adapter or [])
+    if not checks.is_checkpoint(source) and not source.is_file():
+        raise UsageError(
+            f"There is no file {source}.",
+            "Give a coarse.ckpt, a .run folder (magic3d runs lists them), or with --prompt a mesh of your own.",
+        )
     own, palette = not checks.is_checkpoint(source) and source.is_file(), None
     if own and prompt is None:
         raise UsageError(
@@ -93,7 +113,7 @@ def refine(
         prompt, seed = checks.check_prompt(prompt), checks.check_seed(seed or 0)
         palette = precheck.styled(style, [prior or "auto"], device, adapters)
         added = marks(adapters, palette.digest if palette else None)
-        out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=added)
+        out = precheck.choose_output(output, prompt, seed, preset or "draft", force, adapters=added, lod=lod)
         precheck.check_distilled(distillation, prior or "auto", prior or "auto", (), device)
         precheck.check_generate(prompt, seed, [prior or "auto"], device, out, adapters=adapters)
     else:
@@ -103,7 +123,7 @@ def refine(
                 f"magic3d refine {shlex.quote(str(source))}",
             )
         out = checks.check_output(output or default_output(source))
-        precheck.check_source(source, out, force)
+        precheck.check_source(source, out, force, lod)
         header = checkpoint.read_header(source)
         prompt = header["prompt"]
         checks.check_distillation(distillation, header["settings"].get("recipe"))

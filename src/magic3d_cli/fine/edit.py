@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from magic3d_cli.fine.geometry import LEAST_OUTSIDE, Geometry
@@ -20,12 +20,17 @@ from magic3d_cli.scene.shape import InitialShape
 
 
 @dataclass(frozen=True)
-class EditedRun:
-    """A run that was edited, as far as its look is known by its prompt: the materials in it."""
+class RunLook:
+    """A run, as far as its look is known by its prompt: the materials in it."""
 
     prompt: str
     seed: int
     prior: str
+    things: UInt8[Tensor, "Z Y X"] | None = None  # where each of several is, see `scene.things`
+
+    def to_json(self) -> dict[str, Any]:
+        """For checkpoints, which keep the things as a tensor."""
+        return {"prompt": self.prompt, "seed": self.seed, "prior": self.prior}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Edit:
         begins_as_asked: whether that looks as the new prompt asks already, because the prior has a volume of it.
         geometry, kept, background: the parent's; outside the region its shape and its colours stay.
         share: of the parent's surface, that may change.
+        things: where in `shape` each of several things of the new prompt is, if it has them.
         earlier: the runs whose look is left outside the region: the parent, then what that was an edit of.
     """
 
@@ -51,7 +57,8 @@ class Edit:
     kept: HashField
     background: Background
     share: float
-    earlier: tuple[EditedRun, ...] = ()
+    things: UInt8[Tensor, "Z Y X"] | None = None
+    earlier: tuple[RunLook, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For reports."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from magic3d_cli.errors import OutOfMemory
 from magic3d_cli.guidance.adapters import (
@@ -42,7 +44,8 @@ from magic3d_cli.settings import SDS, CoarseSettings, FineSettings, GuidanceSett
 from magic3d_cli.style import Style
 from magic3d_cli.training.terms import LossTerm
 
-Loaded = dict[tuple[Path, Path | None, str | None], DiffusersPrior]
+LoadedKey = tuple[Path, Path | None, str | None]
+Loaded = dict[LoadedKey, DiffusersPrior]
 """Priors by their folder, their encoder's, and what was added to them; what each shows, its guide says: `_prepare`."""
 
 _part_hash = cache(part_sha256)
@@ -62,6 +65,9 @@ class Guide(Protocol):
 
     def volume(self) -> InitialShape | None:
         """The first coarse prior's own volume of the prompt; None where it has none."""
+
+    def things(self) -> UInt8[Tensor, "Z Y X"] | None:
+        """Where in that volume each thing of the prompt is, see `scene.things`; None where it shows one thing."""
 
 
 class PriorGuide:
@@ -98,6 +104,7 @@ class PriorGuide:
         self._shared = shared is not None
         self._loaded: Loaded = {} if shared is None else shared
         self._prepared: Loaded = {}
+        self._things: dict[LoadedKey, UInt8[Tensor, "Z Y X"]] = {}
         self._added: dict[Path, list[Adapter]] = {}  # by a prior's folder
         self._conditioning: dict[tuple[Path, str, bool, bool, bool, Caption | str], Conditioning] = {}
 
@@ -147,6 +154,14 @@ class PriorGuide:
         assert prior.volume is not None  # as `has_volume` says
         return VolumeShape(prior.volume, self._condition(prior).states)
 
+    def things(self) -> UInt8[Tensor, "Z Y X"] | None:
+        """Where in `volume` each thing of the prompt is, see `scene.things`; None where it shows one thing."""
+        first = self.priors["coarse"][0]
+        if not first.has_volume:
+            return None
+        self._load(first.spec)
+        return self._things.get(self._key(first.spec))
+
     def distillation(self, stage: str, settings: GuidanceSettings) -> ScoreDistillation:
         """The loss of the stage's first prior alone."""
         spec = self._spec(self.priors[stage][0], settings)
@@ -194,7 +209,7 @@ class PriorGuide:
             self._added[spec.folder] = fitting(self.adapters, spec) if told else []
         return self._added[spec.folder]
 
-    def _key(self, spec: PriorSpec) -> tuple[Path, Path | None, str | None]:
+    def _key(self, spec: PriorSpec) -> LoadedKey:
         return spec.folder, spec.vae.folder if spec.vae else None, marks(self._fitting(spec))
 
     def _prepare(self, prior: DiffusersPrior) -> None:
@@ -214,7 +229,8 @@ class PriorGuide:
             assert isinstance(caption, Caption)
             show = partial(show_subject, prior.volume, self._subjects, prior.encode_prompt)
             if caption.others:
-                show_together(prior.volume, prior.encode_prompt, caption, show)
+                together = show_together(prior.volume, prior.encode_prompt, caption, show)
+                self._things[self._key(prior.spec)] = together
             else:
                 show(caption)
         if self.style is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from magic3d_cli.guidance.builtin.fitting import Fit
 from magic3d_cli.guidance.builtin.projection import painted
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.builtin.voxels import without_crumbs
+from magic3d_cli.guidance.builtin.voxels import mended
 from magic3d_cli.scene.reference import Reference
 
 
@@ -40,7 +40,7 @@ class Pictured:
     def volume(self, network: CaptionVolume, model: int) -> Float[Tensor, "J I K 7"]:
         """The fitted model's volume, bent and in the colours of the pictures."""
         assert self.fit is not None
-        volume = self.fit.bent(without_crumbs(network.volume_of(network.latent(model))), network.extent)
+        volume = self.fit.bent(mended(network.volume_of(network.latent(model))), network.extent)
         return painted(network, volume, self.references)
 
     def sheet(self) -> bytes:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
 from magic3d_cli.fine.edit import Edit
 from magic3d_cli.guidance.adapters import Adapter
@@ -46,6 +47,7 @@ class Job:
     style: Style | None = None  # of a picture, which the priors paint in or are shown
     more_views: Sequence[ViewGroup] = ()  # a caller's own, added to every step of both stages
     edit: Edit | None = None  # of another run's scene
+    things: UInt8[Tensor, "Z Y X"] | None = None  # where each of several is, see `scene.things`
     surface: OwnSurface | None = None  # written in place of the fine stage's, which stands for it
     observer: Observer = field(default_factory=Observer)
     interrupts: Interrupts = field(default_factory=Interrupts)

@@ -70,19 +70,20 @@ class RunDirectory:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
-    def wrote(self, output: Path) -> bool:
-        """Whether an output beside the run was written from it, as its log says: by the job itself or by an export."""
+    @property
+    def written(self) -> set[str]:
+        """Names of all files that were written from this run beside it, as its log says."""
+        found: set[str] = set()
         try:
             lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
-            return False
-        for line in (line for line in lines if '"files"' in line):
+            return found
+        for line in lines:
             try:
-                if output.name in (Path(file).name for file in parse_json(line)["files"]):
-                    return True
-            except (ValueError, KeyError, TypeError):  # cut by a kill in the middle of it
+                found |= {Path(file).name for file in parse_json(line).get("files", [])}
+            except (ValueError, TypeError, AttributeError):  # half a line, of a process that was killed
                 continue
-        return False
+        return found
 
     def check_free(self) -> None:
         """Raises UsageError when another process uses the run; makes nothing."""

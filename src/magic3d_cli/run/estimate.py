@@ -6,15 +6,15 @@ import time
 
 import torch
 
-from magic3d_cli.run.forecast import ENCODER, LATENT_NETWORK, parts_of, view_work
+from magic3d_cli.run.forecast import ENCODER, FIT, LATENT_NETWORK, asset_shares, parts_of, view_work
 from magic3d_cli.settings import AUTO, BALL, CoarseSettings, FineSettings, Settings
 
 REFERENCE = 0.16
 """TFLOP/s of a large matrix product on the two cores on which SECONDS was measured (examples/bench.md)."""
 SECONDS = {"draft": 0.13, "standard": 0.147, "paper": 2.635}
 """A unit of `forecast`, with the built-in prior from a ball (examples/bench.md)."""
-SHAPED_SECONDS = {"draft": 0.118, "standard": 0.135}
-"""The same from the prior's own volume: whole runs of 36 s and 87 s, by their units."""
+SHAPED_SECONDS = {"draft": 0.101, "standard": 0.128}
+"""The same from the prior's own volume: whole runs of 36 s and 87 s, by their units, the fit's among them."""
 ON_GPU, AFTERWARDS = {"coarse": 0.025, "fine": 0.034}, 9.0
 """Seconds a step with the built-in prior on a GPU, and of mesh and asset: an H200's (examples/bench.md)."""
 LOADING = 6.0  # seconds, of libraries and weights
@@ -28,8 +28,6 @@ OTHER = {"cpu": {"coarse": (0.15, 0.1), "fine": (0.5, 0.9)}, "cuda": {"coarse": 
 an H200, by the shares of `magic3d bench` with the preset paper (examples/bench.md), there 29 and 45 ms in all."""
 FITTING = {"cpu": 40.0, "cuda": 10.0}
 """Seconds in which a field is fitted to the shape that it begins with, on the same machines."""
-FITTED = 40.0
-"""The same with the built-in prior on a CPU, in units of `forecast`: a sixth of a draft from its own volume."""
 
 
 def seconds_of(
@@ -51,18 +49,19 @@ def seconds_of(
         fits: whether the field is fitted to the shape that the settings name; false where what that made is taken over.
         shown: priors of others see a picture, by an IP-Adapter.
     """
+    afterwards = AFTERWARDS * sum(asset_shares(settings).values())
     stages: dict[str, CoarseSettings | FineSettings] = {"coarse": settings.coarse, "fine": settings.fine}
     if all(name == "builtin" for name in priors.values()) and not any(s.added_guidance for s in stages.values()):
         if device != "cpu":
             steps = ON_GPU["coarse"] * settings.coarse.steps + ON_GPU["fine"] * settings.fine.steps
-            return LOADING + steps + AFTERWARDS
+            return LOADING + steps + afterwards
         shaped = settings.coarse.init not in (AUTO, BALL) and settings.preset in SHAPED_SECONDS
         measured = SHAPED_SECONDS if shaped else SECONDS
         unit = measured.get(settings.preset, SECONDS["draft"]) * REFERENCE / teraflops
-        units = sum(part.units(part.steps) for part in parts_of(settings, priors))
-        return LOADING + unit * (units - (FITTED if shaped and not fits else 0.0))
+        parts = [part for part in parts_of(settings, priors) if fits or part.name != FIT]
+        return LOADING + unit * sum(part.units(part.steps) for part in parts)
     slower = REFERENCE / teraflops if device == "cpu" else 1.0
-    total = LOADING + AFTERWARDS * (3 * slower if device == "cpu" else 1.0)
+    total = LOADING + afterwards * (3 * slower if device == "cpu" else 1.0)
     total += FITTING[device] * slower if fits and settings.coarse.init not in (AUTO, BALL) else 0.0
     for name, stage in stages.items():
         work = view_work(stage, priors[name], shown)

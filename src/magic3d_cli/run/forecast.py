@@ -11,12 +11,18 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
+from magic3d_cli.checks import BUILTIN_SHAPE
+from magic3d_cli.presets import PRESETS
 from magic3d_cli.settings import (
     AUTO,
     BALL,
     BSD,
+    EDITED,
+    EDITED_VOLUME,
+    PICTURE_SHAPE,
     PICTURES_ALONE,
     SDS,
+    VOLUME,
     BootstrapSettings,
     CoarseSettings,
     FineSettings,
@@ -45,6 +51,10 @@ BUILTIN = {
 
 SHAPED = Costs(coarse=1.0, fine=3.2, mesh=25.0, asset=36.0)
 """The same where a shape is there from the beginning, in the presets draft and standard."""
+
+FITTED, FITTED_TO_MESH = 40.0, 240.0
+"""What the fit to that shape costs, in the same steps: to a volume a sixth of a draft; to a mesh, whose distance is
+looked up for every point, as much as all the rest."""
 
 NETWORK = {"deepfloyd-if-m": 0.46, "deepfloyd-if-l": 1.22, "deepfloyd-if-xl": 5.76, "minisd": 0.4, "builtin": 0.004}
 """TFLOP of distilling one view with a prior: two evaluations of the network. Beside it and the encoder a step's other
@@ -103,12 +113,20 @@ def view_work(stage: CoarseSettings | FineSettings, name: str, shown: bool = Fal
 
 ASSET = {"clean": 0.06, "simplify": 0.05, "unwrap": 0.53, "bake": 0.32, "write": 0.04}
 """Share of the asset's time in each of its phases."""
+EXTRAS = {"ambient occlusion": 0.42, "normal map": 0.5}
+"""The same of what is baked on request, as many texels as a preset has: processor time of a draft's asset [m]."""
 
 WINDOW = 20  # the last steps make the pace: as many, or half of all so far; a busy machine's pace comes and goes
 _FEW = 3, 20.0  # steps, and seconds that they took: enough to tell a pace where steps are slow
 _MANY = 8, 0.03
 """Steps, and share of the whole job: enough where they are fast; the first ones march through a full grid."""
 _OUTLIER = 3.0  # a step counts as this many times the median at most: it wrote a preview, or the machine was busy
+
+
+VOLUMES = (VOLUME, PICTURE_SHAPE, EDITED_VOLUME, EDITED, BUILTIN_SHAPE)
+"""How settings name a shape to begin with that is no mesh file."""
+FIT = "initial shape"
+"""The phase in which a field is fitted to the shape that it begins with."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +152,13 @@ class Part:
 def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
     """The parts of a whole job in order; `priors` names each stage's."""
     coarse, fine = settings.coarse, settings.fine
+    fitted = 0.0
     if all(name in ("builtin", PICTURES_ALONE) for name in priors.values()) and not (
         coarse.added_guidance or fine.added_guidance
     ):
-        costs = BUILTIN.get(settings.preset, BUILTIN["draft"]) if coarse.init in (AUTO, BALL) else SHAPED
+        shaped = coarse.init not in (AUTO, BALL)
+        costs = SHAPED if shaped else BUILTIN.get(settings.preset, BUILTIN["draft"])
+        fitted = (FITTED if coarse.init.startswith(VOLUMES) else FITTED_TO_MESH) if shaped else 0.0
     else:
         first, second = (
             view_work(own, priors[stage]) * own.views for stage, own in (("coarse", coarse), ("fine", fine))
@@ -145,11 +166,31 @@ def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
         costs = Costs(coarse=1.0, fine=second / first, mesh=0.0, asset=0.0)
     small = sum(step / coarse.steps < coarse.warmup for step in range(coarse.steps))
     return [
+        *([Part(FIT, ((1, fitted),))] if fitted else []),
         Part("coarse", ((small, 1.0), (coarse.steps - small, costs.coarse))),
         Part("mesh", ((1, costs.mesh),)),
         Part("fine", ((fine.steps, costs.fine),)),
-        *(Part(phase, ((1, share * costs.asset),)) for phase, share in ASSET.items()),
+        *(Part(phase, ((1, share * costs.asset),)) for phase, share in asset_shares(settings).items()),
     ]
+
+
+def asset_shares(settings: Settings) -> dict[str, float]:
+    """What each phase of the asset takes, in order; 1 in all for a preset's own sizes without anything on request.
+
+    Unwrapping goes by the triangles, everything that is painted by the texels.
+    """
+    asset, usual = settings.asset, PRESETS.get(settings.preset, PRESETS["draft"]).asset
+    asked = {"ambient occlusion": asset.occlusion, "normal map": asset.normal_map}
+    faces, texels = asset.faces / usual.faces, (asset.texture_size / usual.texture_size) ** 2
+
+    def dressed(level: int) -> dict[str, float]:
+        painted = {"bake": ASSET["bake"], **{name: share for name, share in EXTRAS.items() if asked[name]}}
+        shares = {"unwrap": ASSET["unwrap"] * faces / 2**level}
+        return shares | {name: share * texels / 4**level for name, share in painted.items()}
+
+    levels = {f"LOD{level}": sum(dressed(level).values()) for level in range(1, asset.lod + 1)}
+    written = ASSET["write"] * texels * sum(1 / 4**level for level in range(asset.lod + 1))
+    return {name: ASSET[name] for name in ("clean", "simplify")} | dressed(0) | levels | {"write": written}
 
 
 class Forecast:
@@ -163,11 +204,17 @@ class Forecast:
         self._since = 0.0  # when what is told was last known
         self._paces: deque[float] = deque()  # seconds a unit, of the last steps of this stage
         self._pace: float | None = None
-        self._compiled = False
+        self._compiled = self._fitting = False
         self._counted = 0  # steps that told a pace, in this stage
 
     def begin(self, name: str, done: int, now: float) -> None:
-        """A part begins, or goes on after `done` steps. An unknown one belongs to the part before it."""
+        """A part begins, or goes on after `done` steps. An unknown one belongs to the part before it.
+
+        A fit that has just ended tells a first pace, until the steps tell theirs.
+        """
+        if self.parts[self._at].name == FIT and self._fitting and not self._compiled and self._pace is None:
+            self._pace = (now - self._since) / self.parts[self._at].units(1)
+        self._fitting, self._compiled = name == FIT, False
         self._since = now
         index = next((i for i, part in enumerate(self.parts) if part.name == name), None)
         if index is None:

@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from jaxtyping import UInt8
+from torch import Tensor
+
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError, out_of_memory
-from magic3d_cli.fine.edit import EditedRun
+from magic3d_cli.fine.edit import RunLook
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.adapters import Adapter, edited, kept
 from magic3d_cli.guidance.pictured import Pictured
@@ -65,9 +68,15 @@ class Saved:
         return style_of(self.header)
 
     @property
-    def earlier(self) -> tuple[EditedRun, ...]:
+    def earlier(self) -> tuple[RunLook, ...]:
         """The runs that its run is an edit of, the last one first; none where no edit left anything as it was."""
-        return tuple(EditedRun(**run) for run in self.header.get("earlier", []))
+        runs = enumerate(self.header.get("earlier", []), 1)
+        return tuple(RunLook(**run, things=self.tensors.get(things_key(number))) for number, run in runs)
+
+    @property
+    def things(self) -> UInt8[Tensor, "Z Y X"] | None:
+        """Where each of several things is, see `scene.things`, if its run has them."""
+        return self.tensors.get(things_key(0))
 
     @property
     def unfinished(self) -> bool:
@@ -126,6 +135,16 @@ def make_way(run: RunDirectory, origins: Origins, fresh: bool, keep: Iterable[Pa
     if fresh or wrong_coarse or (wrong_fine and run.coarse not in found):
         return run.set_aside(keep=keep)
     return run.set_aside(only=[run.fine]) if wrong_fine else None
+
+
+def things_key(number: int) -> str:
+    """By which a checkpoint keeps the things of its own run, 0, and of the runs that it is an edit of."""
+    return f"things.{number}"
+
+
+def things_to_tensors(runs: Iterable[UInt8[Tensor, "Z Y X"] | None]) -> dict[str, Tensor]:
+    """The things of a run and of the runs that it is an edit of, as a checkpoint keeps them."""
+    return {things_key(number): things for number, things in enumerate(runs) if things is not None}
 
 
 def as_json(data: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from magic3d_cli.guidance.priors import STAGES
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.callbacks import Callbacks
 from magic3d_cli.run.context import Job
-from magic3d_cli.run.resume import Origins, Saved, make_way
+from magic3d_cli.run.resume import Origins, Saved, make_way, things_to_tensors
 from magic3d_cli.run.timings import Timings
 from magic3d_cli.training.reference_losses import reference_groups
 from magic3d_cli.training.terms import ViewGroup
@@ -53,6 +52,7 @@ def resume(job: Job, path: Path) -> CoarseStage | FineStage | None:
         return None
     saved = Saved.load(path)
     job.timings = Timings.from_json(saved.header["ledger"])
+    job.things = saved.things
     name, step, total = (saved.header[key] for key in ("stage", "step", "total"))
     if saved.unfinished:
         job.observer.note(f"Resuming {job.run.path}: {name} stage, {step} of {total} steps done.")
@@ -71,6 +71,8 @@ def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[
         tensors, state = stage.state()
         if job.pictured is not None:
             tensors |= job.pictured.to_tensors()
+        earlier = [run.things for run in job.edit.earlier] if job.edit else []
+        tensors |= things_to_tensors([job.things, *earlier])
         checkpoint.save(path, tensors, _header(job, stage, state, origin))
         job.run.log("saved", file=path.name, step=stage.step)
 
@@ -116,7 +118,7 @@ def _header(job: Job, stage: CoarseStage | FineStage, state: dict[str, Any], ori
         "state": state,
         "ledger": job.timings.to_json(),
         **({"pictures": job.pictured.to_json()} if job.pictured else {}),
-        **({"earlier": [asdict(run) for run in job.edit.earlier]} if job.edit else {}),
+        **({"earlier": [run.to_json() for run in job.edit.earlier]} if job.edit else {}),
         **({"style": job.style.to_json()} if job.style else {}),
         **({"adapters": [adapter.to_json() for adapter in job.adapters]} if job.adapters else {}),
     }

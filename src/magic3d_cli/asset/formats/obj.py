@@ -8,18 +8,18 @@ import numpy as np
 
 from magic3d_cli.asset.asset import Asset
 from magic3d_cli.asset.formats.common import one_line, png_bytes
-from magic3d_cli.checks import companions
+from magic3d_cli.asset.names import KINDS, obj_stem
 from magic3d_cli.version import __version__
 
 
 def obj_files(asset: Asset, path: Path, name: str) -> dict[Path, bytes]:
     """The OBJ, its material library and its texture, as bytes by path.
 
-    OBJ's texture origin is the bottom left, so v is flipped, here and nowhere else. Positions and normals are shared
-    by the two sides of a texture seam, so that the mesh is as closed as the surface.
+    OBJ's texture origin is the bottom left, so v is flipped, here and nowhere else. Positions and normals are shared by
+    the two sides of a texture seam, so that the mesh is as closed as the surface.
     """
-    beside = companions(path)
-    library, image, stem = beside["library"], beside["colour"], beside["library"].stem
+    stem = obj_stem(path)
+    library, image = path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}.png")
     first, point = asset.shared()
     lines = [f"# magic3d {__version__}", f"mtllib {library.name}", f"o {one_line(name)}"]
     lines += ["v {:.7g} {:.7g} {:.7g}".format(*p) for p in asset.positions[first].tolist()]
@@ -29,13 +29,12 @@ def obj_files(asset: Asset, path: Path, name: str) -> dict[Path, bytes]:
     corners = np.stack([point[asset.faces], asset.faces, point[asset.faces]], 2).reshape(-1, 9) + 1
     lines += ["f {}/{}/{} {}/{}/{} {}/{}/{}".format(*corner) for corner in corners.tolist()]
     material = [f"newmtl {stem}", *_surface(asset), f"map_Kd {image.name}"]
+    normals, roughness, metallic = (path.with_name(f"{stem}_{kind}.png") for kind in KINDS)
     more = {}
     if asset.normal_map is not None:
-        normals = beside["normal"]
         material += [f"norm {normals.name}", f"map_Bump -bm 1 {normals.name}"]
         more[normals] = png_bytes(asset.normal_map)
     if asset.surface is not None:
-        roughness, metallic = beside["roughness"], beside["metallic"]
         material += [f"map_Pr {roughness.name}", f"map_Pm {metallic.name}"]
         more |= {roughness: png_bytes(asset.surface[..., 0]), metallic: png_bytes(asset.surface[..., 1])}
     return {

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy import ndimage
 from torch import Tensor
 
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
 from magic3d_cli.guidance.builtin.voxels import FULL, sampled, weighted
 from magic3d_cli.scene.shape import scale_into_scene
+from magic3d_cli.scene.things import things_of
 
 UNLIKE = 4.0
 """The longest side of a thing is at most so many times another's: beyond that the smaller one has no voxels left."""
@@ -82,11 +84,11 @@ def show_together(
     encode: Callable[[list[str]], Tensor],
     caption: Caption,
     show: Callable[[Caption], None] = lambda thing: None,
-) -> None:
+) -> UInt8[Tensor, "Z Y X"]:
     """From now on the first thing of a caption is shown as the whole scene, painted as is asked of each thing.
 
     `encode` are a prior's text states [C, L, D] of captions; `show` has the volume show what a thing is, before it is
-    asked for it: two things may take the place of the same model.
+    asked for it: two things may take the place of the same model. Returns where each thing is, see `scene.things`.
     """
     things = [replace(caption, others=()), *(other.caption for other in caption.others)]
     weight = next(volume.parameters())
@@ -96,17 +98,20 @@ def show_together(
         for thing, text in zip(things, texts, strict=True):
             show(thing)
             volumes.append(volume.painted(text[None]))
-        scene = arranged(
+        scene, owners = arranged(
             volumes, [thing.metres for thing in things], [o.relation for o in caption.others], volume.extent
         )
         model = int(volume.find(encode([caption.text]).to(weight))[0])
     volume.show_instead(model, scene)
+    return things_of(owners.permute(2, 0, 1), volume.extent)
 
 
 def arranged(
     volumes: list[Float[Tensor, "J I K 7"]], metres: list[float | None], relations: list[str], extent: float
-) -> Float[Tensor, "J I K 7"]:
+) -> tuple[Float[Tensor, "J I K 7"], Int[Tensor, "J I K"]]:
     """One volume of several, each with its raw density, normal and colour, indexed y, x, z over +-`extent`.
+
+    Also of each voxel the number of the nearest thing.
 
     Args:
         metres: the longest side of each thing, None where it is not known.
@@ -123,10 +128,14 @@ def arranged(
     whole = whole.moved(-middle).scaled(float(scale_into_scene(half)))
     scene = torch.zeros_like(volumes[0])
     scene[..., 0] = -FULL
+    owners = torch.full(scene.shape[:3], -1)
     for number, scale, where in whole.parts:
         resampled = _resampled(volumes[number], scale, where, extent)
-        scene = torch.where(resampled[..., :1] > scene[..., :1], resampled, scene)
-    return scene
+        denser = resampled[..., 0] > scene[..., 0]
+        scene = torch.where(denser[..., None], resampled, scene)
+        owners[(denser & (resampled[..., 0] > SOLID)).cpu()] = number
+    nearest = ndimage.distance_transform_edt(owners.numpy() < 0, return_distances=False, return_indices=True)
+    return scene, owners[tuple(torch.from_numpy(nearest).long())]
 
 
 def place(group: Group, relation: str, other: Group) -> Group:
