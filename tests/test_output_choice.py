@@ -123,10 +123,11 @@ def test_an_export_overwrites_only_what_its_run_has_written() -> None:
     Path("car.png").write_bytes(b"a photo")
     with pytest.raises(UsageError, match=r"car\.png exists already"):
         check_source(run.coarse, Path("car.obj"), force=False)
-    Path("car.obj").write_text("a mesh")
-    with pytest.raises(UsageError, match=r"car\.obj exists already"):
-        check_source(run.coarse, Path("car.obj"), force=False)
-    check_source(run.coarse, Path("car.obj"), force=True)
+    Path("car.ply").write_text("a mesh")
+    with pytest.raises(UsageError, match=r"car\.ply exists already"):
+        check_source(run.coarse, Path("car.ply"), force=False)
+    for output in ("car.obj", "car.ply"):
+        check_source(run.coarse, Path(output), force=True)
     run.log("exported", files=["car.obj", "car.mtl", "car.png"])
     with run.log_path.open("a") as file:
         file.write('{"event": "done", "files": [')  # a line that was cut off
