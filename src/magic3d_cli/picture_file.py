@@ -28,8 +28,8 @@ def read_picture(path: Path) -> tuple[Image.Image, list[str]]:
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", "Give the path of a picture: PNG, JPEG, WebP, TIFF, BMP, GIF.")
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # a decompression bomb is refused below, before it is decoded
+        # A decompression bomb is refused below, before it is decoded.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if image.size[0] * image.size[1] > MOST_PIXELS:
                 raise UsageError(
                     f"{path.name} has {image.size[0]} x {image.size[1]} pixels, more than can be read safely.",
@@ -47,7 +47,9 @@ def read_picture(path: Path) -> tuple[Image.Image, list[str]]:
         ) from error
     except UnidentifiedImageError as error:
         raise UsageError(f"{path.name} is {_kind(path)}.", "Save it as PNG or JPEG and use that.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # each decoder trips in its own way: TypeError, struct.error, ...
         raise UsageError(
             f"{path.name} cannot be decoded: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
             "The file is damaged or incomplete: save or download it again.",
@@ -89,8 +91,7 @@ def _kind(path: Path) -> str:
 def read_beside(file: Path, path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"] | Float[np.ndarray, "H W"]:
     """A grey picture that belongs to another of this size, in [0, 1]."""
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             if image.size != size:
                 raise UsageError(
                     f"{file.name} has {image.size[0]} x {image.size[1]} pixels and {path.name} {size[0]} x {size[1]}.",
@@ -109,7 +110,9 @@ def read_beside(file: Path, path: Path, size: tuple[int, int]) -> UInt8[np.ndarr
         ) from error
     except IsADirectoryError as error:
         raise UsageError(f"{file} is a folder.", "Give the path of a picture.") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # each decoder in its own way
         raise UsageError(f"{file.name} cannot be read as a picture.", "Save it as PNG.") from error
 
 
