@@ -23,7 +23,7 @@ from magic3d_cli.asset.read import read_coloured
 from magic3d_cli.batch.tasks import Choices as Columns
 from magic3d_cli.batch.tasks import read_tasks
 from magic3d_cli.checks import check_prompt
-from magic3d_cli.cli.runs import find
+from magic3d_cli.cli.runs import _table, find
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
@@ -152,6 +152,21 @@ def test_a_header_that_says_nonsense_with_the_right_checksum_is_refused(
         found = Saved.load(path)
         found.adapters(())
         print(found.earlier, found.stage(tiny_settings(), "cpu"))
+
+
+@pytest.mark.parametrize("key", ["prompt", "seed", "preset"])
+def test_a_request_of_other_types_is_listed_as_damaged(key: str, saved: Path, tmp_path: Path) -> None:
+    tensors, header = checkpoint.load(saved)
+    for number, name in enumerate(("a.run", "b.run")):
+        (tmp_path / name).mkdir()
+        asked = {"prompt": "a ball", "seed": 0, "preset": "draft"} | {key: [True]}
+        if number == 0:
+            (tmp_path / name / "settings.json").write_text(json.dumps(asked))
+        elif key == "preset":
+            checkpoint.save(tmp_path / name / "fine.ckpt", tensors, header | {"settings": asked})
+    found = find(tmp_path)
+    assert {run.state for run in found} == {"damaged"}
+    assert "damaged" in _table(found)
 
 
 @pytest.mark.parametrize("offsets", [True, [0], [0, "x"], "ab", None, [0, 1 << 70]])

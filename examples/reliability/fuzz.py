@@ -324,7 +324,8 @@ def ran(line: list[str]) -> tuple[int, float, str, str, str]:
 
 def wrong(name: str, line: list[str], code: int, seconds: float, out: str, err: str) -> str:
     """What is wrong with a command's end; empty where nothing is."""
-    if "Traceback" in err or "Something unexpected" in err:
+    asked_for = bool({"--verbose", "-v"} & set(line))  # a traceback beside the message
+    if ("Traceback" in err and not asked_for) or "Something unexpected" in err:
         return err[-4000:]
     if code not in KINDS[name].codes:
         return f"exit code {code}: {err[:1000]}"
@@ -350,6 +351,8 @@ def stop_before_work(name: str) -> None:
     from magic3d_cli import cli, initial_shapes, job, pipeline
     from magic3d_cli.batch import pool, ray_pool
     from magic3d_cli.cli.session import session
+    from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
+    from magic3d_cli.guidance.diffusers import spec
     from magic3d_cli.run import estimate
 
     def stop(*_: Any, **__: Any) -> Any:
@@ -371,6 +374,9 @@ def stop_before_work(name: str) -> None:
             yield work
 
     torch.set_num_threads(1)
+    # What is the same for every case is looked at once or not at all: the built-in prior's words, and its networks.
+    Vocabulary.load = staticmethod(cache(Vocabulary.load))  # type: ignore[method-assign]
+    spec.check_part = lambda part: None
     estimate.matrix_speed = lambda device: estimate.REFERENCE
     pool.run_tasks = ray_pool.run_tasks = stop
     if name == "checkpoints":

@@ -6,6 +6,7 @@ or of glTF, but sees which code an input reaches, can look for bytes that reach 
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import random
@@ -291,7 +292,7 @@ def meshes() -> list[tuple[str, bytes]]:
         text, buffers = (data, buffers) if name.endswith(".gltf") else (text, {**buffers, name: data})
     document = json.loads(text or "{}")
     for buffer in document["buffers"]:
-        encoded = __import__("base64").b64encode(buffers[buffer["uri"]]).decode()
+        encoded = base64.b64encode(buffers[buffer["uri"]]).decode()
         buffer["uri"] = f"data:application/octet-stream;base64,{encoded}"
     return [*found, ("gltf", json.dumps(document).encode())]
 
