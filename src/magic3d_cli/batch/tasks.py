@@ -173,6 +173,8 @@ def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, choices: Choices, 
     if unknown := [shown(str(key)) for key in row if key not in COLUMNS]:
         raise UsageError(f"{unknown[0]!r} is no column.", f"Use: {', '.join(COLUMNS)}.")
     row = {key: value for key, value in row.items() if value not in (None, "")}  # an empty cell says nothing
+    if any("\0" in str(value) for value in row.values()):
+        raise UsageError("It holds a null byte, which no text and no file name has.", "Save the list as UTF-8 text.")
     image = row.get("image")
     prompt = str(row.get("prompt", ""))
     if image is None or prompt.strip():

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,11 +107,11 @@ def _found(path: Path) -> Found:
     try:
         if run.furthest is not None:
             header = checkpoint.read_header(run.furthest)
-            prompt, seed, preset = header["prompt"], header["seed"], header["settings"]["preset"]
+            prompt, seed, preset = _asked(header, header["settings"])
             state = f"{header['stage']} {header['step']}/{header['total']}"
         elif run.settings.is_file():
             asked = parse_json(run.settings.read_text(encoding="utf-8"))
-            prompt, seed, preset = asked["prompt"], asked["seed"], asked["preset"]
+            prompt, seed, preset = _asked(asked, asked)
         if run.result.is_file():
             state = "finished"
     except (Magic3DError, OSError, ValueError, KeyError, TypeError):
@@ -141,6 +141,14 @@ def _files(path: Path) -> Iterator[os.stat_result]:
             about = file.stat()
             if stat.S_ISREG(about.st_mode) and file.name != "lock":
                 yield about
+
+
+def _asked(request: dict[str, Any], settings: dict[str, Any]) -> tuple[str, int, str]:
+    """Prompt, seed and preset. Raises KeyError or TypeError where they are none."""
+    prompt, seed, preset = request["prompt"], request["seed"], settings["preset"]
+    if not (isinstance(prompt, str) and isinstance(seed, int) and isinstance(preset, str)):
+        raise TypeError
+    return prompt, seed, preset
 
 
 def _table(found: list[Found]) -> str:

@@ -161,7 +161,15 @@ def kept(saved: Sequence[dict[str, Any]], given: Sequence[Adapter], checkpoint: 
 
     Raises UsageError where one is missing or changed, and where another one is given.
     """
-    wanted = {str(one["sha256"]) for one in saved}
+    try:
+        saved = [
+            {"sha256": str(one["sha256"]), "file": str(one["file"]), "weight": float(one["weight"])} for one in saved
+        ]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{checkpoint} does not say what its adapters were.", "Begin anew, with --adapter FILE."
+        ) from error
+    wanted = {one["sha256"] for one in saved}
     foreign = next((adapter for adapter in given if adapter.sha256 not in wanted), None)
     if foreign is not None:
         raise UsageError(
@@ -191,7 +199,7 @@ def edited(
 
     A given IP-Adapter takes the place of the run's own. Raises UsageError as `kept` does.
     """
-    known = {str(one["sha256"]) for one in saved}
+    known = {str(one.get("sha256")) for one in saved}
     found = kept(saved, [adapter for adapter in given if adapter.sha256 in known], checkpoint)
     before = tuple(replace(a, weight=float(one["weight"])) for a, one in zip(found, saved, strict=True))
     replaced = {adapter.sha256 for adapter in given}

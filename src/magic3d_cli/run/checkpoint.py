@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.checks import parse_json
-from magic3d_cli.errors import UsageError
+from magic3d_cli.errors import UsageError, out_of_memory
 
 if TYPE_CHECKING:  # torch is imported where there are tensors: a header is read before
     from torch import Tensor
@@ -25,6 +25,12 @@ SCHEMA = 1
 """Raised when an older program could misread the file."""
 
 _KEY = "magic3d"
+_SAID: dict[str, type] = {
+    **{"stage": str, "step": int, "total": int, "prompt": str, "seed": int, "settings": dict, "prior": dict},
+    **{"origin": dict, "state": dict, "ledger": dict},
+}
+"""What every version's header says of a run."""
+_MAY_SAY: dict[str, type] = {"fine_prior": str, "pictures": dict, "adapters": list, "earlier": list, "style": dict}
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -55,6 +61,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = safetensors.torch.load(data)
     except Exception as error:  # safetensors' own error class, or ValueError for an unknown type
+        if out_of_memory(error):
+            raise
         raise _changed(path) from error
     if _digest(tensors, header) != header.get("sha256"):
         raise _changed(path)
@@ -62,8 +70,22 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header alone, read without the tensors, which are not verified. Raises UsageError as `load` does."""
-    return _header(path, *_read(path, header_alone=True))
+    """The header of a run's checkpoint alone; the tensors are not verified. Raises UsageError as `load` does, and as
+    `check_header`."""
+    header = _header(path, *_read(path, header_alone=True))
+    check_header(path, header)
+    return header
+
+
+def check_header(path: Path, header: Mapping[str, Any]) -> None:
+    """Raises UsageError where a header does not say of a run what every version said."""
+    said = all(type(header.get(key)) is kind for key, kind in _SAID.items())
+    more = all(isinstance(header.get(key) or kind(), kind) for key, kind in _MAY_SAY.items())
+    nested = (
+        said and more and all(isinstance(one, dict) for key in ("adapters", "earlier") for one in header.get(key, ()))
+    )
+    if not (nested and header["stage"] in ("coarse", "fine") and isinstance(header["prior"].get("id"), str)):
+        raise _changed(path)
 
 
 def _read(path: Path, header_alone: bool = False) -> tuple[bytes, int]:

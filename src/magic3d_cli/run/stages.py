@@ -68,6 +68,7 @@ def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[
         return
 
     def save() -> None:
+        stage.check_numbers()
         tensors, state = stage.state()
         if job.pictured is not None:
             tensors |= job.pictured.to_tensors()
