@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import trimesh
@@ -121,7 +122,7 @@ def test_an_open_prior_costs_by_its_network_and_views():
     assert same[2].units(1) == same[0].units(1)
 
 
-def shaped(**asset: object) -> Settings:
+def shaped(**asset: Any) -> Settings:
     """A draft from the prior's own volume, with further wishes for the asset."""
     found = preset("draft")
     coarse, fine = replace(found.coarse, init=VOLUME, steps=20), replace(found.fine, steps=50)

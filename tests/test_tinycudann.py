@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,6 @@ def test_nothing_is_imported_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_tells_the_versions_of_what_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = doctor.metadata.version
-    monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.0" if name == "tinycudann" else version(name))
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "2.0" if name == "tinycudann" else version(name))
     assert doctor.examine()["versions"]["tinycudann"] == "2.0"

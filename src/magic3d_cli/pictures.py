@@ -74,6 +74,9 @@ class PictureAlone:
     def terms(self, stage: str, settings: CoarseSettings | FineSettings) -> list[LossTerm]:
         return []
 
+    def things(self) -> None:
+        """Pictures show one thing."""
+
     def volume(self) -> InitialShape:
         raise UsageError("Pictures alone have no volume of a prior.", "Leave out --init, or use --init ball.")
 
