@@ -26,6 +26,7 @@ from magic3d_cli.coarse.initial import fit
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import UsageError
 from magic3d_cli.fine.stage import FineStage
+from magic3d_cli.guidance.adapters import marks
 from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
 from magic3d_cli.presets import resolve
@@ -33,7 +34,7 @@ from magic3d_cli.request import Request, prior_names
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.interrupts import Interrupts
 from magic3d_cli.run.observer import Observer
-from magic3d_cli.settings import BSD, SDS, VSD, StagePrior
+from magic3d_cli.settings import BSD, SDS, VSD
 
 TESTS = Path(__file__).parent
 
@@ -85,6 +86,15 @@ def test_different_things_of_one_name_get_names_of_their_own(tmp_path: Path, mon
     tasks = listed("a dog\nthe dog\nDog\n")
     assert [Path(task.output).name for task in tasks] == ["dog-0.glb", "dog-0-2.glb", "dog-0-3.glb"]
     assert tasks == listed("a dog\nthe dog\nDog\n")  # the same list again means the same files
+    rows = "prompt,output\na dog,one.glb\na dog,one.obj\na cat,One.stl\n"
+    tasks = listed(rows, "list.csv")  # each has a run folder of its own: they are made side by side
+    assert [Path(task.output).name for task in tasks] == ["one.glb", "one-2.obj", "One-3.stl"]
+
+
+def test_a_quoted_cell_may_go_over_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (task, other) = listed('prompt,seed\n"a red\ncar",1\na dog,2\n', "list.csv")
+    assert task.prompt.split() == ["a", "red", "car"] and (other.prompt, other.seed) == ("a dog", 2)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +104,7 @@ def test_different_things_of_one_name_get_names_of_their_own(tmp_path: Path, mon
         ("# nothing\n\n", "list.txt", "asks for nothing"),
         ("a dog\n\x00\ud800", "list.txt", "not UTF-8"),
         ("prompt,colour\na dog,red\n", "list.csv", "names colour"),
+        ("prompt" * 40_000 + "\na dog\n", "list.csv", "field larger than field limit"),
         ("prompt,seed\na dog,many\n", "list.csv", "line 2: The seed 'many' is no whole number"),
         ("prompt,seed\na dog,-1\n", "list.csv", "line 2: --seed -1 is out of range"),
         ('{"prompt": 3\n', "list.jsonl", "line 1 is no JSON object"),
@@ -172,12 +183,12 @@ def test_a_stopped_batch_goes_on(tiny: Path) -> None:
     command += ["batch", "list.txt", "-o", "out", "--workers", "1", "--prior", "builtin", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(Path("out").glob("*.run/result.json")) and time.monotonic() < deadline:
+    while not list(Path("out").glob("*.run/batch.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 143 and "what was begun is kept" in told
-    made = len(list(Path("out").glob("*.run/result.json")))  # written last
+    made = len(list(Path("out").glob("*.run/batch.json")))  # written last
     assert 1 <= made < 3
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     summary = json.loads(done.stdout)
@@ -251,20 +262,79 @@ def test_a_row_that_cannot_be_styled_or_distilled_fails_alone(tiny: Path, monkey
     assert [(row["style"], row["distillation"]) for row in table[:2]] == [("sea.png", "sds"), ("none.png", "")]
 
 
-def test_what_was_made_in_another_style_or_by_another_method_is_not_kept(tmp_path: Path) -> None:
-    task = Task(str(tmp_path / "a.glb"), "a ball").to_json()
-    run = RunDirectory(tmp_path / "a.run")
-    run.path.mkdir()
-    run.result.write_text("{}")
-    (tmp_path / "a.glb").touch()
-    words = {stage: [StagePrior("sd15")] for stage in STAGES}
-    for method in (SDS, VSD, BSD):
-        asked = resolve(presets.preset("draft"), words, distillation=method).to_json()
-        run.settings.write_text(json.dumps(asked | {"prompt": "a ball", "adapters": "style:123"}))
-        for other in (None, SDS, VSD, BSD):
-            kept = worker.finished(tmp_path / "a.glb", task | {"distillation": other}, None, "style:123")
-            assert (kept is not None) == ((other or SDS) == method)
-            assert worker.finished(tmp_path / "a.glb", task | {"distillation": other}, None) is None
+def test_only_what_was_made_with_the_same_options_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another size, prior, method or style than the last time makes the asset anew; where it is made matters not."""
+
+    def make(prompt: str, seed: int, request: Request, *_: object, **__: object) -> tuple[None, dict[str, str]]:
+        style = request.style.digest if request.style else None
+        with RunDirectory.for_output(request.output) as run:
+            kept = {"prompt": prompt, "seed": seed, "preset": request.preset, "adapters": marks((), style)}
+            run.write_json(run.settings, kept)
+            run.write_json(run.result, {})
+        request.output.touch()
+        return None, {}
+
+    def status(options: dict[str, object], **own: str) -> str:
+        task = Task(str(tmp_path / "a.glb"), "a ball").to_json() | own
+        made = worker.run_task(task, base | options, lambda event: None, Interrupts(), {})
+        return str(made["status"])
+
+    monkeypatch.setattr(job, "generate", make)
+    base: dict[str, object] = {
+        "coarse_prior": "builtin",
+        "fine_prior": "builtin",
+        "device": "cpu",
+        "more_priors": [],
+        "faces": None,
+    }
+    assert [status({}) for _ in range(2)] == ["made", "kept"]
+    changes: list[dict[str, object]] = [{"faces": 500}, {"fine_prior": "sd15"}, {"more_priors": [("sd15", 0.5)]}]
+    for options in changes:
+        assert [status(options), status(options), status({})] == ["made", "kept", "made"], options
+    assert status({"device": "auto", "strict": True}) == "kept"
+    for method in (VSD, BSD):
+        assert [status({}, distillation=method) for _ in range(2)] == ["made", "kept"]
+    assert [status({}), status({}, distillation=SDS)] == ["made", "kept"]
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "sea.png")
+    assert status({}, style=str(tmp_path / "sea.png")) == "failed"  # the file there is of another request
+    (tmp_path / "a.glb").unlink()
+    assert [status({}, style=str(tmp_path / "sea.png")) for _ in range(2)] == ["made", "kept"]
+
+
+def test_a_worker_that_died_is_replaced_on_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """
+import json, os, sys, time
+gpu = os.environ["CUDA_VISIBLE_DEVICES"]
+with open("gpus", "a") as file:
+    file.write(gpu)
+for line in sys.stdin:
+    if gpu == "0":
+        sys.exit(1)
+    time.sleep(0.3)
+    print(json.dumps({"event": "done", "record": json.loads(line)["task"] | {"status": "made"}}), flush=True)
+"""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", script))
+    tasks = [Task(f"{number}.glb", "a ball") for number in range(4)]
+    records = pool.run_tasks(tasks, {}, 2, 2, Interrupts(), lambda progress: None)
+    assert {record["status"] for record in records} == {"made", "failed"}
+    begun = Path("gpus").read_text()
+    assert begun.count("1") == 1 and begun.count("0") >= 2
+
+
+def test_a_gallery_overwrites_no_page_of_somebody_else(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pool, "run_tasks", lambda *_: [])
+    Path("list.txt").write_text("a dog\n")
+    Path("index.html").write_text("<title>My site</title>")
+    command = ("batch", "list.txt", "--device", "cpu", "--prior", "builtin")
+    assert magic3d(*command, "-o", ".") == 2
+    assert "index.html exists already, and was not written by a batch" in capsys.readouterr().err
+    assert "My site" in Path("index.html").read_text()
+    assert magic3d(*command, "-o", "out") == 0
+    assert magic3d(*command, "-o", "out") == 0  # its own, written anew
 
 
 def test_nothing_in_a_prompt_can_end_the_pages_script() -> None:

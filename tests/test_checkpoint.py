@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.run import checkpoint
 
 HEADER = {"stage": "coarse", "step": 3, "prompt": "a réd ball", "nested": {"numbers": [1, 2.5, None]}}
@@ -75,9 +77,10 @@ def test_it_is_one_plain_safetensors_file(saved: Path) -> None:
 def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
     data = saved.read_bytes()
     saved.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UsageError) as failure:
-        checkpoint.load(saved)
-    assert failure.value.next_step
+    for read in (checkpoint.load, checkpoint.read_header):
+        with pytest.raises(UsageError) as failure:
+            read(saved)
+        assert failure.value.next_step
 
 
 @pytest.mark.parametrize("offset", [-1, -300])
@@ -97,8 +100,9 @@ def test_an_edited_header_is_noticed(saved: Path) -> None:
 
 def test_appended_bytes_are_noticed(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes() + b"x")
-    with pytest.raises(UsageError, match="damaged"):
-        checkpoint.load(saved)
+    for read in (checkpoint.load, checkpoint.read_header):
+        with pytest.raises(UsageError, match="damaged"):
+            read(saved)
 
 
 def test_foreign_files_are_named_as_what_they_are(tmp_path: Path) -> None:
@@ -122,12 +126,30 @@ def test_foreign_files_are_named_as_what_they_are(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
-@pytest.mark.parametrize("shell", [b"{}", b"[1]", b'{"a": 3}', b'{"a": {"data_offsets": []}}', b"{broken"])
+@pytest.mark.parametrize(
+    "shell",
+    [
+        b"{}", b"[1]", b'{"a": 3}', b'{"a": {"data_offsets": []}}', b"{broken",
+        *(b'{"a": {"shape": [1], "data_offsets": [0, ' + end + b'], "dtype": "F32"}, "__metadata__": {"magic3d": "{}"}}'
+          for end in (b'"x"', b'"5"', b"1e999", b"null")),
+    ],
+)  # fmt: skip
 def test_a_malformed_shell_is_refused_without_a_crash(tmp_path: Path, shell: bytes) -> None:
     path = tmp_path / "x.ckpt"
     path.write_bytes(struct.pack("<Q", len(shell)) + shell)
-    with pytest.raises(UsageError):
-        checkpoint.load(path)
+    for read in (checkpoint.load, checkpoint.read_header, lambda path: read_adapters([str(path)])):
+        with pytest.raises(UsageError):
+            read(path)
+
+
+def test_the_header_is_read_without_the_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`magic3d runs` reads the header of every run of a folder."""
+    path = tmp_path / "x.ckpt"
+    checkpoint.save(path, {"large": torch.zeros(1_000_000)}, HEADER)
+    tracemalloc.start()
+    assert checkpoint.read_header(path)["step"] == 3
+    assert tracemalloc.get_traced_memory()[1] < 100_000 < path.stat().st_size
+    tracemalloc.stop()
 
 
 def test_a_newer_schema_asks_for_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

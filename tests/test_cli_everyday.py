@@ -21,13 +21,14 @@ from command import magic3d
 from tiny_run import play_tiny, run_tiny, tiny_settings
 
 from magic3d_cli import config, job
-from magic3d_cli.cli import plan, progress
+from magic3d_cli.cli import plan, progress, runs
 from magic3d_cli.cli.app import app
 from magic3d_cli.cli.examples import EXAMPLES
 from magic3d_cli.cli.progress import Lines
 from magic3d_cli.presets import _SHAPED, PRESETS
 from magic3d_cli.request import Request
-from magic3d_cli.run import estimate
+from magic3d_cli.run import checkpoint, estimate
+from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.run.forecast import FITTED
 from magic3d_cli.run.interrupts import Interrupted, Interrupts
 
@@ -288,6 +289,32 @@ def test_verbose_lines_have_losses(capsys: pytest.CaptureFixture[str], monkeypat
         Lines(verbose).step(report)
     plain, full = capsys.readouterr().err.splitlines()
     assert "distillation 0.5" in full and "distillation" not in plain
+
+
+def test_runs_are_listed_and_deleted_while_others_work_on_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory(tmp_path / "a.run")
+    run.path.mkdir()
+    checkpoint.save(run.coarse, {}, {})
+    passing = run.path / "preview.png.tmp"
+    passing.touch()
+
+    def renamed_meanwhile(path: Path) -> None:
+        passing.unlink(missing_ok=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "read_header", renamed_meanwhile)
+        assert magic3d("runs", "--json") == 0
+    capsys.readouterr()
+    listed = runs.find(Path())
+    monkeypatch.setattr(runs, "find", lambda folder: listed)
+    with run:  # begun after the question was asked
+        assert magic3d("runs", "--clean", "--older-than", 0, "--yes", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["deleted"] == [] and run.path.is_dir()
+    assert magic3d("runs", "--clean", "--older-than", 0, "--yes", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["deleted"] == ["a.run"] and not run.path.exists()
 
 
 def test_runs_are_listed_and_only_what_was_set_aside_is_deleted(

@@ -14,7 +14,7 @@ from magic3d_cli.asset.build import build_asset
 from magic3d_cli.presets import PRESETS, preset
 from magic3d_cli.run import estimate
 from magic3d_cli.run.forecast import FITTED, SHAPED, Forecast, asset_shares, parts_of
-from magic3d_cli.settings import VOLUME, Settings
+from magic3d_cli.settings import PICTURES_ALONE, VOLUME, Settings
 
 BUILTIN = {"coarse": "builtin", "fine": "builtin"}
 SECONDS = {
@@ -112,6 +112,15 @@ def test_loading_a_prior_takes_no_share_but_time_runs_on():
     forecast.begin("mesh", 0, 52.0)
     sooner, later = forecast.left(52.5), forecast.left(52.0)
     assert sooner is not None and later is not None and sooner < later
+
+
+def test_a_job_of_pictures_alone_costs_what_one_with_the_small_prior_does():
+    """Not an open prior's, beside which mesh and asset count as nothing: it was told to be done before both."""
+    own = preset("draft")
+    settings = replace(own, coarse=replace(own.coarse, init="picture:0123"))
+    alone = parts_of(settings, {"coarse": PICTURES_ALONE, "fine": PICTURES_ALONE})
+    assert alone == parts_of(settings, BUILTIN)
+    assert sum(part.units(part.steps) for part in alone if part.name in ("mesh", "clean", "unwrap")) > 0
 
 
 def test_an_open_prior_costs_by_its_network_and_views():

@@ -24,6 +24,7 @@ from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.adapters import IMAGE_PROMPT, Adapter, check_shown, edited, kept, read_adapters
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.diffusers.adapted import adapt, check_fits
+from magic3d_cli.guidance.diffusers.ip_adapter import show
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.distillation import ScoreDistillation
@@ -64,7 +65,9 @@ def picture(name: str = "one.png", size: tuple[int, int] = (300, 200), seed: int
 
 def load(folder: Path, *adapters: Adapter, style: Style | None = None) -> DiffusersPrior:
     prior = DiffusersPrior(describe(folder, "tiny"), torch.device("cpu"), torch.float32)
-    adapt(prior, adapters, style)
+    adapt(prior, adapters)
+    if style is not None:
+        show(prior, next(adapter for adapter in adapters if adapter.kind == IMAGE_PROMPT), style)
     return prior
 
 
@@ -202,15 +205,27 @@ def test_at_scale_1_it_is_told_words_and_picture(folder: Path, published: Path) 
     torch.testing.assert_close(loss.predict(noisy(2), time, views, 1.0, [])[0][1], wanted)
 
 
-def test_a_prior_is_shared_only_with_what_is_shown_the_same(folder: Path, published: Path) -> None:
+@torch.no_grad()
+def test_jobs_that_are_shown_different_pictures_share_a_prior_and_each_sees_its_own(
+    folder: Path, published: Path
+) -> None:
+    """In a batch of many styles the prior is loaded once, and predicts for each what one of its own would."""
     loaded: Any = {}
-    one, again = (guide_of(folder, published, picture(), loaded=loaded) for _ in range(2))
-    other = guide_of(folder, published, picture("two.png", seed=1), loaded=loaded)
-    priors = [guide.distillation("fine", GuidanceSettings()).prior for guide in (one, again, other)]
-    assert priors[0] is priors[1] and priors[0] is not priors[2]
-    plain = PriorGuide(one.priors, "dragon", 0, "cpu", loaded=loaded).distillation("fine", GuidanceSettings()).prior
-    assert getattr(plain, "picture", 0) is None
-    assert len({guide.sha256("fine") for guide in (one, again, other)}) == 2
+    images = [picture(), picture("two.png", seed=1)]
+    guides = [guide_of(folder, published, image, loaded=loaded) for image in images]
+    losses = [guide.distillation("fine", GuidanceSettings()) for guide in guides]
+    assert losses[0].prior is losses[1].prior and len(loaded) == 1
+    found = []
+    for loss, image in zip(losses, images, strict=True):  # the first one after the second was shown its picture
+        own = guide_of(folder, published, image).distillation("fine", GuidanceSettings())
+        assert own.prior is not loss.prior
+        given = noisy(2), torch.tensor([100, 900]), turntable(2), 100.0
+        found.append(loss.guided(*given)[0])
+        torch.testing.assert_close(found[-1], own.guided(*given)[0], atol=0, rtol=0)
+    assert (found[0] - found[1]).abs().max() > 0.01
+    plain = PriorGuide(guides[0].priors, "dragon", 0, "cpu", loaded=loaded).distillation("fine", GuidanceSettings())
+    assert getattr(plain.prior, "picture", 0) is None
+    assert len({guide.sha256("fine") for guide in guides}) == 2
 
 
 def test_it_is_counted_as_one_evaluation_more() -> None:

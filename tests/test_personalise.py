@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,23 @@ from PIL import Image
 from test_adapters import cube
 from tiny_priors import save_builtin
 
+from magic3d_cli import personalise
 from magic3d_cli.asset.read import read_coloured
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.guidance.builtin.subject import Subject, save_subject, tones_of, volume_of
+from magic3d_cli.guidance.diffusers.catalogue import of_stage
+from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
+from magic3d_cli.guidance.diffusers.spec import describe
 from magic3d_cli.guidance.guide import PriorGuide
 from magic3d_cli.guidance.priors import STAGES, WeightedPrior, choose_priors
-from magic3d_cli.photos import read_sources
+from magic3d_cli.photos import are_pictures, read_sources
+from magic3d_cli.picture_request import PictureRequest
+from magic3d_cli.reference import read_cutout
 from magic3d_cli.scene.mesh_shape import MeshShape
 
 EXTENT = 0.95
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +128,28 @@ def test_pictures_of_a_folder_are_read_with_the_azimuths_of_their_names() -> Non
     request = read_sources(["photos"], 12.0)
     assert [c.name for c in request.cutouts] == ["front@0.png", "back@-170.5.png", "left@270.png", "other.png"]
     assert request.azimuths == (0.0, -170.5, 270.0, None) and request.elevation == 12.0
+    one_by_one = read_sources(["photos/front@0.png", "photos/left@270.png", "photos/other.png@90"], 12.0)
+    assert one_by_one.azimuths == (0.0, 270.0, 90.0)  # as from photos/*.png
+    assert are_pictures(["photos/front@0.png"]) and are_pictures(["photos"]) and not are_pictures(["chair.glb"])
+
+
+def test_pictures_of_known_azimuths_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first alone, which takes as long, only where it has to tell from where the others were taken."""
+    looked: list[int] = []
+
+    def look_at(request: PictureRequest, noun: str, seed: int, tell: Callable[[str], None]) -> None:
+        looked.append(len(request.cutouts))
+        raise UsageError("enough")
+
+    monkeypatch.setattr(personalise, "look_at", look_at)
+    prior = DiffusersPrior(describe(of_stage(save_builtin(tmp_path / "prior"), "coarse"), "p"), CPU, torch.float32)
+    picture("box.png")
+    cutouts = (read_cutout(Path("box.png")),) * 2
+    for azimuths in ((0.0, 180.0), (None, None)):
+        wish = personalise.Wish("my box", Path("x"), pictures=PictureRequest(cutouts, azimuths))
+        with pytest.raises(UsageError, match="enough"):
+            personalise._of_pictures(prior, wish, None, print)
+    assert looked == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -137,20 +167,27 @@ def test_pictures_of_a_folder_are_read_with_the_azimuths_of_their_names() -> Non
         (["one.png", "-o", "x.glb"], "does not end in .safetensors"),
         (["one.png", "-o", "absent/x.safetensors"], "does not exist"),
         (["one.png", "-o", "taken.safetensors"], "exists already"),
+        (["one.png", "two.png@90", "-o", "two.safetensors"], "two.png exists already, and a picture of what is learnt"),
+        (["one.png", "two@720.png"], "two@720.png: the azimuth is out of range"),
+        (["turned"], "two@720.png: the azimuth is out of range"),
+        (["many/1.png", "--elevation", "500"], "--elevation 500 is out of range"),
+        (["turned", "--elevation", "500"], "--elevation 500 is out of range"),
+        (["~nobody-of-that-name/one.png"], "home folder"),
     ],
 )
 def test_what_cannot_be_used_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.glb").write_text("not a mesh")
     Path("taken.safetensors").write_text("something")
-    Path("empty").mkdir()
-    Path("many").mkdir()
-    for name in ("one.png", "two.png", *(f"many/{n}.png" for n in range(21))):
+    for folder in ("empty", "many", "turned"):
+        Path(folder).mkdir()
+    for name in ("one.png", "two.png", "two@720.png", "turned/two@720.png", *(f"many/{n}.png" for n in range(21))):
         picture(name)
     Image.new("RGBA", (32, 32)).save("clear.png")
     assert magic3d("personalise", *arguments, "--word", "my box") == 2
     err = capsys.readouterr().err
     assert message in err and "next: " in err and "Traceback" not in err
     assert not Path("my-box.safetensors").exists()
+    assert Image.open("two.png").size == (64, 64)
 
 
 @pytest.mark.slow

@@ -109,8 +109,10 @@ def test_another_picture_does_not_go_on_with_the_run_of_the_first(tiny: Path) ->
     magic3d_cli.generate(image=tiny, output="out.glb", on_note=notes.append)  # the same request: its own run
     assert any("finished already" in note for note in notes)
     notes.clear()
+    sheet = Path("out.run/picture.png").read_bytes()
     magic3d_cli.generate(image=other, output="out.glb", force=True, on_note=notes.append)
     assert any("An earlier run was kept" in note for note in notes)
+    assert Path("out.run.1/picture.png").read_bytes() == sheet != Path("out.run/picture.png").read_bytes()
 
 
 @pytest.mark.slow

@@ -83,6 +83,10 @@ DAMAGES = {
     "no tokenizer": (without("tokenizer"), "tokenizer"),
     "a tokenizer without its words": (lambda folder: (folder / "tokenizer/tokenizer.json").unlink(), "no tokenizer"),
     "a tokenizer cut short": (lambda folder: (folder / "tokenizer/tokenizer.json").write_text("{"), "no tokenizer"),
+    "another's tokenizer settings": (
+        lambda folder: (folder / "tokenizer/tokenizer_config.json").write_text("{}"),
+        "names no token to fill up with",
+    ),
     "no text encoder": (without("text_encoder"), "text_encoder"),
     "no folder of the VAE": (without("vae"), "vae"),
     "no VAE in the index": (edited("model_index.json", remove="vae"), "latents .4 channels.*no vae"),
@@ -123,6 +127,14 @@ def test_a_fine_prior_that_cannot_be_used_is_refused_at_the_start(good: Path, tm
     with pytest.raises(EnvironmentFault, match=message) as caught:
         guided(good / "sd", bad, "a dragon")
     assert caught.value.exit_code == 3 and caught.value.next_step
+
+
+def test_a_prior_that_draws_what_it_knows_is_nothing_without_its_word_list(good: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(good / "builtin", tmp_path / "builtin"))
+    (folder / "vocabulary.json").unlink()
+    (folder / "vocabulary.json").mkdir()
+    with pytest.raises(EnvironmentFault, match=r"vocabulary\.json, is missing"):
+        guided(folder, prompt="a red dragon")
 
 
 @pytest.mark.parametrize("name", ["sd", "if", "pixart", "builtin"])

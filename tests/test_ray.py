@@ -1,8 +1,11 @@
-"""The same tasks on a Ray cluster of several nodes on this machine, one of which is lost in the middle."""
+"""The same tasks on a Ray cluster on this machine, of which a node, the driver or all is lost in the middle."""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -62,6 +65,81 @@ def test_a_lost_node_loses_no_task(cluster: Any, tmp_path: Path) -> None:
     # Again: what is made is kept.
     again = run_tasks(tasks[:1], OPTIONS, cluster.address, Interrupts(), changed, tiny_worker.make)
     assert again[0]["status"] == "kept"
+
+
+DRIVER = """
+import functools, sys, tiny_worker
+from magic3d_cli.batch import ray_pool
+from magic3d_cli.cli import main
+ray_pool.PULSE, ray_pool.MISSED = 0.5, 4
+ray_pool.run_tasks = functools.partial(ray_pool.run_tasks, make=tiny_worker.make)
+main()
+"""
+"""`magic3d` whose tasks are tiny."""
+
+
+class Driver:
+    """`magic3d batch --ray` in a process of its own: one task is made while another waits."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "out"
+        (folder / "list.txt").write_text("a red ball\na wait ball\na blue ball\n")
+        line = ["batch", "list.txt", "-o", "out", "--ray", address, "--prior", "builtin", "--device", "cpu", "--json"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *line],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def half_way(self) -> dict[str, int]:
+        """Waits until something is made and something begun; what is made, and when."""
+        deadline = time.monotonic() + 300
+        while not ((self.out / "began").exists() and list(self.out.glob("*.run/result.json"))):
+            assert self.process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        return {path.parent.name: path.stat().st_mtime_ns for path in self.out.glob("*.run/result.json")}
+
+    def ended(self) -> tuple[int, dict[str, Any], str]:
+        """Exit code, summary and messages."""
+        out, told = self.process.communicate(timeout=300)
+        return self.process.returncode, json.loads(out), told
+
+
+def goes_on(address: str, folder: Path, made: dict[str, int]) -> None:
+    """The same command makes the rest and leaves what is made as it is."""
+    code, summary, _ = Driver(address, folder).ended()
+    assert code == 0 and summary["failed"] == 0
+    assert summary["kept"] >= len(made) and summary["made"] == 3 - summary["kept"] >= 1  # the waiting one at least
+    for name, when in made.items():
+        assert (folder / "out" / name / "result.json").stat().st_mtime_ns == when
+    assert len(list((folder / "out").glob("*.glb"))) == 3
+
+
+@pytest.mark.slow
+def test_a_lost_driver_loses_no_task(cluster: Any, tmp_path: Path) -> None:
+    driver = Driver(cluster.address, tmp_path)
+    made = driver.half_way()
+    driver.process.kill()
+    driver.process.communicate()
+    goes_on(cluster.address, tmp_path, made)  # at once: tasks of the lost driver may not have ended yet
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["all of it", "its head"])
+def test_a_lost_cluster_ends_a_batch_in_words(cluster: Any, tmp_path: Path, lost: str) -> None:
+    driver = Driver(cluster.address, tmp_path)
+    made = driver.half_way()
+    if lost == "its head":
+        cluster.head_node.kill_gcs_server()
+    else:
+        cluster.shutdown()
+    code, summary, told = driver.ended()
+    assert code == 1 and summary["failed"] >= 1 and summary["made"] >= len(made)
+    assert "The same command begins it again" in told and (tmp_path / "out" / "index.html").is_file()
+    waiting = next(record for record in summary["tasks"] if record["prompt"] == "a wait ball")
+    words = "does not answer any more" if lost == "its head" else "Ray failed"
+    assert waiting["status"] == "failed" and words in waiting["error"]["what"]
+    if lost != "its head":
+        goes_on("local", tmp_path, made)
 
 
 def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

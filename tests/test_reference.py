@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,26 @@ def test_a_thing_that_an_edge_cuts_off_before_a_plain_ground_is_named(tmp_path: 
     refused(saved(tmp_path, noise, "noise.png"), "cannot be told")
 
 
+@pytest.mark.filterwarnings("error")
+def test_whatever_is_damaged_in_a_file_it_is_refused_or_read_without_a_warning(tmp_path: Path) -> None:
+    """Pillow raises whatever its readers trip over, a TypeError for a TIFF, and warns while it opens a file."""
+    whole = saved(tmp_path, before(disc(32), (255, 255, 255)), "cup.tif").read_bytes()
+    directory = int.from_bytes(whole[4:8], "little")
+    photo = saved(tmp_path, disc(32))
+    outcomes = set()
+    for at, value in itertools.product(range(directory, directory + 2 + 12 * whole[directory]), (0, 1, 255)):
+        path = tmp_path / "cup.tif"
+        path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+        for read in (lambda path: read_cutout(path), lambda path: read_cutout(photo, depth=path)):
+            try:
+                read(path)
+                outcomes.add("read")
+            except UsageError as error:
+                assert error.what and error.next_step
+                outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
+
+
 def test_what_belongs_to_a_picture_is_refused_for_its_own_reason(tmp_path: Path) -> None:
     path = saved(tmp_path, disc())
     refused(path, "is a folder", mask=tmp_path)
@@ -194,6 +215,30 @@ def test_a_mask_says_what_the_thing_is_and_has_to_fit(tmp_path: Path) -> None:
     refused(photo, "black everywhere", mask=saved(tmp_path, np.zeros((96, 96), np.uint8), "black.png"))
 
 
+def test_a_mask_of_a_large_jpeg_has_the_size_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a JPEG is otherwise decoded at a half or less, and the mask was refused for having twice its size."""
+    monkeypatch.setattr(picture_file, "MOST_SIDE", 64)
+    monkeypatch.setattr(reference, "MOST_SIDE", 64)
+    noise = np.random.default_rng(0).integers(0, 255, (192, 192, 3), np.uint8)
+    photo, mask = saved(tmp_path, noise, "photo.jpg"), saved(tmp_path, disc(192)[..., 3], "mask.png")
+    assert picture_file.read_picture(photo)[0].size == (96, 96)
+    for more in ({"mask": mask}, {"mask": mask, "depth": saved(tmp_path, noise[..., 0], "depth.png")}):
+        cut = read_cutout(photo, **more)
+        assert cut.mask_from == "mask" and abs((cut.rgba[..., 3] > 128).mean() - np.pi / 4) < 0.05
+        assert max(cut.rgba.shape) < 64
+
+
+def test_a_mask_is_turned_as_its_file_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[picture_file.ORIENTATION] = 6  # a quarter turn to the right
+    lying = np.zeros((60, 40, 4), np.uint8)
+    lying[5:25, 5:35] = (200, 30, 30, 255)  # at the top, so at the right when upright
+    photo = saved(tmp_path, lying[..., :3], "photo.png", exif=exif)
+    cut = read_cutout(photo, mask=saved(tmp_path, lying[..., 3], "mask.png", exif=exif))
+    assert cut.rgba.shape[:2] == (30, 20) and (cut.rgba[..., 0] > 150).all()
+    refused(photo, "mask.png has 40 x 60 pixels", mask=saved(tmp_path, lying[..., 3], "mask.png"))
+
+
 def test_depth_is_far_where_its_picture_is_dark(tmp_path: Path) -> None:
     near = np.tile(np.linspace(0, 65535, 96).astype(np.uint16), (96, 1))
     cut = read_cutout(saved(tmp_path, disc()), depth=saved(tmp_path, Image.fromarray(near), "depth.png"))
@@ -219,6 +264,15 @@ def test_several_pictures_need_their_azimuths(tmp_path: Path) -> None:
             read_pictures([str(image) for image in images])
     with pytest.raises(UsageError, match="imagine"):
         read_pictures([str(front)], imagine=2)
+    for text, words in (
+        ("cup@home.png", "There is no file cup@home.png"),  # the name itself has an @
+        ("cup.png@90", "There is no file cup.png"),
+        (f"{front}@400", "out of range"),
+        (f"{front}@nan", "out of range"),
+        ("~nobody-of-that-name/cup.png", "home folder"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            read_pictures([text])
     assert [p.name for p in pictures_in(tmp_path)] == ["front.png", "left.png"]
 
 

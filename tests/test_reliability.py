@@ -106,8 +106,13 @@ def test_a_damaged_result_means_that_a_batch_makes_it_again(tmp_path: Path, text
     task = {"prompt": "a ball", "seed": 0, "preset": "draft", "distillation": None}
     run.settings.write_text(json.dumps(tiny_settings().to_json() | task))
     run.result.write_text(text)
+    run.batch.write_text(json.dumps({"distillation": "sds"}))
     (tmp_path / "a.glb").write_bytes(b"glTF")
-    assert finished(tmp_path / "a.glb", task, None) is None
+    assert finished(tmp_path / "a.glb", task, {}, None) is None
+    run.result.write_text("{}")
+    assert finished(tmp_path / "a.glb", task, {}, None) is not None
+    run.batch.write_text(text)
+    assert finished(tmp_path / "a.glb", task, {}, None) is None
 
 
 def write_glb(path: Path, document: dict[str, Any]) -> None:

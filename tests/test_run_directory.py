@@ -54,9 +54,32 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path: 
 def test_half_written_files_are_removed_on_opening(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "x.run")
     run.path.mkdir()
-    (run.path / "coarse.ckpt.tmp").write_bytes(b"half")
+    run.film.mkdir()
+    leftovers = [run.path / "coarse.ckpt.tmp", run.film / "coarse-000012.webp.tmp"]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half")
     with run:
-        assert not (run.path / "coarse.ckpt.tmp").exists()
+        assert not any(leftover.exists() for leftover in leftovers)
+
+
+def test_a_run_that_cannot_be_entered_is_not_kept_locked(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "x.run")
+    (run.path / "a folder.tmp").mkdir(parents=True)
+    with pytest.raises(UsageError, match="cannot be written"):
+        run.__enter__()
+    RunDirectory(run.path).check_free()  # whoever holds `run` still does not block the others
+
+
+def test_looking_whether_a_run_is_free_changes_nothing(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "x.run")
+    run.check_free()
+    assert not run.path.exists()
+    run.path.mkdir()
+    (run.path / "lock").write_text("1\n")
+    run.check_free()
+    assert (run.path / "lock").read_text() == "1\n"
+    with run, pytest.raises(UsageError, match="in use"):
+        RunDirectory(run.path).check_free()
 
 
 def test_setting_aside_moves_everything_and_numbers_the_folders(tmp_path: Path) -> None:
@@ -117,6 +140,15 @@ def test_a_second_signal_does_not_wait() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second signal was ignored")
+
+
+def test_a_handler_of_another_language_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python tells None of it, and cannot put it back: inside Blender the end of a job was a TypeError."""
+    told = signal.getsignal
+    before = told(signal.SIGTERM)
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else told(number))
+    with Interrupts().installed():
+        assert told(signal.SIGTERM) is before and told(signal.SIGINT) is not signal.default_int_handler
 
 
 def test_outside_a_stage_a_signal_stops_at_once() -> None:

@@ -69,6 +69,12 @@ def test_kinds_are_drawn_as_what_they_are_and_it_is_said(prompt, thing):
     assert f'"{reading.typed}" is drawn as "{reading.read}"' in understood.notes[0]
 
 
+def test_a_colour_of_another_thing_is_no_thing_and_an_article_no_part_of_a_name():
+    for prompt in ("a tree and an orange penguin", "a battery under a table", "a rose and a vase"):
+        understood = understand(vocabulary(), prompt)
+        assert understood.notes == (f"Drawing {understood.drawn}.",) and understood.drawn == prompt
+
+
 def test_nothing_is_said_of_mere_synonyms():
     for prompt in ("a couch", "a golden tiger", "a grey wooden chair", "an automobile", "bikes"):
         assert len(understand(vocabulary(), prompt).notes) == 1
@@ -176,6 +182,13 @@ def test_what_cannot_be_seen_is_left_out_and_said(prompt, thing, left):
         ("a red knight with a blue lion", "a red knight"),
         ("a cat sleeping in a red house", "a cat"),
         ("mice and wolves", "a mouse and a wolf"),
+        ("a plate and an orange", "a plate and an orange fruit"),  # the plate is not orange
+        ("an orange and a banana", "an orange fruit and a banana"),
+        ("a bottle and a glass", "a bottle and a drinking glass"),
+        ("a table behind a rock", "a table behind a rock"),
+        ("a chair next to a vase and a rose", "a chair next to a vase and a rose"),
+        ("a car and gold", "a golden car"),  # which cannot be drawn by itself
+        ("a stone and wood house", "a stone house"),
     ],
 )
 def test_phrases_are_read_by_what_they_mean(prompt, thing):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy import ndimage
 
 from magic3d_cli.guidance.builtin.latents import STEP, Latent, decode, encode
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import NEAR, CaptionVolume
-from magic3d_cli.guidance.builtin.voxels import FULL, without_crumbs
+from magic3d_cli.guidance.builtin.voxels import FULL, mended
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import composite_volume_reference
 from magic3d_cli.scene.views import CAMERA_EMBEDDING, sample_views, turntable
@@ -240,16 +241,32 @@ def test_the_whole_volume_has_the_voxels_of_near_cells_where_they_belong() -> No
     assert read.std(0).min() > 1e-3  # places differ
 
 
-def test_crumbs_in_the_air_go_and_pieces_that_are_near_or_large_stay() -> None:
+def test_crumbs_in_the_air_go_and_broken_parts_are_joined() -> None:
     volume = torch.zeros(32, 32, 32, 7)
     volume[..., 0] = -FULL
-    kept = torch.zeros(32, 32, 32, dtype=torch.bool)
-    for low, high in (((2, 2, 2), (12, 12, 12)), ((20, 20, 20), (24, 24, 24)), ((14, 3, 3), (16, 4, 4))):
-        kept[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True  # a body, another thing, a broken arm
-    crumb = torch.zeros_like(kept)
-    crumb[2:4, 24:26, 2:4] = True
+
+    def solid(*sides: tuple[int, int]) -> torch.Tensor:
+        mask = torch.zeros(32, 32, 32, dtype=torch.bool)
+        mask[tuple(slice(low, high) for low, high in sides)] = True
+        return mask
+
+    body, thing = solid((2, 12), (2, 12), (2, 12)), solid((20, 24), (20, 24), (20, 24))
+    arm, hand = solid((14, 17), (3, 5), (3, 5)), solid((20, 23), (3, 5), (3, 5))  # gaps of two and three voxels
+    grain, crumb = solid((5, 6), (5, 6), (14, 15)), solid((2, 4), (26, 28), (2, 4))
+    fog = solid((1, 5), (25, 29), (1, 5)) & ~crumb
+    kept = body | thing | arm | hand | grain
     volume[..., 0][kept | crumb] = FULL
-    assert torch.equal(without_crumbs(volume)[..., 0] > 0, kept)
+    volume[..., 0][fog] = -1.0
+    volume[..., 1:][body], volume[..., 1:][arm] = 0.25, 0.75
+
+    whole = mended(volume)
+    assert torch.equal(whole[kept], volume[kept]) and (whole[..., 0][crumb | fog] == -FULL).all()
+    pieces, count = ndimage.label(whole[..., 0].numpy() > 0)
+    assert count == 3 and pieces[5, 5, 5] == pieces[21, 4, 4] != pieces[22, 22, 22] != pieces[5, 5, 14] != 0
+    rods = (whole[..., 0] > 0) & ~kept
+    assert rods.any() and not (rods & ~solid((11, 21), (2, 6), (2, 6))).any()
+    assert set(whole[..., 1:][rods & solid((11, 14), (0, 32), (0, 32))].unique().tolist()) == {0.25, 0.75}
+
     only = volume.clone()
     only[..., 0] = torch.where(crumb, FULL, -FULL)
-    assert torch.equal(without_crumbs(only), only)
+    assert torch.equal(mended(only), only)

@@ -134,13 +134,13 @@ class Words:
         if (rule := self.rules.word.get(_key(word))) is not None:
             return self._first(rule)
         sense = self.sense_of_word(word)
-        noun = self._above(sense) if sense else None
+        noun = self.drawn_as_sense(sense) if sense else None
         # Where nobody counted which meaning is the usual one, all have to agree: "wing nut" is a tree, too.
         settled = _key(word) in self.rules.sense or self.wordnet.count(word, solid=True)
-        meant = {noun} if settled else {self._above(s) for s in self.wordnet.meanings(word) if s.solid}
+        meant = {noun} if settled else {self.drawn_as_sense(s) for s in self.wordnet.meanings(word) if s.solid}
         return noun if meant == {noun} else None
 
-    def _above(self, sense: Sense) -> str | None:
+    def drawn_as_sense(self, sense: Sense) -> str | None:
         """The noun of the nearest class above a sense that is one or has a rule."""
         if sense.lexfile == PERSON:
             return None

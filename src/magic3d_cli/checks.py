@@ -181,6 +181,14 @@ def check_added(priors: list[str]) -> list[tuple[str, float]]:
     return added
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder in place of a leading ~; UsageError for the home of somebody unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} begins with nobody's home folder.", "Write the folder in full.") from error
+
+
 def check_picture(path: Path) -> Path:
     """A file that is there; what it holds is seen when it is read."""
     if path.is_dir():
@@ -190,18 +198,28 @@ def check_picture(path: Path) -> Path:
     return path
 
 
-def picture_place(text: str) -> tuple[Path, float | None]:
-    """The file of FILE or FILE@AZIMUTH, and the azimuth in degrees."""
-    name, at, number = text.rpartition("@")
-    if at and name and not Path(text).exists():
-        try:
-            azimuth = float(number)
-        except ValueError as error:
-            raise UsageError(f"--image {text}: what follows @ is no number.", "Use degrees: left.png@90") from error
-        if not -360 <= azimuth <= 360:
-            raise UsageError(f"--image {text}: the azimuth is out of range.", "Use degrees from -360 to 360.")
-        return Path(name).expanduser(), azimuth % 360.0
-    return Path(text).expanduser(), None
+def place_of(text: str) -> tuple[Path, float | None]:
+    """A file, and the azimuth after its @ in degrees; None where none is said.
+
+    Raises UsageError for an azimuth that is none. A file may have an @ in its own name.
+    """
+    path, (name, at, number) = expanded(text), text.rpartition("@")
+    if path.exists() or not (at and name):
+        return path, None
+    file = expanded(name)
+    try:
+        return file, in_range(float(number), text) % 360.0
+    except ValueError as error:
+        if not file.exists():
+            return path, None
+        raise UsageError(f"{text}: what follows @ is no number.", "Use degrees: left.png@90") from error
+
+
+def in_range(azimuth: float, said: str) -> float:
+    """The azimuth. Raises UsageError for one that is out of range; `said` is where it stands, for the message."""
+    if not -360 <= azimuth <= 360:
+        raise UsageError(f"{said}: the azimuth is out of range.", "Use degrees from -360 to 360.")
+    return azimuth
 
 
 def check_name_length(output: Path) -> None:
@@ -237,10 +255,7 @@ def check_output(output: Path) -> Path:
 
     A missing folder is an error rather than made: it is more often a typing mistake than a wish.
     """
-    try:
-        output = output.expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{output} begins with nobody's home folder.", "Write the folder in full.") from error
+    output = expanded(output)
     if output.suffix.lower() == ".fbx":
         glb = output.with_suffix(".glb")
         raise UsageError(

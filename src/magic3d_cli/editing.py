@@ -31,7 +31,7 @@ from magic3d_cli.guidance.styling import check_style
 from magic3d_cli.run.context import OwnSurface
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.mesh_shape import SAMPLES
-from magic3d_cli.scene.region import Box, EditedShape, Region
+from magic3d_cli.scene.region import COLOUR, Box, EditedShape, Region
 from magic3d_cli.scene.shape import DENSITY, InitialShape
 from magic3d_cli.settings import GuidanceSettings
 from magic3d_cli.style import Style
@@ -144,7 +144,7 @@ def prepare(
         region = region.both(found)
     if request.recolour:
         region = region.colours_only()
-    share = float((region.share(points, 1) > 0.5).float().mean())
+    share = float((region.share(points, COLOUR) > 0.5).float().mean())
     if region.is_empty or (share == 0 and not region.shape_changes):
         raise UsageError(
             f'"{wanted.prompt}" asks for nothing that "{was.prompt}" does not show there already.',

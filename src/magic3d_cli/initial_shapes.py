@@ -11,7 +11,7 @@ import torch
 
 from magic3d_cli.asset.mesh import at_samples, surface_samples
 from magic3d_cli.asset.read import ColouredMesh, read_coloured
-from magic3d_cli.checks import BUILTIN_SHAPE, is_checkpoint
+from magic3d_cli.checks import BUILTIN_SHAPE, expanded, is_checkpoint
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.guide import PriorGuide
@@ -48,7 +48,7 @@ def named_shape(init: str, up: str, seed: int, device: str, tell: Callable[[str]
         caption = init.removeprefix(BUILTIN_SHAPE).strip()
         priors = choose_priors({stage: [WeightedPrior("builtin")] for stage in STAGES}, caption, seed, device, tell)
         return NamedShape(f"{BUILTIN_SHAPE}{caption}", PriorGuide(priors, caption, seed, device, None, tell).volume)
-    path = Path(init).expanduser()
+    path = expanded(init)
     if is_checkpoint(path):
         saved = Saved.load(path)
         if saved.unfinished:

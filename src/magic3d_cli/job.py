@@ -27,7 +27,7 @@ from magic3d_cli.guidance.guide import Guide, Loaded
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.guidance.priors import STAGES, WeightedPrior, understood
 from magic3d_cli.initial_shapes import named_shape
-from magic3d_cli.pictures import NO_PRIOR, draw_picture, look_at, write_sheet
+from magic3d_cli.pictures import draw_picture, look_at
 from magic3d_cli.precheck import drawn_digest, prior_of
 from magic3d_cli.request import TEXTURE, Request, prior_names
 from magic3d_cli.run.callbacks import Intervals
@@ -111,8 +111,6 @@ def generate(
         more_views=more_views,
         surface=surface,
     ) as job:
-        if pictured is not None and job.processes.is_main:
-            write_sheet(pictured, job.run.picture)
         asset, report = pipeline.generate(job, fresh=request.fresh)
     report |= {"pictures": pictured.to_json()} if pictured else {}
     return asset, report | ({"understood": drawn.to_json()} if drawn else {})
@@ -210,7 +208,7 @@ def refining(saved: Saved, request: Request) -> tuple[Request, str]:
         added = tuple(WeightedPrior(a.prior, a.weight) for a in saved.settings.fine.added_guidance)
         request = replace(request, more_priors=added)
     name = saved.header.get("fine_prior", saved.header["prior"]["id"])
-    return request, "builtin" if name == NO_PRIOR.name else name
+    return request, "builtin" if name == settings.PICTURES_ALONE else name
 
 
 def export(checkpoint: Path, request: Request, observer: Observer) -> dict[str, Any]:

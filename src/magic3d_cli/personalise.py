@@ -19,7 +19,7 @@ from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.builtin.fitting import azimuth_of
 from magic3d_cli.guidance.builtin.looks import Looks
-from magic3d_cli.guidance.builtin.own_words import known_kind
+from magic3d_cli.guidance.builtin.own_words import known_kind, sheet_of
 from magic3d_cli.guidance.builtin.subject import Subject, save_subject, tones_of, volume_of
 from magic3d_cli.guidance.builtin.vocabulary import Caption, article
 from magic3d_cli.guidance.builtin.volume import CHILDREN, CaptionVolume
@@ -80,7 +80,7 @@ def personalise(wish: Wish, tell: Tell) -> dict[str, Any]:
     subject = Subject(wish.word, nearest.noun, nearest.style, volume, tones_of(volume), network.extent)
     about = {"prior": weights_sha256(of_stage(BUILTIN, "coarse")), "version": __version__, "source": source}
     save_subject(wish.output, subject, about)
-    shown = wish.output.with_suffix(".png")
+    shown = sheet_of(wish.output)
     write_atomically(shown, _sheet(network, volume), durable=False)
     size = wish.output.stat().st_size
     tell(
@@ -121,12 +121,15 @@ def _of_pictures(
     count = len(request.cutouts)
     if count == 1:
         tell("One picture: the sides that it does not show are guessed. Three or more say more.")
-    first = replace(request, cutouts=request.cutouts[:1], azimuths=request.azimuths[:1])
-    pictured = look_at(first, noun or "", 0, tell)
-    if None in request.azimuths[1:]:
-        request = replace(request, azimuths=_azimuths(prior, request, pictured, tell))
-    if count > 1:
-        pictured = look_at(request, noun or "", 0, lambda text: None)
+    searched = None in request.azimuths[1:]
+    if searched:
+        first = replace(request, cutouts=request.cutouts[:1], azimuths=request.azimuths[:1])
+        azimuths = _azimuths(prior, request, look_at(first, noun or "", 0, tell), tell)
+        request = replace(request, azimuths=azimuths)
+        for note in (note for cutout in request.cutouts[1:] for note in cutout.notes):
+            tell(note)
+    # What the first looks like has been told by then.
+    pictured = look_at(request, noun or "", 0, (lambda text: None) if searched else tell)
     source = f"{count} picture{'s' * (count > 1)}"
     if pictured.fit is None:
         return volume_of(HullShape(pictured.references), CHILDREN * network.latent_shape[-1], network.extent), source

@@ -9,9 +9,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from magic3d_cli.checks import expanded, in_range, place_of
 from magic3d_cli.errors import UsageError
 from magic3d_cli.picture_file import read_picture
-from magic3d_cli.picture_request import SUFFIXES, PictureRequest, pictures_in, read_pictures
+from magic3d_cli.picture_request import (
+    SUFFIXES,
+    PictureRequest,
+    check_numbers,
+    pictures_in,
+    read_pictures,
+)
 from magic3d_cli.reference import read_cutout
 
 MOST_PICTURES, LEAST_PHOTOS = 20, 3
@@ -19,22 +26,23 @@ MOST_PICTURES, LEAST_PHOTOS = 20, 3
 
 def are_pictures(sources: Sequence[str]) -> bool:
     """Whether pictures are named, or a folder of them, and not a mesh."""
-    first = sources[0]
-    name = first.rpartition("@")[0] if "@" in first and not Path(first).exists() else first
-    return len(sources) > 1 or Path(name).is_dir() or Path(name).suffix.lower() in SUFFIXES
+    path, _ = place_of(sources[0])
+    return len(sources) > 1 or path.is_dir() or path.suffix.lower() in SUFFIXES
 
 
 def read_sources(sources: Sequence[str], elevation: float | None) -> PictureRequest:
-    """Pictures one by one, or those of a folder, whose names may end in their azimuths: left@90.png.
+    """Pictures one by one, or those of a folder; their names may end in their azimuths: left@90.png.
 
     Those of a folder are in the order of their azimuths, and those without one last. Raises UsageError for none, for
     too many, and for what cannot be read.
     """
-    folder = Path(sources[0]).expanduser()
+    check_numbers(elevation)
+    folder = expanded(sources[0])
     if not folder.is_dir():
         if len(sources) > MOST_PICTURES:
             raise _too_many(len(sources))
-        return read_pictures(sources, elevation=elevation)
+        places = [_named(text) for text in sources]
+        return read_pictures([f"{path}" if at is None else f"{path}@{at}" for path, at in places], elevation=elevation)
     if len(sources) > 1:
         raise UsageError("A folder is given, and more beside it.", "Give one folder, or the pictures one by one.")
     paths = pictures_in(folder)
@@ -65,30 +73,29 @@ def read_photos(sources: Sequence[str], least: int = LEAST_PHOTOS) -> list[Photo
     Sources as for `read_sources`. Raises UsageError for fewer than the `least`, for too many, and for what cannot be
     read.
     """
-    places = [_named(text) for text in sources]
-    if len(places) == 1 and places[0][0].is_dir():
-        places = [(path, _azimuth(path)) for path in pictures_in(places[0][0])]
-    if len(places) > MOST_PICTURES:
-        raise _too_many(len(places))
-    if len(places) < least:
+    if len(sources) == 1 and (folder := expanded(sources[0])).is_dir():
+        sources = [str(path) for path in pictures_in(folder)]
+    if len(sources) > MOST_PICTURES:
+        raise _too_many(len(sources))
+    if len(sources) < least:
         raise UsageError(
-            f"There {'is 1 photo' if len(places) == 1 else f'are {len(places)} photos'}; {least} are the least "
+            f"There {'is 1 photo' if len(sources) == 1 else f'are {len(sources)} photos'}; {least} are the least "
             "that this prior learns from.",
             "Take some more, from other sides and before other backgrounds; one is enough for --method word.",
         )
-    return [Photo(_square(path), path.name, azimuth) for path, azimuth in places]
+    return [Photo(_square(path), path.name, azimuth) for path, azimuth in map(_named, sources)]
 
 
 def _named(text: str) -> tuple[Path, float | None]:
     """A file, and the azimuth after its @ or at the end of its name."""
-    path = Path(text).expanduser()
-    match = None if path.exists() else re.fullmatch(r"(.+)@(-?\d+(?:\.\d+)?)", text)
-    return (Path(match[1]).expanduser(), float(match[2])) if match else (path, _azimuth(path))
+    path, azimuth = place_of(text)
+    return path, _azimuth(path) if azimuth is None else azimuth
 
 
 def _azimuth(path: Path) -> float | None:
+    """Degrees at the end of a file's name: left@90.png. Raises UsageError for one that is out of range."""
     end = re.search(r"@(-?\d+(?:\.\d+)?)$", path.stem)
-    return float(end[1]) if end else None
+    return in_range(float(end[1]), path.name) if end else None
 
 
 def _square(path: Path) -> Image.Image:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magic3d_cli.checks import picture_place
+from magic3d_cli.checks import expanded, place_of
 from magic3d_cli.errors import UsageError
 from magic3d_cli.reference import Cutout, read_cutout
 
@@ -56,6 +56,26 @@ def read_pictures(
 
     Raises UsageError as `read_cutout` does, and for numbers out of range and several pictures without azimuths.
     """
+    check_numbers(elevation, fov, imagine)
+    places = [place_of(text) for text in images]
+    azimuths = [azimuth for _, azimuth in places]
+    if len(places) > 1:
+        azimuths[0] = azimuths[0] or 0.0
+        if None in azimuths:
+            name = places[azimuths.index(None)][0].name
+            raise UsageError(
+                f"It is not said from where {name} shows the thing.",
+                f"Say how far round from the first it is, in degrees: {name}@90 (what is on its right).",
+            )
+    file, depth_by = depth_source(depth)
+    mask, normals = (None if path is None else expanded(path) for path in (mask, normals))
+    beside = [(mask, file, normals)] + [(None, None, None)] * (len(places) - 1)
+    cutouts = [read_cutout(path, *more) for (path, _), more in zip(places, beside, strict=True)]
+    return PictureRequest(tuple(cutouts), tuple(azimuths), elevation, fov, imagine, depth_by=depth_by)
+
+
+def check_numbers(elevation: float | None, fov: float | None = None, imagine: float | None = None) -> None:
+    """Raises UsageError for what is said of pictures and is out of range."""
     bounds = {
         "--elevation": (elevation, -30.0, 89.0),
         "--fov": (fov, 5.0, 100.0),
@@ -64,20 +84,6 @@ def read_pictures(
     for option, (value, low, high) in bounds.items():
         if value is not None and not low <= value <= high:
             raise UsageError(f"{option} {value:g} is out of range.", f"Use a number from {low:g} to {high:g}.")
-    places = [picture_place(text) for text in images]
-    azimuths = [azimuth for _, azimuth in places]
-    if len(places) > 1:
-        azimuths[0] = azimuths[0] or 0.0
-        if None in azimuths:
-            name = places[azimuths.index(None)][0].name
-            raise UsageError(
-                f"It is not said from where {name} shows the thing.",
-                f"Say how far round from the first it is, in degrees: --image {name}@90 (what is on its right).",
-            )
-    file, depth_by = depth_source(depth)
-    beside = [(mask, file, normals)] + [(None, None, None)] * (len(places) - 1)
-    cutouts = [read_cutout(path, *more) for (path, _), more in zip(places, beside, strict=True)]
-    return PictureRequest(tuple(cutouts), tuple(azimuths), elevation, fov, imagine, depth_by=depth_by)
 
 
 def depth_source(depth: str | Path | None) -> tuple[Path | None, str | None]:
@@ -89,7 +95,7 @@ def depth_source(depth: str | Path | None) -> tuple[Path | None, str | None]:
         return None, None
     if str(depth) == AUTO_DEPTH:
         return None, AUTO_DEPTH
-    path = Path(depth).expanduser()
+    path = expanded(depth)
     if not path.is_dir():
         return path, None
     if not (path / "config.json").is_file():

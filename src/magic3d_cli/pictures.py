@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from magic3d_cli.atomic import write_atomically
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.builtin import classifier
 from magic3d_cli.guidance.builtin.arrangement import show_together
 from magic3d_cli.guidance.builtin.encoder import likely_models
 from magic3d_cli.guidance.builtin.fitting import Fit, fit_model, likeliest, placement, seen_from
@@ -25,7 +23,7 @@ from magic3d_cli.guidance.builtin.paint import COLOURS
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Caption, article
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.builtin.voxels import without_crumbs
+from magic3d_cli.guidance.builtin.voxels import mended
 from magic3d_cli.guidance.conditioning import condition
 from magic3d_cli.guidance.depth import with_depth
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, of_stage
@@ -36,7 +34,7 @@ from magic3d_cli.picture_request import PictureRequest
 from magic3d_cli.reference import Cutout, cut_out
 from magic3d_cli.scene.reference import Camera, Reference
 from magic3d_cli.scene.shape import InitialShape
-from magic3d_cli.settings import CoarseSettings, FineSettings, StagePrior
+from magic3d_cli.settings import PICTURES_ALONE, CoarseSettings, FineSettings, StagePrior
 from magic3d_cli.training.terms import LossTerm
 
 Tell = Callable[[str], None]
@@ -53,12 +51,17 @@ FITS = 0.65
 """Overlap of the silhouettes from which a model that is bent to them is begun with. Below it (a torus knot, a coil) the
 outline made solid is no worse from the unseen sides. Otherwise it is: of 16 models that the prior never saw, 0.48 of
 their silhouettes' overlap against 0.72 of the nearest model [m]."""
+KNOWN, FITS_KNOWN, FITS_UNKNOWN = 0.5, 0.5, 0.9
+"""The same where a classifier of photos is asked too: for a noun that is this likely, and for one that is not. Of 84
+photos the likeliest noun is right in 60 of 75 above, in none of 9 below. Of 13 things that the prior has no word for
+none is that likely, and their unseen sides overlap by 0.54 instead of 0.49 with `FITS`; of 22 things that it knows by
+0.01 less [m]."""
 SURE = 0.8
 """Overlap from which it is said to be the thing, and not merely like it [m]."""
 _NAMED = 0.5  # of the thing's pixels, from which a colour names it
 
 
-NO_PRIOR = StagePrior("picture", open_vocabulary=False, has_volume=True)
+NO_PRIOR = StagePrior(PICTURES_ALONE, open_vocabulary=False, has_volume=True)
 """What settings depend on where there is no prior, pictures alone; the volume is their `HullShape`."""
 
 
@@ -75,21 +78,10 @@ class PictureAlone:
         return []
 
     def things(self) -> None:
-        """Pictures show one thing."""
+        return None
 
     def volume(self) -> InitialShape:
         raise UsageError("Pictures alone have no volume of a prior.", "Leave out --init, or use --init ball.")
-
-
-def write_sheet(pictured: Pictured, path: Path) -> None:
-    """The references as they were understood, side by side over grey, as PNG. Raises OSError."""
-    tiles = []
-    for reference in pictured.references:
-        alpha = reference.mask[..., None].float() / 255
-        tiles.append((reference.rgb.float() * alpha + 128 * (1 - alpha)).round().to(torch.uint8).numpy())
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(tiles, 1)).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue(), durable=False)
 
 
 def draw_picture(prompt: str, seed: int, elevation: float, digest: str | None) -> PictureRequest:
@@ -143,14 +135,14 @@ def look_at(
     prior = DiffusersPrior(describe(of_stage(BUILTIN, "coarse"), "builtin"), torch.device("cpu"), torch.float32)
     noun = _noun(prior, prompt, seed)
     fov, first = request.fov or Camera.fov, request.cutouts[0]
-    fit = None
+    fit, needed = None, 0.0
     if noun is not None or not prompt:
-        fit = _fit(prior, request, noun, fov)
-    if fit is not None and fit.overlap[1] < FITS and noun is None:
+        fit, needed = _fit(prior, request, noun, fov)
+    if fit is not None and fit.overlap[1] < needed:
         tell(
             f"{first.name} looks like nothing that the built-in prior knows (the nearest: {article(fit.noun)}, "
             f"{fit.overlap[1]:.0%} of the outline): its outline is made solid, and unseen sides are guessed from it. "
-            "A prompt says what it is."
+            f"A prompt says what it is{_more()}."
         )
         fit = None
     if fit is None:
@@ -162,7 +154,7 @@ def look_at(
     tell(
         f"{first.name} {looks}: {said}, seen {_around(fit.azimuth)} and from {fit.elevation:.0f} degrees above "
         f"({fit.overlap[1]:.0%} of the outline, bent to it)."
-        + ("" if fit.overlap[1] >= SURE or noun else " A prompt says what it is.")
+        + ("" if fit.overlap[1] >= SURE or noun else f" A prompt says what it is{_more()}.")
     )
     imagine = 0.5 if request.imagine is None else request.imagine
     references = _fitted(prior, request, fit, fov, depth)
@@ -198,17 +190,32 @@ def _noun(prior: DiffusersPrior, prompt: str, seed: int) -> str | None:
         return None
 
 
-def _fit(prior: DiffusersPrior, request: PictureRequest, noun: str | None, fov: float) -> Fit | None:
-    """The model that looks most like the first picture, bent to it."""
+def _more() -> str:
+    """What else helps to name a picture, if anything is left."""
+    packages = " ".join(classifier.PACKAGES).replace("_", "-")
+    return "" if classifier.is_installed() else f"; pip install {packages} tells what photos show"
+
+
+def _fit(prior: DiffusersPrior, request: PictureRequest, noun: str | None, fov: float) -> tuple[Fit | None, float]:
+    """The model that looks most like the first picture, bent to it, and the overlap from which it is one of these."""
     assert prior.vocabulary is not None and prior.volume is not None
     picture, azimuth = request.cutouts[0].rgba, request.azimuths[0]
     looks = Looks.load(BUILTIN, prior.vocabulary)
     likely = likely_models(BUILTIN, picture) if noun is None else None
+    asked = likely is not None and classifier.is_installed()
+    if likely is not None and asked:
+        likely = classifier.together(likely, classifier.noun_chances(BUILTIN, picture), prior.vocabulary)
     sightings = looks.like(picture, CANDIDATES, azimuth=azimuth, elevation=request.elevation, noun=noun, likely=likely)
     models = [int(prior.volume.find(_states(prior, sighting.caption))[0]) for sighting in sightings]
     chosen = likeliest(prior.volume, models, sightings, picture, fov, Camera.half_height, azimuth, request.elevation)
     fits = [fit_model(prior.volume, *one, picture, fov, Camera.half_height) for one in chosen[:BENT]]
-    return max(fits, key=lambda fit: fit.score, default=None)
+    fit = max(fits, key=lambda fit: fit.score, default=None)
+    if fit is None or likely is None:
+        return fit, 0.0
+    if not asked:
+        return fit, FITS
+    chance = sum(math.exp(likely[style]) for style in prior.vocabulary.styles[fit.noun])
+    return fit, FITS_KNOWN if chance >= KNOWN else FITS_UNKNOWN
 
 
 def _states(prior: DiffusersPrior, caption: Caption) -> Float[Tensor, "1 L D"]:
@@ -221,7 +228,7 @@ def _fitted(prior: DiffusersPrior, request: PictureRequest, fit: Fit, fov: float
     assert network is not None
     model = int(network.find(_states(prior, fit.caption))[0])
     with torch.no_grad():
-        volume = fit.bent(without_crumbs(network.volume_of(network.latent(model))), network.extent)
+        volume = fit.bent(mended(network.volume_of(network.latent(model))), network.extent)
     references = []
     for cutout, azimuth in zip(request.cutouts, request.azimuths, strict=True):
         turn = 0.0 if cutout is request.cutouts[0] else (azimuth or 0.0) - (request.azimuths[0] or 0.0)

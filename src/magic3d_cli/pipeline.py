@@ -74,10 +74,10 @@ def export(saved: Saved, output: Path, asset: AssetSettings, device: str, observ
         about = about_asset(header["prompt"], header["seed"], header["prior"]["id"])
         runs = (RunLook(header["prompt"], header["seed"], header["prior"]["id"], saved.things), *saved.earlier)
         built, files = build_files(stage, output, about, asset, observer, runs, own_surface(saved))
-    report = report_of(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
     run = RunDirectory.for_output(output)
-    if run.path.is_dir():
-        run.log("exported", files=report["files"])
+    if run.path.absolute() == saved.path.absolute().parent:  # a later export may write them again
+        run.log("exported", files=[str(file) for file in files])
+    report = report_of(header["prompt"], saved.settings, header["prior"], files, stage, built, timings)
     observer.done(report)
     return report
 

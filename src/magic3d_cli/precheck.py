@@ -20,6 +20,7 @@ from magic3d_cli.checks import (
     check_picture,
     check_prompt,
     default_output,
+    expanded,
     is_checkpoint,
     meant,
 )
@@ -39,6 +40,7 @@ from magic3d_cli.guidance.diffusers.catalogue import (
 from magic3d_cli.guidance.diffusers.files import vocabulary_of
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.settings import PICTURES_ALONE
 
 if TYPE_CHECKING:
     from magic3d_cli.style import Style
@@ -141,7 +143,7 @@ def check_init(init: str, seed: int) -> str:
     if init.startswith(BUILTIN_SHAPE):
         _understand(local("builtin"), check_prompt(init.removeprefix(BUILTIN_SHAPE)), seed)
         return init
-    path = Path(init).expanduser()
+    path = expanded(init)
     if path.is_dir():
         saved = RunDirectory(path).furthest
         if saved is None:
@@ -224,7 +226,7 @@ def find_finished(source: Path) -> tuple[Path, dict[str, Any]]:
 def prior_of(header: dict[str, Any]) -> str:
     """The prior that edits a run unless another is asked for: its own, or the built-in one where it had none."""
     name = header["prior"]["id"]
-    return "builtin" if name == "picture" else name
+    return "builtin" if name == PICTURES_ALONE else name
 
 
 def edit_digest(source: Path, box: object, recolour: bool, style: str | None = None) -> str:
@@ -264,7 +266,8 @@ def check_source(path: Path, output: Path, force: bool, lod: int | None = None) 
     if lod is None:
         lod = header["settings"].get("asset", {}).get("lod", 0)
     check_belonging(output, lod)
-    if RunDirectory.for_output(output).path.absolute() != path.absolute().parent:
+    run = RunDirectory.for_output(output)
+    if run.path.absolute() != path.absolute().parent or output.name not in run.written:
         refuse_to_overwrite(output)
 
 

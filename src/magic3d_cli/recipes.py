@@ -17,11 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from magic3d_cli.checks import check_choice
 from magic3d_cli.errors import UsageError
-from magic3d_cli.settings import GuidanceSettings, Settings, StagePrior, TimestepSchedule
+from magic3d_cli.settings import (
+    CoarseSettings,
+    FineSettings,
+    GuidanceSettings,
+    Settings,
+    StagePrior,
+    TimestepSchedule,
+    ViewSampling,
+)
+
+_Stage = TypeVar("_Stage", CoarseSettings, FineSettings)
 
 _COARSE_PIXELS, _FINE_PIXELS = 64**2, 256**2
 """Of the images whose sums are the unit of both stages' losses."""
@@ -257,56 +267,71 @@ def follow(
         picture: azimuth and elevation of the first picture, degrees; views grow from there.
     """
     recipe = named(name)
-
-    def changed(stage: Any, part: StageRecipe, chosen: Sequence[StagePrior], pixels: float) -> Any:
-        def guided(own: GuidanceSettings, prior: StagePrior) -> GuidanceSettings:
-            kind = kind_of(prior)
-            if kind == "builtin":
-                return own if part.builtin is None else replace(own, times=part.builtin)
-            asked = part.words if kind == "words" else part.shown
-            if asked is None:
-                return own
-            return replace(
-                asked,
-                perp_neg=own.perp_neg or asked.perp_neg,
-                small_encoder=own.small_encoder,
-                compile=own.compile,
-                method=own.method,
-                variational=own.variational,
-                bootstrap=own.bootstrap,
-            )
-
-        first, *others = chosen
-        added = tuple(
-            replace(a, guidance=guided(a.guidance, prior))
-            for a, prior in zip(stage.added_guidance, others, strict=True)
-        )
-        more: dict[str, Any] = dict(part.reference)
-        if part.weights is not None and kind_of(first) != "builtin":
-            lead = part.weights.words if kind_of(first) == "words" else part.weights.picture
-            found = reference_weights(part.weights, lead, pixels)
-            more = found | more
-        sampling = dict(part.sampling)
-        if any(kind_of(prior) != "words" for prior in chosen):
-            low, high = sampling.get("elevation", stage.sampling.elevation)  # within what these priors were taught
-            sampling["elevation"] = max(low, stage.sampling.elevation[0]), min(high, stage.sampling.elevation[1])
-            sampling.pop("fov", None)
-        if any(prior.from_picture for prior in chosen):
-            sampling.pop("shading", None)  # it was taught with photos
-        if "growth" in sampling and picture is not None:
-            sampling["centre"] = picture
-        return replace(
-            stage,
-            guidance=guided(stage.guidance, first),
-            added_guidance=added,
-            reference=replace(stage.reference, **more),
-            sampling=replace(stage.sampling, **sampling),
-            **part.stage,
-        )
-
     return replace(
         base,
-        coarse=changed(base.coarse, recipe.coarse, priors["coarse"], _COARSE_PIXELS),
-        fine=changed(base.fine, recipe.fine, priors["fine"], _FINE_PIXELS),
+        coarse=_changed(base.coarse, recipe.coarse, priors["coarse"], _COARSE_PIXELS, picture),
+        fine=_changed(base.fine, recipe.fine, priors["fine"], _FINE_PIXELS, picture),
         recipe=name,
     )
+
+
+def _changed(
+    stage: _Stage,
+    part: StageRecipe,
+    priors: Sequence[StagePrior],
+    pixels: float,
+    picture: tuple[float, float] | None,
+) -> _Stage:
+    """A stage's settings as its part of a recipe says; `pixels` are those of the images that its losses are sums of."""
+    first, *others = priors
+    added = tuple(
+        replace(own, guidance=_guided_as(part, own.guidance, prior))
+        for own, prior in zip(stage.added_guidance, others, strict=True)
+    )
+    weights: dict[str, float] = {}
+    if part.weights is not None and kind_of(first) != "builtin":
+        lead = part.weights.words if kind_of(first) == "words" else part.weights.picture
+        weights = reference_weights(part.weights, lead, pixels)
+    return replace(
+        stage,
+        guidance=_guided_as(part, stage.guidance, first),
+        added_guidance=added,
+        reference=replace(stage.reference, **{**weights, **part.reference}),
+        sampling=replace(stage.sampling, **_sampled(part, stage.sampling, priors, picture)),
+        **part.stage,
+    )
+
+
+def _guided_as(part: StageRecipe, own: GuidanceSettings, prior: StagePrior) -> GuidanceSettings:
+    """How a recipe guides a prior; what a person chooses stays."""
+    kind = kind_of(prior)
+    if kind == "builtin":
+        return own if part.builtin is None else replace(own, times=part.builtin)
+    asked = part.words if kind == "words" else part.shown
+    if asked is None:
+        return own
+    return replace(
+        asked,
+        perp_neg=own.perp_neg or asked.perp_neg,
+        small_encoder=own.small_encoder,
+        compile=own.compile,
+        method=own.method,
+        variational=own.variational,
+        bootstrap=own.bootstrap,
+    )
+
+
+def _sampled(
+    part: StageRecipe, own: ViewSampling, priors: Sequence[StagePrior], picture: tuple[float, float] | None
+) -> dict[str, Any]:
+    """The fields of a stage's sampling that a recipe changes, within what its priors were taught with."""
+    sampling = dict(part.sampling)
+    if any(kind_of(prior) != "words" for prior in priors):
+        low, high = sampling.get("elevation", own.elevation)
+        sampling["elevation"] = max(low, own.elevation[0]), min(high, own.elevation[1])
+        sampling.pop("fov", None)
+    if any(prior.from_picture for prior in priors):
+        sampling.pop("shading", None)  # it was taught with photos
+    if "growth" in sampling and picture is not None:
+        sampling["centre"] = picture
+    return sampling

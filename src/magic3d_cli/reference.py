@@ -47,7 +47,7 @@ class Cutout:
         mask_from: "mask", "transparency", "plain border", "rembg" or "drawn".
         notes: what a person may want to know.
         normals: unit vectors right, up and towards the viewer for every pixel of `rgba`, or None.
-        digest: of everything above but the name and the notes.
+        digest: of the pixels, the depth and the normals.
     """
 
     name: str
@@ -129,7 +129,7 @@ def read_cutout(path: Path, mask: Path | None = None, depth: Path | None = None,
     Raises UsageError for a file that is no picture or cannot be decoded, and for a picture in which the thing cannot be
     told from its surroundings, is missing, cut off, too small or not the only one.
     """
-    image, notes = read_picture(path)
+    image, notes = read_picture(path, whole=any((mask, depth, normals)))
     size = image.size
     if min(size) < LEAST_SIDE:
         raise UsageError(f"{path.name} has {size[0]} x {size[1]} pixels.", "Use a picture of at least 256 pixels.")

@@ -7,7 +7,8 @@ Sources: [paper] Magic3D, arXiv 2211.10440; [ngp] Instant-NGP, arXiv 2201.05989;
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 METHODS = SDS, VSD, BSD = "sds", "vsd", "bsd"
 """Of distillation: score (DreamFusion), variational score (ProlificDreamer), bootstrapped score (DreamCraft3D)."""
@@ -15,6 +16,8 @@ AUTO, BALL, VOLUME = "auto", "ball", "volume"
 """Where the coarse stage begins: as suits the prior, the paper's soft ball, or the prior's own volume."""
 PICTURE_SHAPE = "picture:"
 """Before the digest of the pictures whose thing a run begins with."""
+PICTURES_ALONE = "picture"
+"""In place of a prior's name where pictures alone guide a run."""
 EDITED, EDITED_VOLUME = "edited:", "edited-volume:"
 """Before the digest of the edit whose parent a run begins with; the second where the prior's volume shows the edit."""
 
@@ -334,8 +337,23 @@ def _build(cls: Any, data: Any) -> Any:
 def _value(kind: Any, value: Any) -> Any:
     if is_dataclass(kind):
         return _build(kind, value)
+    if not _fits(kind, value):
+        raise TypeError(f"{value!r} is no {kind}")
     if isinstance(value, list):
         items = get_args(kind)
         item = items[0] if items and is_dataclass(items[0]) else None
         return tuple(_build(item, v) if item else v for v in value)
     return value
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value of JSON is of the type of its field; dataclasses in lists look at their own."""
+    if isinstance(kind, UnionType):
+        return any(_fits(one, value) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        first, *others = get_args(kind)
+        if not isinstance(value, list | tuple):
+            return False
+        kinds = [first] * len(value) if others == [...] else [first, *others]
+        return len(value) == len(kinds) and all(map(_fits, kinds, value))
+    return is_dataclass(kind) or type(value) is kind or (kind is float and type(value) is int)

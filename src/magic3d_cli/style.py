@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from magic3d_cli import srgb
+from magic3d_cli.checks import expanded
 from magic3d_cli.errors import UsageError
 from magic3d_cli.picture_file import read_picture
 
@@ -88,7 +89,7 @@ def read_style(path: Path) -> Style:
 
     Raises UsageError as `read_picture` does, and for a picture in which nothing is opaque.
     """
-    image, _ = read_picture(path.expanduser())
+    image, _ = read_picture(expanded(path))
     small = _as_clip_sees(image)
     image = image.convert("RGBA").convert("RGBa")  # what is transparent has no colour
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)

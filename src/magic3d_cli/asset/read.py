@@ -63,7 +63,7 @@ def read_coloured(path: Path, up: str = "y") -> ColouredMesh:
         mesh: Any = trimesh.load(path, force="mesh", process=False)
         vertices, faces = np.asarray(mesh.vertices, float), np.asarray(mesh.faces, np.int64)
         uvs, texture, colours = _colours(mesh, len(vertices))
-    except Exception as error:  # each reader raises its own kinds
+    except Exception as error:  # each reader raises its own kinds, MemoryError too for a size that is a lie
         raise UsageError(
             f"{path} cannot be read as a mesh: {str(error) or type(error).__name__}",
             "Write it anew as .glb, .obj, .stl or .ply, for instance with Blender.",

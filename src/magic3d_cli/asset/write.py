@@ -20,7 +20,7 @@ from magic3d_cli.asset.formats.usdz import usdz_bytes
 from magic3d_cli.asset.names import level_path
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.checks import FORMATS
-from magic3d_cli.errors import Magic3DError, UsageError
+from magic3d_cli.errors import Magic3DError, UsageError, out_of_memory
 
 __all__ = ["WRITERS", "Asset", "write"]
 
@@ -74,6 +74,8 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
+        if out_of_memory(error):
+            raise
         next_step = f"Choose another place with -o, for instance -o ~/{path.name}."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             next_step = f"Free {len(data) / 1e6:.1f} MB there and run the same command again, or use -o elsewhere."

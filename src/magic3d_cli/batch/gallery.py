@@ -18,7 +18,7 @@ from magic3d_cli.asset.check import read_mesh
 from magic3d_cli.asset.preview import render_mesh
 from magic3d_cli.asset.show import as_glb, lit, page
 from magic3d_cli.atomic import write_atomically
-from magic3d_cli.batch.tasks import FAILED
+from magic3d_cli.batch.tasks import FAILED, GALLERY
 from magic3d_cli.errors import Magic3DError
 from magic3d_cli.run.directory import RunDirectory
 from magic3d_cli.scene.views import turntable
@@ -44,7 +44,7 @@ def write_gallery(folder: Path, records: Sequence[dict[str, Any]]) -> list[Path]
             pictures.append(picture)
         cards.append(_card(folder, record, picture, turned))
     text = TEMPLATE.read_text(encoding="utf-8").replace("@CARDS@", _script(json.dumps(cards)))
-    files = [folder / "index.html", folder / "sheet.png", folder / "results.csv"]
+    files = [folder / name for name in GALLERY]
     write_atomically(files[0], text.encode(), durable=False)
     write_atomically(files[1], _sheet(pictures), durable=False)
     write_atomically(files[2], _table(records).encode(), durable=False)

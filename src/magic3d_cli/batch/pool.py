@@ -27,9 +27,10 @@ PATIENCE = 60.0
 
 @dataclass
 class Worker:
-    """A process, the task that it is at, and how far that is."""
+    """A process, its place in the team (which says its GPU), the task that it is at, and how far that is."""
 
     process: subprocess.Popen[str]
+    number: int
     task: Task | None = None
     share: float = 0.0
 
@@ -106,7 +107,7 @@ def run_tasks(
             pass  # it has died, which its reader tells
 
     def hire(number: int) -> None:
-        worker = Worker(_start(number, workers, gpus))
+        worker = Worker(_start(number, workers, gpus), number)
         threading.Thread(target=_listen, args=(worker, events), daemon=True).start()
         team.append(worker)
         give(worker)
@@ -122,8 +123,8 @@ def run_tasks(
                 continue
             if event is None:
                 _buried(worker, team, waiting, tries, progress)
-                if waiting and len(team) < workers:
-                    hire(len(team))
+                if waiting:
+                    hire(worker.number)
             elif event["event"] == "done":
                 progress.records.append(event["record"])
                 give(worker)

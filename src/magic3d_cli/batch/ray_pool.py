@@ -7,6 +7,8 @@ of a lost machine goes on from its last one elsewhere. Without such a folder fil
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,11 +18,14 @@ from magic3d_cli.atomic import write_atomically
 from magic3d_cli.batch.pool import MEMORY, TRIES, Progress
 from magic3d_cli.batch.tasks import Task
 from magic3d_cli.batch.worker import run_task
+from magic3d_cli.checks import expanded
 from magic3d_cli.errors import EnvironmentFault, first_line
 from magic3d_cli.run.interrupts import Interrupts
 
 LOCAL = "local"
 """In place of an address: a cluster of this machine alone, for the duration."""
+PULSE, MISSED = 2.0, 8
+"""Seconds between two attempts to reach a cluster's head, and how many fail in a row before it counts as lost."""
 Made = tuple[dict[str, Any], dict[str, bytes]]
 """A task's record, and the bytes of its files by path."""
 
@@ -54,9 +59,19 @@ def run_tasks(
         remote = ray.remote(max_retries=TRIES, **wanted)(make)
         waiting = {remote.remote(task.to_json() | _absolute(task), options): task for task in tasks}
         progress, records = Progress(len(tasks)), dict[str, dict[str, Any]]()
+        # A cluster behind ray:// is reached through a process of its own, which notices by itself.
+        head = None if address.startswith("ray://") else _Head(ray.get_runtime_context().gcs_address)
         try:
             while waiting:
                 interrupts.check()
+                if head is not None and not head.answers():
+                    for task in waiting.values():
+                        what = f"The Ray cluster at {head.address} does not answer any more."
+                        records[task.output] = task.failure(what, "The same command begins it again.")
+                        progress.records.append(records[task.output])
+                    waiting.clear()
+                    changed(progress)
+                    break
                 for ref in ray.wait(list(waiting), timeout=0.2)[0]:
                     task = waiting.pop(ref)
                     records[task.output] = _taken(ray, ref, task)
@@ -68,6 +83,26 @@ def run_tasks(
         return [records[task.output] for task in tasks]
     finally:
         ray.shutdown()
+
+
+class _Head:
+    """The process that knows a cluster. When it is gone, Ray ends this one after a minute without a word to it."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self._missed, self._next = address, 0, 0.0
+
+    def answers(self) -> bool:
+        """Whether it took a connection at one of the last attempts."""
+        if time.monotonic() < self._next:
+            return True
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PULSE).close()
+            self._missed = 0
+        except OSError:
+            self._missed += 1
+        self._next = time.monotonic() + PULSE
+        return self._missed < MISSED
 
 
 def _connected(address: str) -> Any:
@@ -88,7 +123,7 @@ def _connected(address: str) -> Any:
 def _absolute(task: Task) -> dict[str, Any]:
     """A task's files as other processes find them."""
     beside = {"image": task.image, "style": task.style}
-    found = {name: str(Path(path).expanduser().absolute()) if path else None for name, path in beside.items()}
+    found = {name: str(expanded(path).absolute()) if path else None for name, path in beside.items()}
     return found | {"output": str(Path(task.output).absolute())}
 
 

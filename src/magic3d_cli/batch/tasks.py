@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +20,24 @@ from magic3d_cli.checks import (
     check_prompt,
     check_seed,
     default_output,
+    expanded,
     shown,
 )
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import Adapter
 from magic3d_cli.guidance.diffusers.catalogue import check_name
 from magic3d_cli.precheck import check_distilled, check_words, styled
+from magic3d_cli.run.directory import RunDirectory
 
 MADE, KEPT, FAILED = "made", "kept", "failed"
 """What became of a task; kept: it was made before."""
 COLUMNS = ("prompt", "seed", "image", "preset", "style", "distillation", "output")
 """What a row may say; everything but the prompt (or an image) may be left out."""
+
+
+GALLERY = ("index.html", "sheet.png", "results.csv")
+"""What is written into a batch's folder, see `gallery`."""
+_OF_A_BATCH = b"<title>magic3d batch</title>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,32 +117,40 @@ def check_makeable(
         raise faults[0]
 
 
+def check_gallery(folder: Path) -> None:
+    """Raises UsageError where the gallery would overwrite files that are not a batch's: a folder may be anybody's."""
+    there = [folder / name for name in GALLERY if (folder / name).exists()]
+    page = folder / GALLERY[0]
+    if there and not (page.is_file() and _OF_A_BATCH in page.read_bytes()[:1000]):
+        raise UsageError(f"{there[0]} exists already, and was not written by a batch.", "Name another folder with -o.")
+
+
 def _rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line numbers and what the lines say."""
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).expanduser().read_text(encoding="utf-8-sig")
+        text = sys.stdin.read() if source == "-" else expanded(source).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not UTF-8 text.", "Save it as UTF-8.") from error
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{source} cannot be read: {reason}.", "Give a text file, or - for standard input.") from error
-    lines = text.splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"{source} cannot be read: {error.strerror}.", "Give a text file, or - for standard input."
+        ) from error
     kind = Path(source).suffix.lower()
     if kind == ".csv":
-        reader = csv.DictReader(lines)
-        unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
-        if unknown or not reader.fieldnames:
-            raise UsageError(
-                f"{source}: its first line names {shown(', '.join(map(str, unknown))) or 'nothing'}.",
-                f"Name columns there: {', '.join(COLUMNS)}.",
-            )
+        reader = csv.DictReader(io.StringIO(text, newline=""))  # a quoted cell may hold ends of lines
         try:
+            unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
+            if unknown or not reader.fieldnames:
+                raise UsageError(
+                    f"{source}: its first line names {shown(', '.join(map(str, unknown))) or 'nothing'}.",
+                    f"Name columns there: {', '.join(COLUMNS)}.",
+                )
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
             raise UsageError(f"{source}, line {reader.line_num}: {error}.", "Save it as CSV anew.") from error
         return
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if kind == ".jsonl" or line.lstrip().startswith("{"):
@@ -157,6 +173,8 @@ def _of_row(row: Mapping[Any, Any], folder: Path, seeds: int, choices: Choices, 
     if unknown := [shown(str(key)) for key in row if key not in COLUMNS]:
         raise UsageError(f"{unknown[0]!r} is no column.", f"Use: {', '.join(COLUMNS)}.")
     row = {key: value for key, value in row.items() if value not in (None, "")}  # an empty cell says nothing
+    if any("\0" in str(value) for value in row.values()):
+        raise UsageError("It holds a null byte, which no text and no file name has.", "Save the list as UTF-8 text.")
     image = row.get("image")
     prompt = str(row.get("prompt", ""))
     if image is None or prompt.strip():
@@ -190,12 +208,15 @@ def _seed(value: Any) -> int:
 
 
 def _named_apart(tasks: Sequence[Task]) -> list[Task]:
-    """The same task once, and other ones under names of their own: the order of the list decides, so it stays so."""
+    """The same task once, and other ones under names of their own: the order of the list decides, so it stays so.
+
+    dog.glb and dog.obj would have one run folder, in which only one of them could be made at a time.
+    """
     taken: dict[str, Task] = {}
     for task in dict.fromkeys(tasks):
         path, number = Path(task.output), 1
-        while task.output.lower() in taken:
+        while (run := str(RunDirectory.for_output(Path(task.output)).path).lower()) in taken:
             number += 1
             task = replace(task, output=str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
-        taken[task.output.lower()] = task
+        taken[run] = task
     return list(taken.values())

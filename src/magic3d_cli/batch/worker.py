@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,38 +80,51 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
             style = precheck.styled(Path(task["style"]), names, request.device, adapters, pictures is not None)
             request = replace(request, style=style)
         added = marks(adapters, request.style.digest if request.style else None)
-        if (kept := finished(output, task, digest, added)) is not None:
+        if (kept := finished(output, task, options, digest, added)) is not None:
             return record | kept | {"status": KEPT}
         run = RunDirectory.for_output(output)
-        if output.exists() and not run.is_of(task["prompt"], task["seed"], task["preset"], digest, added):
+        ours = run.is_of(task["prompt"], task["seed"], task["preset"], digest, added)
+        if not (output.exists() and ours):
             precheck.refuse_to_overwrite(output)
         precheck.check_belonging(output, request.lod)
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}
+        with suppress(OSError):  # then the same command makes it again
+            run.write_json(run.batch, _asked(task, options))
     except Magic3DError as error:
         record["error"] = {"what": error.what, "next": error.next_step, "exit_code": error.exit_code}
     except Exception as error:
         code = OutOfMemory.exit_code if out_of_memory(error) else 1
         what = "Out of memory." if code == OutOfMemory.exit_code else f"{type(error).__name__}: {first_line(error)}"
         log = RunDirectory.for_output(Path(task["output"])).log_path
-        record["error"] = {"what": what, "next": f"See {log}", "exit_code": code}
+        following = f"See the last line of {log}" if log.is_file() else "Make it alone: magic3d generate --verbose"
+        record["error"] = {"what": what, "next": following, "exit_code": code}
     return record | {"seconds": round(time.monotonic() - begun, 1), "notes": observer.notes}
 
 
 def finished(
-    output: Path, task: dict[str, Any], digest: str | None, adapters: str | None = None
+    output: Path, task: dict[str, Any], options: dict[str, Any], digest: str | None, adapters: str | None = None
 ) -> dict[str, Any] | None:
-    """What is reported of a task that an earlier command made; None where it has to be made."""
+    """What is reported of a task that an earlier command made with the same options; None where it has to be made.
+
+    `digest` and `adapters` are those of `RunDirectory.is_of`.
+    """
     run = RunDirectory.for_output(output)
     if not output.is_file() or not run.is_of(task["prompt"], task["seed"], task["preset"], digest, adapters):
         return None
     try:
-        if run.method != (task["distillation"] or SDS):
+        if checks.parse_json(run.batch.read_text(encoding="utf-8")) != _asked(task, options):
             return None
         report = checks.parse_json(run.result.read_text(encoding="utf-8"))
         return {"seconds": 0.0, "notes": [], **_summary(report)}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):  # damaged: its files are written again
         return None
+
+
+def _asked(task: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What a result depends on beside what `RunDirectory.is_of` compares, as JSON gives it back."""
+    own = {name: value for name, value in options.items() if name not in ("device", "strict", "adapters")}
+    return dict(json.loads(json.dumps(own | {"distillation": task["distillation"] or SDS})))
 
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magic3d_cli import checks
-from magic3d_cli.batch.tasks import COLUMNS, FAILED, KEPT, MADE, Choices, check_makeable, read_tasks
+from magic3d_cli.batch.tasks import COLUMNS, FAILED, KEPT, MADE, Choices, check_gallery, check_makeable, read_tasks
 from magic3d_cli.cli import options
 from magic3d_cli.cli.failures import reported, say
 from magic3d_cli.cli.progress import Display, clock
@@ -171,6 +171,7 @@ def _make_folder(folder: Path) -> None:
         raise UsageError(
             f"The folder {folder} cannot be made: {error.strerror}.", "Name another one with -o."
         ) from error
+    check_gallery(folder)
 
 
 class _Lines:

@@ -15,7 +15,7 @@ from magic3d_cli.cli.failures import reported
 from magic3d_cli.cli.session import answer, session
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import LORA, TOKENS
-from magic3d_cli.guidance.builtin.own_words import known_kind, own_word
+from magic3d_cli.guidance.builtin.own_words import known_kind, own_word, sheet_of
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN, check_name
 
@@ -120,11 +120,16 @@ def personalise(
     if kind is not None:
         known_kind(vocabulary, word, kind)
     out = check_adapter_output(output or _named_after(word), force)
+    if (sheet := sheet_of(out)).exists() and not force:
+        raise UsageError(
+            f"{sheet} exists already, and a picture of what is learnt would be written there.",
+            "Give another name with -o, or --force to overwrite it.",
+        )
     with session(quiet, verbose) as work:
         from magic3d_cli.photos import are_pictures, read_sources
 
         pictures = read_sources(sources, elevation) if are_pictures(sources) else None
-        mesh = Path(sources[0]).expanduser() if pictures is None else None
+        mesh = checks.expanded(sources[0]) if pictures is None else None
         from magic3d_cli.personalise import Wish, personalise
 
         work.observer.phase("learn the thing")
@@ -174,7 +179,7 @@ def _named_after(word: str) -> Path:
 
 def check_adapter_output(output: Path, force: bool) -> Path:
     """A .safetensors file that can be written. Raises UsageError."""
-    output = output.expanduser()
+    output = checks.expanded(output)
     if output.suffix == "":
         output = output.with_suffix(SUFFIX)
     if output.suffix != SUFFIX:

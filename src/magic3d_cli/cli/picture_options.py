@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magic3d_cli.checks import RECIPES, check_picture, picture_place
+from magic3d_cli.checks import RECIPES, check_picture, expanded, place_of
 from magic3d_cli.cli.options import one_of
 from magic3d_cli.errors import UsageError
 
@@ -122,7 +122,7 @@ def requested(
         )
     if image:
         beside = [mask, normals, None if estimated(depth) else Path(str(depth))]
-        for path in [picture_place(text)[0] for text in image] + [path.expanduser() for path in beside if path]:
+        for path in [place_of(text)[0] for text in image] + [expanded(path) for path in beside if path]:
             check_picture(path)  # before NumPy and Pillow are imported
         from magic3d_cli.picture_request import read_pictures
 
@@ -139,12 +139,12 @@ def requested(
 
 def estimated(depth: str | None) -> bool:
     """Whether `--depth` names no file: it is left out, none, auto, or a folder."""
-    return depth is None or depth in ("auto", "none") or Path(depth).expanduser().is_dir()
+    return depth is None or depth in ("auto", "none") or expanded(depth).is_dir()
 
 
 def outputs_of(images: Path, output: Path | None) -> list[tuple[Path, Path]]:
     """Every picture of a folder and the GLB that is made of it, in the folder `output` or the current one."""
-    folder = Path() if output is None else output.expanduser()
+    folder = Path() if output is None else expanded(output)
     if not folder.is_dir():
         raise UsageError(f"With --images, -o names a folder, and {folder} is none.", f"mkdir -p {folder}")
     from magic3d_cli.picture_request import pictures_in

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,13 +77,17 @@ def runs(
             raise UsageError(f"{len(doomed)} runs would be deleted.", "Add --yes to delete them.")
         if not typer.confirm(f"Delete these {len(doomed)} runs?", err=True):
             doomed = []
+    deleted = []
     for run in doomed:
+        if _in_use(RunDirectory(Path(run.path))):
+            continue  # it was begun while the question was open
         shutil.rmtree(run.path)
-    freed = sum(run.bytes for run in doomed)
+        deleted.append(run)
+    freed = sum(run.bytes for run in deleted)
     if as_json:
-        put(json.dumps({"deleted": [run.path for run in doomed], "bytes": freed}))
+        put(json.dumps({"deleted": [run.path for run in deleted], "bytes": freed}))
     else:
-        put(f"Deleted {len(doomed)} runs, {freed / 1e6:.0f} MB.")
+        put(f"Deleted {len(deleted)} runs, {freed / 1e6:.0f} MB.")
 
 
 def find(folder: Path) -> list[Found]:
@@ -95,29 +103,52 @@ def _is_run(path: Path) -> bool:
 
 def _found(path: Path) -> Found:
     run = RunDirectory(path)
-    files = [file for file in path.rglob("*") if file.is_file() and file.name != "lock"]  # looking touches the lock
     prompt, seed, preset, state = "?", 0, "?", "nothing yet"
     try:
         if run.furthest is not None:
             header = checkpoint.read_header(run.furthest)
-            prompt, seed, preset = header["prompt"], header["seed"], header["settings"]["preset"]
+            prompt, seed, preset = _asked(header, header["settings"])
             state = f"{header['stage']} {header['step']}/{header['total']}"
         elif run.settings.is_file():
             asked = parse_json(run.settings.read_text(encoding="utf-8"))
-            prompt, seed, preset = asked["prompt"], asked["seed"], asked["preset"]
+            prompt, seed, preset = _asked(asked, asked)
         if run.result.is_file():
             state = "finished"
     except (Magic3DError, OSError, ValueError, KeyError, TypeError):
         state = "damaged"
     if path.suffix != ".run":
         state = "set aside"
+    if _in_use(run):
+        state = "in use"
+    files = list(_files(path))
+    written = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+    days = max(time.time() - written, 0.0) / _DAY
+    return Found(str(path), prompt, seed, preset, state, sum(file.st_size for file in files), round(days, 3))
+
+
+def _in_use(run: RunDirectory) -> bool:
     try:
         run.check_free()
     except Magic3DError:
-        state = "in use"
-    written = max((file.stat().st_mtime for file in files), default=path.stat().st_mtime)
-    days = max(time.time() - written, 0.0) / _DAY
-    return Found(str(path), prompt, seed, preset, state, sum(file.stat().st_size for file in files), round(days, 3))
+        return True
+    return False
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    """Of a run's files; those that a running job renames or deletes meanwhile are left out, as is the lock."""
+    for file in path.rglob("*"):
+        with suppress(FileNotFoundError):
+            about = file.stat()
+            if stat.S_ISREG(about.st_mode) and file.name != "lock":
+                yield about
+
+
+def _asked(request: dict[str, Any], settings: dict[str, Any]) -> tuple[str, int, str]:
+    """Prompt, seed and preset. Raises KeyError or TypeError where they are none."""
+    prompt, seed, preset = request["prompt"], request["seed"], settings["preset"]
+    if not (isinstance(prompt, str) and isinstance(seed, int) and isinstance(preset, str)):
+        raise TypeError
+    return prompt, seed, preset
 
 
 def _table(found: list[Found]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from magic3d_cli.checks import parse_json
+from magic3d_cli.checks import expanded, parse_json
 from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance import ip_adapter_file
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
@@ -161,7 +161,15 @@ def kept(saved: Sequence[dict[str, Any]], given: Sequence[Adapter], checkpoint: 
 
     Raises UsageError where one is missing or changed, and where another one is given.
     """
-    wanted = {str(one["sha256"]) for one in saved}
+    try:
+        saved = [
+            {"sha256": str(one["sha256"]), "file": str(one["file"]), "weight": float(one["weight"])} for one in saved
+        ]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{checkpoint} does not say what its adapters were.", "Begin anew, with --adapter FILE."
+        ) from error
+    wanted = {one["sha256"] for one in saved}
     foreign = next((adapter for adapter in given if adapter.sha256 not in wanted), None)
     if foreign is not None:
         raise UsageError(
@@ -191,7 +199,7 @@ def edited(
 
     A given IP-Adapter takes the place of the run's own. Raises UsageError as `kept` does.
     """
-    known = {str(one["sha256"]) for one in saved}
+    known = {str(one.get("sha256")) for one in saved}
     found = kept(saved, [adapter for adapter in given if adapter.sha256 in known], checkpoint)
     before = tuple(replace(a, weight=float(one["weight"])) for a, one in zip(found, saved, strict=True))
     replaced = {adapter.sha256 for adapter in given}
@@ -203,8 +211,8 @@ def edited(
 def _split(text: str) -> tuple[Path, float | None]:
     """A file, and the weight after its =."""
     name, equals, number = text.rpartition("=")
-    if not equals or Path(text).expanduser().exists():
-        return Path(text).expanduser(), None
+    if not equals or expanded(text).exists():
+        return expanded(text), None
     try:
         weight = float(number)
     except ValueError as error:
@@ -213,7 +221,7 @@ def _split(text: str) -> tuple[Path, float | None]:
         ) from (error)
     if not 0 < weight <= _MOST_WEIGHT:
         raise UsageError(f"--adapter {text!r}: the weight is out of range.", f"Use a number up to {_MOST_WEIGHT:g}.")
-    return Path(name).expanduser(), weight
+    return expanded(name), weight
 
 
 def _read(path: Path, weight: float | None = None) -> Adapter:
@@ -251,8 +259,8 @@ def _header(path: Path, data: bytes) -> tuple[dict[str, tuple[int, ...]], dict[s
         shell = parse_json(data[8 : 8 + length])
         metadata = shell.pop("__metadata__", {})
         shapes = {name: tuple(entry["shape"]) for name, entry in shell.items()}
-        end = max((entry["data_offsets"][1] for entry in shell.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        end = max((int(entry["data_offsets"][1]) for entry in shell.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise _foreign(path, "its header is damaged", "Copy or download it again.") from error
     if 8 + length + end != len(data):
         raise _foreign(path, "part of it is missing, as after an unfinished copy", "Copy or download it again.")

@@ -56,7 +56,7 @@ def with_depth(cutout: Cutout, name: str, tell: Callable[[str], None]) -> Cutout
 def depth_model(name: str, tell: Callable[[str], None]) -> Path:
     """The folder of the network, downloaded first if it is `DEPTH_MODEL` and not in the cache."""
     if name != AUTO_DEPTH:
-        return Path(name).expanduser()
+        return Path(name)
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(DEPTH_MODEL.repository, file, revision=DEPTH_MODEL.revision) for file in _FILES)

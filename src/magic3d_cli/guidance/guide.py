@@ -28,6 +28,7 @@ from magic3d_cli.guidance.builtin.subject import load_subject, show_subject
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.conditioning import Conditioning, condition, read_prompt
 from magic3d_cli.guidance.diffusers import compile as compiling
+from magic3d_cli.guidance.diffusers import ip_adapter
 from magic3d_cli.guidance.diffusers.adapted import adapt, fitting
 from magic3d_cli.guidance.diffusers.files import installed_bytes, part_sha256, vocabulary_of
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior, default_dtype
@@ -45,8 +46,7 @@ from magic3d_cli.training.terms import LossTerm
 
 LoadedKey = tuple[Path, Path | None, str | None]
 Loaded = dict[LoadedKey, DiffusersPrior]
-"""Priors by their folder, their encoder's, and what was added to them."""
-
+"""Priors by their folder, their encoder's, and what was added to them; what each shows, its guide says: `_prepare`."""
 
 _part_hash = cache(part_sha256)
 
@@ -90,8 +90,8 @@ class PriorGuide:
         Args:
             encoder: the folder of the small encoder, for settings that ask for it; see `fetch_small_encoder`.
             pictured: what the built-in prior shows in place of the prompt: a model of its own, bent to a picture.
-            loaded: priors that other guides have loaded, and that later ones may use; not those that were changed to
-                show a picture's thing.
+            loaded: priors that other guides have loaded, and that later ones may use, also in another style; not those
+                that were changed to show a picture's thing.
             adapters: what is added to the priors.
             style: of a picture, see `check_style`, whose UsageErrors are raised.
         """
@@ -195,7 +195,7 @@ class PriorGuide:
         if key not in self._loaded:
             kind = PicturePrior if spec.from_picture else DiffusersPrior
             self._loaded[key] = kind(spec, self.device, default_dtype(self.device))
-            adapt(self._loaded[key], self._fitting(spec), self.style)
+            adapt(self._loaded[key], self._fitting(spec))
         prior = self._loaded[key]
         if self._prepared.get(key) is not prior:
             self._prepared[key] = prior
@@ -210,12 +210,14 @@ class PriorGuide:
         return self._added[spec.folder]
 
     def _key(self, spec: PriorSpec) -> LoadedKey:
-        added = self._fitting(spec)
-        style = self.style.digest if self.style and image_prompt(added) else None
-        return spec.folder, spec.vae.folder if spec.vae else None, marks(added, style)
+        return spec.folder, spec.vae.folder if spec.vae else None, marks(self._fitting(spec))
 
     def _prepare(self, prior: DiffusersPrior) -> None:
-        """Have a volume show what this job is about: pictures' thing, or several together, or else what it knows."""
+        """Have a prior show what this job is about: the picture of its style, by an IP-Adapter; and where it has a
+        volume pictures' thing, or several together, or else what it knows."""
+        if (shown := image_prompt(self._fitting(prior.spec))) is not None:
+            assert self.style is not None  # as `check_style` says
+            ip_adapter.show(prior, shown, self.style)
         if prior.volume is None:
             return
         prior.volume.show_own()

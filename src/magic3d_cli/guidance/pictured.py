@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from magic3d_cli.guidance.builtin.fitting import Fit
 from magic3d_cli.guidance.builtin.projection import painted
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.builtin.voxels import without_crumbs
+from magic3d_cli.guidance.builtin.voxels import mended
 from magic3d_cli.scene.reference import Reference
 
 
@@ -37,8 +40,18 @@ class Pictured:
     def volume(self, network: CaptionVolume, model: int) -> Float[Tensor, "J I K 7"]:
         """The fitted model's volume, bent and in the colours of the pictures."""
         assert self.fit is not None
-        volume = self.fit.bent(without_crumbs(network.volume_of(network.latent(model))), network.extent)
+        volume = self.fit.bent(mended(network.volume_of(network.latent(model))), network.extent)
         return painted(network, volume, self.references)
+
+    def sheet(self) -> bytes:
+        """The references as they were understood, side by side over grey, as PNG."""
+        tiles = []
+        for reference in self.references:
+            alpha = reference.mask[..., None].float() / 255
+            tiles.append((reference.rgb.float() * alpha + 128 * (1 - alpha)).round().to(torch.uint8).numpy())
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate(tiles, 1)).save(buffer, "PNG")
+        return buffer.getvalue()
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -84,6 +84,8 @@ class Callbacks:
         self._last = now
         self.run.log("step", stage=report.stage, step=report.step, **_rounded(report))
         self.observer.step(report)
+        if report.metrics.get("skipped") == 1:  # counted in a row
+            self.observer.note(f"{report.stage} step {report.step} was skipped: its gradient was not finite.")
         if self.processes.any(self.interrupts.pending is not None):
             self.save()
             self.interrupts.check()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from magic3d_cli.atomic import write_atomically
 from magic3d_cli.checks import parse_json
-from magic3d_cli.errors import UsageError
+from magic3d_cli.errors import UsageError, out_of_memory
 
 if TYPE_CHECKING:  # torch is imported where there are tensors: a header is read before
     from torch import Tensor
@@ -24,6 +25,12 @@ SCHEMA = 1
 """Raised when an older program could misread the file."""
 
 _KEY = "magic3d"
+_SAID: dict[str, type] = {
+    **{"stage": str, "step": int, "total": int, "prompt": str, "seed": int, "settings": dict, "prior": dict},
+    **{"origin": dict, "state": dict, "ledger": dict},
+}
+"""What every version's header says of a run."""
+_MAY_SAY: dict[str, type] = {"fine_prior": str, "pictures": dict, "adapters": list, "earlier": list, "style": dict}
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -49,11 +56,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     import safetensors.torch
 
-    data = _read(path)
-    header = _header(path, data)
+    data, size = _read(path)
+    header = _header(path, data, size)
     try:
         tensors = safetensors.torch.load(data)
     except Exception as error:  # safetensors' own error class, or ValueError for an unknown type
+        if out_of_memory(error):
+            raise
         raise _changed(path) from error
     if _digest(tensors, header) != header.get("sha256"):
         raise _changed(path)
@@ -61,13 +70,34 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header alone; the tensors are not verified. Raises UsageError as `load` does."""
-    return _header(path, _read(path))
+    """The header of a run's checkpoint alone; the tensors are not verified. Raises UsageError as `load` does, and as
+    `check_header`."""
+    header = _header(path, *_read(path, header_alone=True))
+    check_header(path, header)
+    return header
 
 
-def _read(path: Path) -> bytes:
+def check_header(path: Path, header: Mapping[str, Any]) -> None:
+    """Raises UsageError where a header does not say of a run what every version said."""
+    said = all(type(header.get(key)) is kind for key, kind in _SAID.items())
+    more = all(isinstance(header.get(key) or kind(), kind) for key, kind in _MAY_SAY.items())
+    nested = (
+        said and more and all(isinstance(one, dict) for key in ("adapters", "earlier") for one in header.get(key, ()))
+    )
+    if not (nested and header["stage"] in ("coarse", "fine") and isinstance(header["prior"].get("id"), str)):
+        raise _changed(path)
+
+
+def _read(path: Path, header_alone: bool = False) -> tuple[bytes, int]:
+    """A checkpoint's bytes, or those up to the end of its header; and how many the file has."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size  # of this file, also where another is renamed over it meanwhile
+            if not header_alone:
+                return file.read(), size
+            start = file.read(9)  # the header's length, and its first letter
+            length = struct.unpack("<Q", start[:8])[0] if start[8:] == b"{" else 0
+            return start + file.read(min(length, size)), size
     except FileNotFoundError as error:
         raise UsageError(
             f"There is no checkpoint {path}.",
@@ -77,8 +107,13 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"{path} cannot be read: {error.strerror}.", "Give a file that you may read.") from error
 
 
-def _header(path: Path, data: bytes) -> dict[str, Any]:
-    """Parse and check the outer shell by hand, so that each kind of damage gets its own message."""
+def _header(path: Path, data: bytes, size: int) -> dict[str, Any]:
+    """Parse and check the outer shell by hand, so that each kind of damage gets its own message.
+
+    Args:
+        data: the file up to the end of its header at least.
+        size: of the whole file, in bytes.
+    """
     if len(data) < 8:
         raise _truncated(path) if data else _foreign(path, "it is empty")
     (length,) = struct.unpack("<Q", data[:8])
@@ -86,14 +121,15 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
         if data[:2] == b"PK" or data[:1] == b"\x80":
             raise _foreign(path, "it is a PyTorch (pickle) file, which is never loaded because it can run code")
         raise _foreign(path, "it is not in safetensors format")
-    if 8 + length > len(data):
+    if 8 + length > size:
         raise _truncated(path)
     try:
         shell = parse_json(data[8 : 8 + length])
-        end = max((entry["data_offsets"][1] for key, entry in shell.items() if key != "__metadata__"), default=0)
+        ends = (int(entry["data_offsets"][1]) for key, entry in shell.items() if key != "__metadata__")
+        end = max(ends, default=0)
         text = shell.get("__metadata__", {}).get(_KEY)
         header = None if text is None else parse_json(text)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise _changed(path) from error
     if header is None:
         raise _foreign(path, "its header lacks the magic3d entry")
@@ -104,9 +140,9 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
             f"{path} was written by a newer magic3d ({header.get('version', 'unknown version')}).",
             "Update this one: pip install --upgrade magic3d",
         )
-    if 8 + length + end > len(data):
+    if 8 + length + end > size:
         raise _truncated(path)
-    if 8 + length + end < len(data):
+    if 8 + length + end < size:
         raise _changed(path)
     return header
 

@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +15,6 @@ from magic3d_cli.atomic import SUFFIX, write_atomically
 from magic3d_cli.checks import parse_json
 from magic3d_cli.errors import Magic3DError, UsageError
 from magic3d_cli.run.lock import Lock
-from magic3d_cli.settings import SDS
 
 CHECKPOINTS = ("fine.ckpt", "coarse.ckpt")
 """Furthest first."""
@@ -34,7 +33,8 @@ class RunDirectory:
         self.film = path / "film"  # small pictures of the shape appearing, see `callbacks.film_frames`
         self.log_path = path / "log.jsonl"
         self.settings = path / "settings.json"
-        self.result = path / "result.json"
+        self.result = path / "result.json"  # of the asset that is written; gone while another is being made
+        self.batch = path / "batch.json"  # what a batch that made the asset was asked for, see `batch.worker`
         self.mesh = path / "mesh.npz"  # a person's own, in the scene, where its shape is kept
         self._lock = Lock(path / "lock")
 
@@ -71,15 +71,6 @@ class RunDirectory:
             return False
 
     @property
-    def method(self) -> str:
-        """Of distillation, that the run was last asked for. Raises OSError, ValueError, TypeError or KeyError where its
-        settings.json does not tell."""
-        asked = parse_json(self.settings.read_text(encoding="utf-8"))
-        stages = [asked["coarse"], asked["fine"]]
-        every = [one["guidance"] for stage in stages for one in (stage, *stage["added_guidance"])]
-        return next((guidance["method"] for guidance in every if guidance["method"] != SDS), SDS)
-
-    @property
     def written(self) -> set[str]:
         """Names of all files that were written from this run beside it, as its log says."""
         found: set[str] = set()
@@ -96,13 +87,9 @@ class RunDirectory:
 
     def check_free(self) -> None:
         """Raises UsageError when another process uses the run; makes nothing."""
-        if not self._lock.path.is_file():
-            return
-        try:
-            self._lock.acquire()
-            self._lock.release()
-        except OSError:
-            pass  # entering it says what is wrong
+        if self._lock.path.is_file():
+            with suppress(OSError):  # entering it says what is wrong
+                self._lock.check()
 
     def __enter__(self) -> RunDirectory:
         """Make the folder, lock it, and remove what a killed process left half written.
@@ -112,9 +99,10 @@ class RunDirectory:
         try:
             self.path.mkdir(exist_ok=True)
             self._lock.acquire()
-            for leftover in self.path.glob(f"*{SUFFIX}"):
+            for leftover in self.path.rglob(f"*{SUFFIX}"):
                 leftover.unlink()
         except OSError as error:
+            self._lock.release()
             raise UsageError(
                 f"The run folder {self.path} cannot be written: {error.strerror}.",
                 "Choose another place for the output with -o.",

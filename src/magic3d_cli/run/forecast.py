@@ -20,6 +20,7 @@ from magic3d_cli.settings import (
     EDITED,
     EDITED_VOLUME,
     PICTURE_SHAPE,
+    PICTURES_ALONE,
     SDS,
     VOLUME,
     BootstrapSettings,
@@ -152,7 +153,9 @@ def parts_of(settings: Settings, priors: dict[str, str]) -> list[Part]:
     """The parts of a whole job in order; `priors` names each stage's."""
     coarse, fine = settings.coarse, settings.fine
     fitted = 0.0
-    if all(name == "builtin" for name in priors.values()) and not (coarse.added_guidance or fine.added_guidance):
+    if all(name in ("builtin", PICTURES_ALONE) for name in priors.values()) and not (
+        coarse.added_guidance or fine.added_guidance
+    ):
         shaped = coarse.init not in (AUTO, BALL)
         costs = SHAPED if shaped else BUILTIN.get(settings.preset, BUILTIN["draft"])
         fitted = (FITTED if coarse.init.startswith(VOLUMES) else FITTED_TO_MESH) if shaped else 0.0

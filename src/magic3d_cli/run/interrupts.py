@@ -48,12 +48,15 @@ class Interrupts:
     def installed(self) -> Iterator[Interrupts]:
         """Handle signals for the duration; only the main thread can, in others this does nothing.
 
-        What is ignored stays so: `nohup` means that a closed terminal is not to stop the program.
+        What is ignored stays so: `nohup` means that a closed terminal is not to stop the program. So does a handler
+        that is not Python's, of a program that Python runs inside (Blender): it could not be put back.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        wanted = [n for n in _SIGNALS if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+        present = {number: signal.getsignal(number) for number in _SIGNALS}
+        ours = (n for n in _SIGNALS if n == signal.SIGINT or present[n] is not signal.SIG_IGN)
+        wanted = [number for number in ours if present[number] is not None]
         previous = {number: signal.signal(number, self._receive) for number in wanted}
         try:
             yield self

@@ -24,7 +24,22 @@ class Lock:
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises UsageError when another process holds it, OSError when it cannot be had at all."""
+        """Take the lock, and name this process as its holder.
+
+        Raises UsageError when another process holds it, OSError when it cannot be had at all.
+        """
+        file = self._taken()
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._file = file
+
+    def check(self) -> None:
+        """Raises what `acquire` would; changes nothing."""
+        self._taken().close()
+
+    def _taken(self) -> IO[str]:
+        """The file, locked for as long as it is open."""
         file = self.path.open("a+", encoding="ascii")
         try:
             _lock(file)
@@ -39,10 +54,7 @@ class Lock:
                 f"{self.path.parent} is in use by another magic3d" + (f" (process {holder})." if holder else "."),
                 "Wait for it to finish, stop it, or choose another output with -o.",
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._file = file
+        return file
 
     def release(self) -> None:
         """Let go; does nothing when not held. The file stays: removing it would race with the next holder."""

@@ -12,17 +12,21 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from magic3d_cli.coarse.stage import CoarseStage
-from magic3d_cli.errors import UsageError, out_of_memory
+from magic3d_cli.errors import Collapsed, UsageError, out_of_memory
 from magic3d_cli.fine.edit import RunLook
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.adapters import Adapter, edited, kept
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.run import checkpoint
 from magic3d_cli.run.directory import RunDirectory
+from magic3d_cli.run.timings import Timings
 from magic3d_cli.settings import CoarseSettings, FineSettings, Settings, canonical
 from magic3d_cli.style import Style, style_of
 from magic3d_cli.training.distributed import Processes
 from magic3d_cli.version import __version__
+
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError)
+"""What values raise that are not as this version writes them."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,11 @@ class Saved:
     def load(cls, path: Path) -> Self:
         """Raises UsageError for a file that is missing, foreign, damaged or of another version."""
         tensors, header = checkpoint.load(path)
+        checkpoint.check_header(path, header)
         try:
             settings = Settings.from_json(header["settings"])
-        except (KeyError, TypeError) as error:
+            Timings.from_json(header["ledger"])
+        except _MISFITS as error:
             raise _other_version(path, header) from error
         return cls(path, header, tensors, settings)
 
@@ -51,7 +57,7 @@ class Saved:
             return None
         try:
             return Pictured.restored(self.tensors, self.header["pictures"])
-        except (KeyError, TypeError) as error:
+        except _MISFITS as error:
             raise _other_version(self.path, self.header) from error
 
     def adapters(self, given: Sequence[Adapter]) -> tuple[Adapter, ...]:
@@ -70,8 +76,11 @@ class Saved:
     @property
     def earlier(self) -> tuple[RunLook, ...]:
         """The runs that its run is an edit of, the last one first; none where no edit left anything as it was."""
-        runs = enumerate(self.header.get("earlier", []), 1)
-        return tuple(RunLook(**run, things=self.tensors.get(things_key(number))) for number, run in runs)
+        try:
+            runs = enumerate(self.header.get("earlier", []), 1)
+            return tuple(RunLook(**run, things=self.tensors.get(things_key(number))) for number, run in runs)
+        except TypeError as error:
+            raise _other_version(self.path, self.header) from error
 
     @property
     def things(self) -> UInt8[Tensor, "Z Y X"] | None:
@@ -84,14 +93,18 @@ class Saved:
         return self.header["step"] < self.header["total"]
 
     def stage(self, settings: Settings, device: str, processes: Processes | None = None) -> CoarseStage | FineStage:
-        """The stage as it was when saved. Raises UsageError when its tensors do not fit this version."""
+        """The stage as it was when saved. Raises UsageError when its tensors do not fit this version or are spoilt."""
         kind = CoarseStage if self.header["stage"] == "coarse" else FineStage
         try:
-            return kind.from_state(settings, self.tensors, self.header["state"], device, processes)
-        except (KeyError, RuntimeError) as error:
+            stage = kind.from_state(settings, self.tensors, self.header["state"], device, processes)
+            stage.check_numbers()
+        except Collapsed as error:  # saved by an older version
+            raise UsageError(f"{self.path}: {error.what}", "Repeat the generate command with --fresh.") from error
+        except (*_MISFITS, RuntimeError) as error:
             if out_of_memory(error):
                 raise
             raise _other_version(self.path, self.header) from error
+        return stage
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from magic3d_cli.atomic import write_atomically
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.fine.stage import FineStage
 from magic3d_cli.guidance.adapters import marks
@@ -34,7 +35,11 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
         asked |= {"edit": job.edit.digest, "edited_from": job.edit.parent}
     if added := marks(job.adapters, job.style.digest if job.style else None):
         asked |= {"adapters": added}
+    for earlier in (job.run.result, job.run.batch):  # of an asset that is made otherwise from here on
+        earlier.unlink(missing_ok=True)
     job.run.write_json(job.run.settings, asked)
+    if job.pictured is not None:
+        write_atomically(job.run.picture, job.pictured.sheet(), durable=False)
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
 
@@ -60,6 +65,7 @@ def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[
         return
 
     def save() -> None:
+        stage.check_numbers()
         tensors, state = stage.state()
         if job.pictured is not None:
             tensors |= job.pictured.to_tensors()

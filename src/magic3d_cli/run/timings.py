@@ -45,7 +45,14 @@ class Timings:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Timings:
-        return Timings(dict(data["seconds"]), dict(data["steps"]), dict(data["step_seconds"]))
+        """Inverse of `to_json`. Raises KeyError, TypeError, ValueError or AttributeError for what is none."""
+        seconds = {part: float(value) for part, value in data["seconds"].items()}
+        steps = {stage: int(count) for stage, count in data["steps"].items()}
+        work = {stage: {kind: float(value) for kind, value in kinds.items()} for stage, kinds in
+                data["step_seconds"].items()}  # fmt: skip
+        if any(steps.get(stage, 0) < 1 for stage in work):
+            raise ValueError("seconds of no steps")
+        return Timings(seconds, steps, work)
 
     def per_step(self) -> dict[str, dict[str, float]]:
         """Mean seconds of each kind of work in one step, by stage."""

@@ -5,6 +5,7 @@ A stage says what its scene is, how it is rendered, and which regularisers it ha
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -114,7 +115,7 @@ class Stage(ABC):
             if on_step is not None:
                 on_step(report)
             self._check()
-        self._check_numbers()
+        self.check_numbers()
 
     def _step(self, groups: Sequence[ViewGroup]) -> StepReport:
         timer = PhaseTimer(self.device)
@@ -164,8 +165,9 @@ class Stage(ABC):
         self.step += 1
         scene = self._finish_step([described for _, (_, _, described) in parts], stepped)
         opacity = float(covered)
-        previous = opacity if self._mean_opacity is None else self._mean_opacity
-        self._mean_opacity = _REMEMBERED * previous + _NEW * opacity
+        if math.isfinite(opacity):  # one bad image must not stay in the mean for ever
+            previous = opacity if self._mean_opacity is None else self._mean_opacity
+            self._mean_opacity = _REMEMBERED * previous + _NEW * opacity
         timer.lap("optimizer")
         metrics = _summed([weighed for _, (weighed, _, _) in parts])
         metrics |= {"opacity": opacity, **learnt, **scene, "skipped": float(self.optimiser.skipped)}
@@ -207,12 +209,19 @@ class Stage(ABC):
         if (collapsed := self._collapse(opacity)) is not None:
             raise collapsed
 
-    def _check_numbers(self) -> None:
-        """Too late for the count of skipped steps: a scene that is spoilt in its last steps must not be handed on."""
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.optimiser.parameters()):
+    def check_numbers(self) -> None:
+        """A scene that is spoilt must neither be handed on nor saved over what was saved before.
+
+        Raises Collapsed where a parameter, a buffer or Adam's memory of one is not finite. Steps alone do not tell: an
+        infinite bias may have a finite gradient, and a parameter with an infinite second moment stands still.
+        """
+        kept = [tensor for module in self.modules().values() for tensor in module.state_dict().values()]
+        kept += [t for moments in self.optimiser.adam.state.values() for t in moments.values() if isinstance(t, Tensor)]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in kept):
             raise Collapsed(
                 f"The {self.name} scene holds numbers that are not finite, by step {self.step}.",
-                "Start over with --fresh; if it happens again, try another --seed or --prior.",
+                "The same command goes on from what was saved before; if it happens again, try --fresh with another "
+                "--seed or --prior.",
             )
 
     # What a checkpoint keeps.
@@ -231,12 +240,13 @@ class Stage(ABC):
         }
 
     def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Inverse of `state`, on any device. Raises KeyError or RuntimeError when tensors do not fit."""
+        """Inverse of `state`, on any device. Raises KeyError, TypeError, ValueError or RuntimeError for what does not
+        fit."""
         unpack_state(self.modules(), self.optimiser, tensors)
         self.generator.set_state(tensors["generator"])
         self._learnt = _within(tensors, _LEARNT)
-        self.step, self.optimiser.skipped = meta["step"], meta["skipped"]
-        self._mean_opacity = meta["mean_opacity"]
+        self.step, self.optimiser.skipped = int(meta["step"]), int(meta["skipped"])
+        self._mean_opacity = None if meta["mean_opacity"] is None else float(meta["mean_opacity"])
 
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

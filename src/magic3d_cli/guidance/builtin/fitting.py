@@ -26,7 +26,7 @@ from torch import Tensor
 from magic3d_cli.guidance.builtin.looks import Sighting, front_bonus, thumbnail
 from magic3d_cli.guidance.builtin.vocabulary import Caption
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.builtin.voxels import FULL, without_crumbs
+from magic3d_cli.guidance.builtin.voxels import FULL, mended
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.reference import Cutout
 from magic3d_cli.scene.reference import Camera
@@ -126,7 +126,7 @@ def likeliest(
     found = []
     for model, sighting in zip(models, sightings, strict=True):
         with torch.no_grad():
-            volume = without_crumbs(network.volume_of(network.latent(model)))
+            volume = mended(network.volume_of(network.latent(model)))
         score, turned, tilt = _camera(network, volume, sighting, picture, fov, half_height, azimuth, elevation)
         score += sighting.chance
         found.append((score, model, replace(sighting, azimuth=turned, elevation=tilt, score=score)))
@@ -144,7 +144,7 @@ def fit_model(
 ) -> Fit:
     """Bend and recolour one model, seen from where the sighting says, to a cut-out picture."""
     with torch.no_grad():
-        volume = without_crumbs(network.volume_of(network.latent(model)))
+        volume = mended(network.volume_of(network.latent(model)))
     view = Camera(sighting.azimuth, sighting.elevation, fov, half_height).views()
     with torch.no_grad():
         seen = _render(network, _small(volume), view)[0]

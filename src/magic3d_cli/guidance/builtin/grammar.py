@@ -30,6 +30,8 @@ SILENT = FILLERS - {"of", "in", "from", "with", "out", "made"} | {
 }  # fmt: skip
 """Words that are dropped without being mentioned: they ask for nothing that could be seen."""
 
+ARTICLES = ("a", "an", "the")
+
 RELATIONS = {
     "on": "on", "on top of": "on", "upon": "on", "atop": "on", "onto": "on", "on top": "on",
     "under": "under", "underneath": "under", "beneath": "under", "below": "under",
@@ -128,9 +130,12 @@ def clauses(prompt: str, vocabulary: Vocabulary) -> tuple[list[Clause], bool]:
     words = tokens[:MOST_WORDS]
     found = [Clause("", "")]
     named = False  # an object has been named already
-    for item in _items(words, vocabulary):
+    items = list(_items(words, vocabulary))
+    for item, follows in zip(items, [*items[1:], None], strict=True):
         here = found[-1]
         things = any(i.thing and not i.both for i in here.items)
+        if item.relation == "and" and follows is not None and follows.typed in ARTICLES:
+            things = things or any(i.noun for i in here.things)  # "a rock and a tree"; but "a stone and wood house"
         if item.relation and (named or things or item.relation in ("made of", "shaped like", "without")):
             # "red and white" is one clause: "and" divides objects, not their colours.
             if item.relation != "and" or things or not here.items:
@@ -189,6 +194,8 @@ def _items(words: list[str], vocabulary: Vocabulary) -> Iterator[Item]:
 def known(typed: str, vocabulary: Vocabulary) -> Item | None:
     """What a phrase is to the vocabulary or the lexicon; None: a single word of no use, or no phrase at all."""
     lexicon = vocabulary.lexicon
+    if " " in typed and typed.split()[0] in ARTICLES:
+        return None  # "a battery" is no A battery
     if typed in RELATIONS and typed not in vocabulary.phrases:
         return Item(typed, relation=RELATIONS[typed])
     if typed in SILENT or re.fullmatch(r"1|\d+\.\d+", typed):

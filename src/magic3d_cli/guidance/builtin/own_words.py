@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.builtin.grammar import RELATIONS, SILENT
+from magic3d_cli.guidance.builtin.grammar import ARTICLES, RELATIONS, SILENT
 from magic3d_cli.guidance.builtin.understanding import understand
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary, quoted, split
 
 MOST_WORDS, MOST_LETTERS = 4, 40
 """Of a word; longer ones are not looked for in prompts."""
-ARTICLES = ("a", "an", "the")
 
 
 def own_word(vocabulary: Vocabulary, typed: str) -> str:
@@ -44,6 +44,11 @@ def own_word(vocabulary: Vocabulary, typed: str) -> str:
             f"--word {quoted(word)} cannot be told from other words of a prompt.", 'Use a name: --word "my chair"'
         ) from error
     return word
+
+
+def sheet_of(file: Path) -> Path:
+    """The picture beside the file of a thing that shows what it holds."""
+    return file.with_suffix(".png")
 
 
 def known_kind(vocabulary: Vocabulary, word: str, kind: str | None) -> str | None:

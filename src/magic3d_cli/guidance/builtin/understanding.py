@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from magic3d_cli.errors import UsageError
-from magic3d_cli.guidance.builtin.grammar import MOST_LETTERS, RELATIONS, Clause, Item, clauses, known
+from magic3d_cli.guidance.builtin.grammar import ARTICLES, MOST_LETTERS, RELATIONS, Clause, Item, clauses, known
 from magic3d_cli.guidance.builtin.vocabulary import Caption, Placed, Vocabulary, article, check, quoted
 
 PARTS = frozenset({"with", "wearing", "holding", "without", "like", "for", "of"})
@@ -124,23 +124,21 @@ def _exact(vocabulary: Vocabulary, prompt: str, seed: int) -> Understood:
 
 
 def _freely(vocabulary: Vocabulary, prompt: str, seed: int) -> Understood:
+    """A prompt read clause by clause. Raises UsageError where nothing in it can be drawn, or too much."""
     found, whole = clauses(prompt, vocabulary)
     at, head = _main(found)
     if head is None or head.noun is None:
         raise _refusal(vocabulary, found)
-    looks = _looks(found, at, head)
-    chosen = _chosen(looks)
-    caption = vocabulary.caption(head.noun, chosen["colour"], chosen["material"], seed)
-    used = [head, *(item for item in looks if item.look and item.look[1] == chosen[item.look[0]])]
-    others, more = _others(vocabulary, found, at, seed)
+    caption, painted = _painted(vocabulary, head.noun, _looks(found, at, head), seed)
+    others, named, more = _others(vocabulary, found, at, seed)
     if len(others) >= MOST_THINGS:
         raise _too_many([caption, *(other.caption for other in others)])
-    caption, used = replace(caption, others=tuple(others)), used + more
+    caption = replace(caption, others=tuple(others))
     kin = [i for i in found[at].things if i is not head and i.noun == head.noun]  # "golden retriever puppy"
-    left, mentions = _rest(found, at, [*used, *kin])
-    named = [item for item in used if item.noun and not any(item is look for look in looks)]
-    swaps = [Reading(item.phrase, item.noun) for item in (*named, *kin) if item.noun and not item.same_noun]
-    swaps += [Reading(i.phrase, i.look[1]) for i in used if i.look and not i.same_look and i not in named]
+    named, painted = [head, *named, *kin], painted + more
+    left, mentions = _rest(found, at, named + painted)
+    swaps = [Reading(item.phrase, item.noun) for item in named if item.noun and not item.same_noun]
+    swaps += [Reading(item.phrase, item.look[1]) for item in painted if item.look and not item.same_look]
     typos = [Reading(i.typed, i.corrected) for clause in found for i in clause.items if i.corrected]
     if not whole:
         left.append("all after the first words")
@@ -162,14 +160,20 @@ def _main(found: list[Clause]) -> tuple[int, Item | None]:
     for at, clause in enumerate(found):
         if at and (clause.relation == "made of" or (clause.relation in PARTS and found[at - 1].things)):
             continue
-        follows = found[at + 1] if at + 1 < len(found) else None
-        if follows and follows.relation == "of" and clause.things and (inner := _head(follows)):
-            last = clause.things[-1]
-            if last.phrase in DEPICTIONS or not (last.noun or last.solid):
-                return at + 1, inner
-        if item := _head(clause):
-            return at, item
+        where, item = _named(found, at)
+        if item:
+            return where, item
     return 0, None
+
+
+def _named(found: list[Clause], at: int) -> tuple[int, Item | None]:
+    """The clause and the phrase that name what clause `at` shows: the horse, in "a statue of a horse"."""
+    clause, follows = found[at], found[at + 1] if at + 1 < len(found) else None
+    if follows and follows.relation == "of" and clause.things and (inner := _head(follows)):
+        last = clause.things[-1]
+        if last.phrase in DEPICTIONS or not (last.noun or last.solid):
+            return at + 1, inner
+    return at, _head(clause)
 
 
 def _head(clause: Clause) -> Item | None:
@@ -190,50 +194,55 @@ def _looks(found: list[Clause], at: int, head: Item) -> list[Item]:
     before = [item for clause in found[:at] for item in clause.looks]
     looks = before + looks if found[at].relation in ("", ",", "of", "shaped like") else looks
     for clause in found[at + 1 :]:
+        if clause.relation in (*PARTS, "while") or (_beside(clause) and _head(clause)):
+            break  # what follows belongs to the other thing: the orange of "a plate and an orange"
         other = any(item.thing and not item.both for item in clause.items)
-        if clause.relation in (*PARTS, "while") or (other and clause.relation not in (",", "made of", "in", "that")):
-            break  # what follows belongs to the other thing
+        if other and clause.relation not in (",", "made of", "in", "that"):
+            break
         looks += [] if other else [item for item in clause.items if item.look]
     return looks
 
 
-def _chosen(looks: list[Item]) -> dict[str, str | None]:
-    """The first colour and the first material."""
-    found = dict(item.look for item in reversed(looks) if item.look)
-    return {role: found.get(role) for role in ("colour", "material")}
+def _painted(vocabulary: Vocabulary, noun: str, looks: list[Item], seed: int) -> tuple[Caption, list[Item]]:
+    """A thing in the first colour and the first material of some looks, and the phrases that say these two."""
+    first = dict(item.look for item in reversed(looks) if item.look)
+    caption = vocabulary.caption(noun, first.get("colour"), first.get("material"), seed)
+    return caption, [item for item in looks if item.look and item.look[1] == first[item.look[0]]]
 
 
-def _others(vocabulary: Vocabulary, found: list[Clause], at: int, seed: int) -> tuple[list[Placed], list[Item]]:
-    """The things that are drawn beside the main one of clause `at`, and the phrases that name and paint them."""
+def _others(
+    vocabulary: Vocabulary, found: list[Clause], at: int, seed: int
+) -> tuple[list[Placed], list[Item], list[Item]]:
+    """The things that are drawn beside the main one of clause `at`, the phrases that name and those that paint them."""
     others: list[Placed] = []
-    used: list[Item] = []
+    named: list[Item] = []
+    painted: list[Item] = []
     part = False  # the clause before is a part of a thing: "a knight with a sword and a shield"
     for number in range(at + 1, len(found)):
         clause = found[number]
         if clause.relation in PARTS or clause.relation == "in":
             part = clause.relation in ("with", "wearing", "holding") or (part and clause.relation == "of")
             continue
-        beside = clause.relation in ("and", ",")
-        part = part and beside
-        if part or clause.relation not in PLACES or clause.typed in ("or", "trending on") or clause.text == "on fire":
+        part = part and clause.relation in ("and", ",")
+        if part or not _beside(clause):
             continue
-        if clause.relation == "," and (not clause.items or clause.items[0].typed not in ("a", "an", "the")):
-            continue  # "a castle, tower, 4k" are words about one thing
-        where, thing = number, _head(clause)
-        follows = found[number + 1] if number + 1 < len(found) else None
-        if follows and follows.relation == "of" and clause.things and (inner := _head(follows)):
-            last = clause.things[-1]
-            if last.phrase in DEPICTIONS or not (last.noun or last.solid):
-                where, thing = number + 1, inner  # "on a pile of coins"
+        where, thing = _named(found, number)
         if thing is None or thing.noun is None:
             continue
         looks = _looks(found, where, thing) if where == number else found[where].looks
-        chosen = _chosen(looks)
-        others.append(
-            Placed(PLACES[clause.relation], vocabulary.caption(thing.noun, chosen["colour"], chosen["material"], seed))
-        )
-        used += [thing, *(item for item in looks if item.look and item.look[1] == chosen[item.look[0]])]
-    return others, used
+        caption, said = _painted(vocabulary, thing.noun, looks, seed)
+        others.append(Placed(PLACES[clause.relation], caption))
+        named.append(thing)
+        painted += said
+    return others, named, painted
+
+
+def _beside(clause: Clause) -> bool:
+    """Whether what a clause names is drawn beside the things before it."""
+    if clause.relation not in PLACES or clause.typed in ("or", "trending on") or clause.text == "on fire":
+        return False
+    # "a castle, tower, 4k" are words about one thing
+    return clause.relation != "," or (bool(clause.items) and clause.items[0].typed in ARTICLES)
 
 
 def _rest(found: list[Clause], at: int, used: list[Item]) -> tuple[list[str], list[Mention]]:
@@ -341,7 +350,7 @@ def _listed(texts: tuple[str, ...]) -> str:
     for text in texts:
         shown.append(quoted(text, 40))
         if sum(map(len, shown)) > SHOWN:
-            shown.pop() if len(shown) > 1 else None
+            shown.pop()
             break
     more = len(texts) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

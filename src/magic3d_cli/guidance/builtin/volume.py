@@ -21,7 +21,7 @@ from magic3d_cli.guidance.builtin.layers import Residual, unit_gain
 from magic3d_cli.guidance.builtin.mixture import mixture
 from magic3d_cli.guidance.builtin.paint import COLOURS, MATERIALS, Tones, paint
 from magic3d_cli.guidance.builtin.palette import Dress
-from magic3d_cli.guidance.builtin.voxels import FULL, without_crumbs
+from magic3d_cli.guidance.builtin.voxels import FULL, mended
 from magic3d_cli.kernels.dispatch import composite_volume
 from magic3d_cli.kernels.volume import occupied_blocks
 from magic3d_cli.scene.shading import shade
@@ -245,7 +245,7 @@ class CaptionVolume(ModelMixin, ConfigMixin):
         if model in self._instead:
             return self._instead[model]
         if model >= 0:
-            return without_crumbs(self.volume_of(self.latent(model)))
+            return mended(self.volume_of(self.latent(model)))
         side = CHILDREN * self.latent_shape[-1]
         volume = self.known.new_zeros(side, side, side, 1 + SURFACE, dtype=torch.float32)
         volume[..., 0] = -FULL

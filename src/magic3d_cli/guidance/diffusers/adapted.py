@@ -24,7 +24,6 @@ from magic3d_cli.guidance.diffusers import ip_adapter
 from magic3d_cli.guidance.diffusers.files import weight_shapes
 from magic3d_cli.guidance.diffusers.prior import DiffusersPrior
 from magic3d_cli.guidance.diffusers.spec import PriorSpec
-from magic3d_cli.style import Style
 
 Shapes = Mapping[str, tuple[int, ...]]
 NETWORK, TEXT = "network", "text_encoder"
@@ -132,10 +131,10 @@ def _change(
     return Change(part, weight, found["down"], found["up"], alpha)
 
 
-def adapt(prior: DiffusersPrior, adapters: Sequence[Adapter], style: Style | None = None) -> None:
+def adapt(prior: DiffusersPrior, adapters: Sequence[Adapter]) -> None:
     """Change a prior that was just loaded; the text encoder is changed when it is loaded.
 
-    `style` is of the picture that an IP-Adapter shows it.
+    With an IP-Adapter it has to be shown a picture next: `ip_adapter.show`.
     """
     for number, adapter in enumerate(adapters):
         if adapter.kind == TOKENS:
@@ -150,8 +149,7 @@ def adapt(prior: DiffusersPrior, adapters: Sequence[Adapter], style: Style | Non
             if texts:
                 prior.on_text_encoder.append(_adder(tensors, texts, adapter.weight))
         elif adapter.kind == IMAGE_PROMPT:
-            assert style is not None  # as `adapters.check_shown` says
-            ip_adapter.show(prior, adapter, style)
+            ip_adapter.attend(prior, adapter)
 
 
 def _adder(tensors: Mapping[str, Tensor], changes: list[Change], weight: float) -> Any:

@@ -65,10 +65,25 @@ def check_fits(adapter: Adapter, spec: PriorSpec) -> None:
     _check_encoder(adapter, made[1])
 
 
-def show(prior: DiffusersPrior, adapter: Adapter, style: Style) -> None:
-    """Have a prior that was just loaded see the picture of a style, as strongly as the adapter counts.
+def attend(prior: DiffusersPrior, adapter: Adapter) -> None:
+    """Have the network of a prior that was just loaded attend to a picture too, as strongly as the adapter counts.
 
-    The image encoder is loaded for this alone.
+    Which picture, `show` says; before that it cannot be asked.
+    """
+    tensors = safetensors.torch.load_file(adapter.path)
+    names = [name for name in prior.network.attn_processors if name.endswith(_WORDS)]
+    numbers = [number for number, _ in _layers(prior.spec.network)]
+    processors = {
+        name: _attention(tensors, number, adapter.weight).to(prior.device, prior.dtype)
+        for name, number in zip(names, numbers, strict=True)
+    }
+    prior.network.set_attn_processor(prior.network.attn_processors | processors)
+
+
+def show(prior: DiffusersPrior, adapter: Adapter, style: Style) -> None:
+    """Have a prior see the picture of a style wherever it is told a prompt from now on, in place of an earlier one.
+
+    What was encoded before keeps its own picture. The image encoder is loaded for this alone.
     """
     tensors = safetensors.torch.load_file(adapter.path)
     encoder = prior.component(_encoder(adapter), torch.float32)
@@ -78,13 +93,6 @@ def show(prior: DiffusersPrior, adapter: Adapter, style: Style) -> None:
     if prior.device.type == "cuda":
         torch.cuda.empty_cache()
     prior.picture = ImageTokens(_tokens(tensors, embedding), _tokens(tensors, torch.zeros_like(embedding)))
-    names = [name for name in prior.network.attn_processors if name.endswith(_WORDS)]
-    numbers = [number for number, _ in _layers(prior.spec.network)]
-    processors = {
-        name: _attention(tensors, number, adapter.weight).to(prior.device, prior.dtype)
-        for name, number in zip(names, numbers, strict=True)
-    }
-    prior.network.set_attn_processor(prior.network.attn_processors | processors)
 
 
 def _attention(tensors: dict[str, Tensor], number: int, scale: float) -> IPAdapterAttnProcessor2_0:

@@ -20,7 +20,15 @@ from torch import Tensor
 from magic3d_cli.errors import EnvironmentFault, first_line, out_of_memory
 from magic3d_cli.guidance.builtin.unet import VolumeUNet
 from magic3d_cli.guidance.builtin.volume import CaptionVolume
-from magic3d_cli.guidance.diffusers.files import CAMERA_LAYER, PROJECTIONS, has, part_of, read_json, weight_shapes
+from magic3d_cli.guidance.diffusers.files import (
+    CAMERA_LAYER,
+    PROJECTIONS,
+    has,
+    part_of,
+    read_json,
+    vocabulary_of,
+    weight_shapes,
+)
 from magic3d_cli.guidance.diffusers.mvdream import (
     CAMERA_SETTINGS,
     MULTI_VIEW,
@@ -216,6 +224,11 @@ def check(spec: PriorSpec) -> None:
     for words in (spec.tokenizer, spec.second_tokenizer):
         if words is not None:
             load_tokenizer(words)
+    if spec.volume is not None and vocabulary_of(spec.folder) is None:
+        raise EnvironmentFault(
+            f"{spec.folder} draws only what it knows, and the list of that, vocabulary.json, is missing.",
+            "The prior is incomplete or damaged; fetch it again.",
+        )
     if spec.projection is not None and spec.image_encoder is not None:
         _check_projection(spec.projection, spec.image_encoder, spec.network)
 
@@ -266,13 +279,14 @@ def load_tokenizer(folder: Path) -> Any:
 
     settings = folder / "tokenizer_config.json"
     read_json(settings)  # without it transformers guesses, and says something else
+    again = "The prior is incomplete or damaged; fetch it again."
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises a bare Exception for a damaged file
-        raise EnvironmentFault(
-            f"{folder} holds no tokenizer that can be read: {first_line(error)}",
-            "The prior is incomplete or damaged; fetch it again.",
-        ) from error
+        raise EnvironmentFault(f"{folder} holds no tokenizer that can be read: {first_line(error)}", again) from error
+    if tokenizer.pad_token is None:
+        raise EnvironmentFault(f"{settings} is not that of a text encoder: it names no token to fill up with.", again)
+    return tokenizer
 
 
 def class_named(cls: str) -> Any:
