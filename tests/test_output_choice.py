@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_checkpoint import HEADER
 
 from magic3d_cli.asset.names import belonging
 from magic3d_cli.atomic import SUFFIX
@@ -118,7 +119,7 @@ def test_an_export_overwrites_only_what_its_run_has_written() -> None:
     """Beside car.run lie car.png, from which it was made, and a mesh of somebody else."""
     made("car.glb", "a red car", 0, finished=False)
     run = RunDirectory(Path("car.run"))
-    checkpoint.save(run.coarse, {}, {"settings": {}})
+    checkpoint.save(run.coarse, {}, HEADER)
     check_source(run.coarse, Path("car.glb"), force=False)
     Path("car.png").write_bytes(b"a photo")
     with pytest.raises(UsageError, match=r"car\.png exists already"):
