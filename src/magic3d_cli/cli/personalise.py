@@ -97,7 +97,7 @@ def personalise(
     magic3d generate "a golden my chair" --adapter chair.safetensors
     """
     for source in sources:
-        if not Path(source).expanduser().exists() and not Path(source.rpartition("@")[0]).expanduser().is_file():
+        if not checks.expanded(source).exists() and not checks.expanded(source.rpartition("@")[0]).is_file():
             raise UsageError(f"There is no file {source}.", "Give a mesh, pictures, or a folder of pictures.")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)
