@@ -18,7 +18,10 @@ from magic3d_cli.errors import UsageError
 from magic3d_cli.guidance.adapters import read_adapters
 from magic3d_cli.run import checkpoint
 
-HEADER = {"stage": "coarse", "step": 3, "prompt": "a réd ball", "nested": {"numbers": [1, 2.5, None]}}
+HEADER = {
+    **{"stage": "coarse", "step": 3, "total": 9, "prompt": "a réd ball", "seed": 0, "prior": {"id": "ball"}},
+    **{"settings": {}, "origin": {}, "state": {}, "ledger": {}, "nested": {"numbers": [1, 2.5, None]}},
+}
 
 
 def tensors() -> dict[str, torch.Tensor]:

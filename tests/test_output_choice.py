@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_checkpoint import HEADER
 
 from magic3d_cli.asset.names import belonging
 from magic3d_cli.atomic import SUFFIX
@@ -114,37 +115,20 @@ def test_a_damaged_note_in_the_run_belongs_to_nobody() -> None:
         assert chosen("a red car", 0) == "red-car-1.glb"
 
 
-def test_what_an_obj_brings_with_it_overwrites_no_picture_of_a_persons_own() -> None:
-    """`--image car.png -o car.obj`: the texture would be written over the photo."""
-    Path("car.png").write_bytes(b"a photo")
-    with pytest.raises(UsageError, match=r"car\.png exists already, and the colour texture of car\.obj") as refused:
-        chosen("a red car", 0, given="car.obj")
-    assert "--force" in refused.value.next_step
-    assert chosen("a red car", 0, given="car.glb") == "car.glb"  # which brings nothing
-    assert chosen("a red car", 0, given="car.obj", force=True) == "car.obj"
-    made("car.glb", "a red car", 0)
-    with pytest.raises(UsageError, match=r"car\.png"):
-        chosen("a red car", 0, given="car.obj")  # this request's, but it has not written that
-    made("car.obj", "a red car", 0)
-    assert chosen("a red car", 0, given="car.obj") == "car.obj"  # written again with its own texture
-    Path("my_car.mtl").write_text("mine")
-    with pytest.raises(UsageError, match=r"my_car\.mtl exists already, and the material library"):
-        refuse_to_overwrite(Path("my car.obj"))
-
-
 def test_an_export_overwrites_only_what_its_run_has_written() -> None:
     """Beside car.run lie car.png, from which it was made, and a mesh of somebody else."""
     made("car.glb", "a red car", 0, finished=False)
     run = RunDirectory(Path("car.run"))
-    checkpoint.save(run.coarse, {}, {})
+    checkpoint.save(run.coarse, {}, HEADER)
     check_source(run.coarse, Path("car.glb"), force=False)
     Path("car.png").write_bytes(b"a photo")
     with pytest.raises(UsageError, match=r"car\.png exists already"):
         check_source(run.coarse, Path("car.obj"), force=False)
-    Path("car.obj").write_text("a mesh")
-    with pytest.raises(UsageError, match=r"car\.obj exists already"):
-        check_source(run.coarse, Path("car.obj"), force=False)
-    check_source(run.coarse, Path("car.obj"), force=True)
+    Path("car.ply").write_text("a mesh")
+    with pytest.raises(UsageError, match=r"car\.ply exists already"):
+        check_source(run.coarse, Path("car.ply"), force=False)
+    for output in ("car.obj", "car.ply"):
+        check_source(run.coarse, Path(output), force=True)
     run.log("exported", files=["car.obj", "car.mtl", "car.png"])
     with run.log_path.open("a") as file:
         file.write('{"event": "done", "files": [')  # a line that was cut off

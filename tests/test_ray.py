@@ -32,6 +32,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     known = [str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(known))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else 15: on a busy machine they would never come to it
     small = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
     made = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
     for _ in range(2):
@@ -104,42 +105,36 @@ class Driver:
         return self.process.returncode, json.loads(out), told
 
 
-def goes_on(address: str, folder: Path, made: dict[str, int]) -> None:
-    """The same command makes the rest and leaves what is made as it is."""
-    code, summary, _ = Driver(address, folder).ended()
-    assert code == 0 and summary["failed"] == 0
-    assert summary["kept"] >= len(made) and summary["made"] == 3 - summary["kept"] >= 1  # the waiting one at least
-    for name, when in made.items():
-        assert (folder / "out" / name / "result.json").stat().st_mtime_ns == when
-    assert len(list((folder / "out").glob("*.glb"))) == 3
-
-
 @pytest.mark.slow
 def test_a_lost_driver_loses_no_task(cluster: Any, tmp_path: Path) -> None:
+    """The same command at once, when tasks of the lost driver may not have ended yet: what is made stays as it is."""
     driver = Driver(cluster.address, tmp_path)
     made = driver.half_way()
     driver.process.kill()
     driver.process.communicate()
-    goes_on(cluster.address, tmp_path, made)  # at once: tasks of the lost driver may not have ended yet
+    code, summary, _ = Driver(cluster.address, tmp_path).ended()
+    assert code == 0 and summary["failed"] == 0
+    assert summary["kept"] >= len(made) and summary["made"] == 3 - summary["kept"] >= 1  # the waiting one at least
+    for name, when in made.items():
+        assert (tmp_path / "out" / name / "result.json").stat().st_mtime_ns == when
+    assert len(list((tmp_path / "out").glob("*.glb"))) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["all of it", "its head"])
 def test_a_lost_cluster_ends_a_batch_in_words(cluster: Any, tmp_path: Path, lost: str) -> None:
     driver = Driver(cluster.address, tmp_path)
-    made = driver.half_way()
+    driver.half_way()
     if lost == "its head":
         cluster.head_node.kill_gcs_server()
     else:
         cluster.shutdown()
     code, summary, told = driver.ended()
-    assert code == 1 and summary["failed"] >= 1 and summary["made"] >= len(made)
+    assert code == 1 and summary["failed"] >= 1 and summary["made"] + summary["failed"] == 3
     assert "The same command begins it again" in told and (tmp_path / "out" / "index.html").is_file()
     waiting = next(record for record in summary["tasks"] if record["prompt"] == "a wait ball")
     words = "does not answer any more" if lost == "its head" else "Ray failed"
     assert waiting["status"] == "failed" and words in waiting["error"]["what"]
-    if lost != "its head":
-        goes_on("local", tmp_path, made)
 
 
 def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def refine(
     if header["stage"] != "coarse":
         raise UsageError(
             f"{checkpoint} is a {header['stage']} checkpoint: it is refined already.",
-            f"Write its mesh: magic3d export {checkpoint}",
+            f"Write its mesh: magic3d export {shlex.quote(str(checkpoint))}",
         )
     if saved.settings.coarse.init.startswith((settings.EDITED, settings.EDITED_VOLUME)):
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,7 +147,9 @@ def outputs_of(images: Path, output: Path | None) -> list[tuple[Path, Path]]:
     """Every picture of a folder and the GLB that is made of it, in the folder `output` or the current one."""
     folder = Path() if output is None else expanded(output)
     if not folder.is_dir():
-        raise UsageError(f"With --images, -o names a folder, and {folder} is none.", f"mkdir -p {folder}")
+        raise UsageError(
+            f"With --images, -o names a folder, and {folder} is none.", f"mkdir -p {shlex.quote(str(folder))}"
+        )
     from magic3d_cli.picture_request import pictures_in
 
     found = pictures_in(images)

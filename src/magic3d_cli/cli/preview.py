@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -114,5 +115,6 @@ def find_asset(given: Path | None) -> Path:
         if (asset := run.path.with_suffix(suffix)).is_file():
             return asset
     raise UsageError(
-        f"{run.path} has no .glb or .obj beside it yet.", f"Write one first: magic3d export {run.path} --format glb"
+        f"{run.path} has no .glb or .obj beside it yet.",
+        f"Write one first: magic3d export {shlex.quote(str(run.path))} --format glb",
     )

@@ -22,7 +22,7 @@ from magic3d_cli.version import __version__
 
 
 def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) -> None:
-    """Make room in the run folder, and note there what is asked for."""
+    """Make room in the run folder, and note there what is asked for. Raises OSError, UsageError for a damaged one."""
     moved = make_way(job.run, origins, fresh, keep)
     if moved is not None:
         job.observer.note(f"An earlier run was kept in {moved}; delete it when you do not need it.")
@@ -43,8 +43,11 @@ def begin(job: Job, origins: Origins, fresh: bool, keep: Sequence[Path] = ()) ->
     job.run.log("start", prompt=job.prompt, preset=job.settings.preset, device=job.device, version=__version__)
 
 
-def resume(job: Job, path: Path) -> Any:
-    """The stage saved at `path`, or None. `begin` has seen to it that it belongs to this request."""
+def resume(job: Job, path: Path) -> CoarseStage | FineStage | None:
+    """The stage saved at `path`, with the job's timings so far; None where there is none.
+
+    `begin` has seen to it that it belongs to this request. Raises UsageError for a damaged one.
+    """
     if not path.is_file():
         return None
     saved = Saved.load(path)
@@ -60,7 +63,7 @@ def resume(job: Job, path: Path) -> Any:
 
 
 def optimise(job: Job, stage: CoarseStage | FineStage, path: Path, origin: dict[str, Any]) -> None:
-    """Run a stage to its end, saving as it goes."""
+    """Run a stage to its end, saving as it goes. Raises what `Callbacks` does, and OutOfMemory."""
     if stage.step >= stage.total and path.is_file():
         return
 
