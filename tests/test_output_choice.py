@@ -75,7 +75,7 @@ def test_textures_and_levels_overwrite_nothing_either(given: str, lod: int, mine
     with pytest.raises(UsageError, match=f"{mine} exists already"):
         chosen("a red car", 0, given=given, lod=lod)
     assert chosen("a red car", 0, given=given, lod=lod, force=True) == given
-    made(given, "a red car", 0)  # also where the asset itself is this request's
+    made(given, "a red car", 0, finished=False)  # also where the run is this request's
     with pytest.raises(UsageError, match=f"{mine} exists already"):
         chosen("a red car", 0, given=given, lod=lod)
     RunDirectory.for_output(Path(given)).log("done", files=[given, mine])

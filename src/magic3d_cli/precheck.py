@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,15 +188,13 @@ def choose_output(
     if force:
         return output
     if given is not None or ours(output):
-        if not ours(output):
-            refuse_to_overwrite(output)
-        check_belonging(output, lod)
+        refuse_to_overwrite(output, lod, own_names(output, ours(output)))
         return output
     number = 0
     candidate = output
-    while candidate.exists() or RunDirectory.for_output(candidate).path.exists() or _strangers(candidate, lod):
+    while RunDirectory.for_output(candidate).path.exists() or any(_strangers(candidate, lod, own_names(candidate))):
         if ours(candidate):
-            check_belonging(candidate, lod)
+            refuse_to_overwrite(candidate, lod, own_names(candidate, True))
             break
         number += 1
         candidate = output.with_name(f"{output.stem}-{number}{output.suffix}")
@@ -235,40 +233,42 @@ def edit_digest(source: Path, box: object, recolour: bool, style: str | None = N
     return hashlib.sha256(source.read_bytes() + repr(asked).encode()).hexdigest()[:16]
 
 
-def refuse_to_overwrite(output: Path) -> None:
-    """Raises UsageError where there is such a file."""
-    if output.exists():
+def refuse_to_overwrite(output: Path, lod: int | None = None, own: Collection[str] = ()) -> None:
+    """Raises UsageError where an output, or a file that goes with it, would replace one whose name is not among its
+    `own_names`."""
+    for path, what in _strangers(output, lod, own):
+        told = "was not made by this request" if path == output else f"the {what} of {output} would be written there"
         raise UsageError(
-            f"{output} exists already, and was not made by this request.",
-            "Give another name with -o, or --force to overwrite it.",
+            f"{path} exists already, and {told}.", "Give another name with -o, or --force to overwrite it."
         )
 
 
-def check_belonging(output: Path, lod: int | None) -> None:
-    """Raises UsageError where a file that goes with an output, a texture or a simpler level, would replace another."""
-    for path in _strangers(output, lod):
-        refuse_to_overwrite(path)
+def own_names(output: Path, ours: bool = False) -> set[str]:
+    """Names of files that may be written again with an output: all that its run has written. The output itself, and
+    what it refers to, only where the run is `ours`, of the same request."""
+    found = RunDirectory.for_output(output).written
+    if not ours:
+        return found - {output.name}
+    return found | {path.name for path in belonging(output)} if output.exists() else found
 
 
-def _strangers(output: Path, lod: int | None) -> list[Path]:
-    """Files that would be written with an output and are there, but no earlier request for it wrote them."""
-    found = [path for path in belonging(output, lod or 0)[1:] if path.exists()]
-    written = RunDirectory.for_output(output).written if found else set()
-    return [path for path in found if path.name not in written]
+def _strangers(output: Path, lod: int | None, own: Collection[str]) -> Iterator[tuple[Path, str]]:
+    """Files that are there and would be written with an output, but are not its own; and what they would be."""
+    for path, what in belonging(output, lod or 0).items():
+        if path.exists() and path.name not in own:
+            yield path, what
 
 
 def check_source(path: Path, output: Path, force: bool, lod: int | None = None) -> None:
-    """Raises UsageError for a checkpoint that cannot be read, and unless `force` for an output of another run and for
-    files that go with it."""
+    """Raises UsageError for a checkpoint that cannot be read; unless `force`, for files that its run did not write."""
     header = checkpoint.read_header(path)
     if force:
         return
     if lod is None:
-        lod = header["settings"].get("asset", {}).get("lod", 0)
-    check_belonging(output, lod)
+        lod = header.get("settings", {}).get("asset", {}).get("lod", 0)
     run = RunDirectory.for_output(output)
-    if run.path.absolute() != path.absolute().parent or output.name not in run.written:
-        refuse_to_overwrite(output)
+    same = run.path.absolute() == path.absolute().parent
+    refuse_to_overwrite(output, lod, run.written if same else own_names(output))
 
 
 def _understand(

@@ -19,12 +19,15 @@ def obj_stem(path: Path) -> str:
     return re.sub(r"\s+", "_", path.stem)
 
 
-def belonging(output: Path, lod: int) -> list[Path]:
-    """All files that may be written with an output, itself first: its simpler levels, and what OBJ refers to."""
-    files = []
-    for path in (output, *(level_path(output, number) for number in range(1, lod + 1))):
-        files.append(path)
+def belonging(output: Path, lod: int = 0) -> dict[Path, str]:
+    """All files that may be written with an output, itself first, and what each is of it: its simpler levels, and the
+    material library and textures of an OBJ."""
+    files = {}
+    for number in range(lod + 1):
+        path = level_path(output, number) if number else output
+        files[path] = f"level {number}" if number else "asset"
         if path.suffix.lower() == ".obj":
-            ends = (".mtl", ".png", *(f"_{kind}.png" for kind in KINDS))
-            files += [path.with_name(obj_stem(path) + end) for end in ends]
+            ends = {".mtl": "material library", ".png": "colour texture"}
+            ends |= {f"_{kind}.png": f"{kind} texture" for kind in KINDS}
+            files |= {path.with_name(obj_stem(path) + end): what for end, what in ends.items()}
     return files

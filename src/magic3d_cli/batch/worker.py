@@ -84,9 +84,7 @@ def run_task(task: dict[str, Any], options: dict[str, Any], emit: Emit, interrup
             return record | kept | {"status": KEPT}
         run = RunDirectory.for_output(output)
         ours = run.is_of(task["prompt"], task["seed"], task["preset"], digest, added)
-        if not (output.exists() and ours):
-            precheck.refuse_to_overwrite(output)
-        precheck.check_belonging(output, request.lod)
+        precheck.refuse_to_overwrite(output, request.lod, precheck.own_names(output, ours))
         _, report = job.generate(task["prompt"], task["seed"], request, observer, interrupts, loaded=loaded)
         record |= {"status": MADE, **_summary(report)}
         with suppress(OSError):  # then the same command makes it again
