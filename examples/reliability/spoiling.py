@@ -7,6 +7,7 @@ or of glTF, but sees which code an input reaches, can look for bytes that reach 
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
 import random
@@ -142,7 +143,7 @@ def spoilt_json(document: Any, choices: Choices) -> Any:
             elif kind == 3 and isinstance(here[key], int | float):
                 here[key] = choices.pick((-here[key], here[key] + 1, here[key] * 1000, str(here[key]), [here[key]]))
             else:
-                here[key] = choices.pick(JSON_VALUES)
+                here[key] = copy.deepcopy(choices.pick(JSON_VALUES))
             break
     return document
 
