@@ -4,6 +4,7 @@ thousands of whole commands.
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import struct
@@ -24,6 +25,7 @@ from magic3d_cli.batch.tasks import Choices as Columns
 from magic3d_cli.batch.tasks import read_tasks
 from magic3d_cli.checks import check_prompt
 from magic3d_cli.cli.runs import _table, find
+from magic3d_cli.cli.session import put
 from magic3d_cli.coarse.stage import CoarseStage
 from magic3d_cli.errors import EnvironmentFault, UsageError
 from magic3d_cli.guidance.builtin.understanding import understand
@@ -214,3 +216,21 @@ def test_a_null_byte_in_a_list_is_told(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text('{"prompt": "a dog", "output": "a\\u0000.glb"}\n')
     with pytest.raises(UsageError, match="null byte"):
         read_tasks(str(tmp_path / "list.jsonl"), tmp_path, 1, Columns(), "glb")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "written"),
+    [
+        ("\udcff.glb", "utf-8", b"\xff.glb\n"),  # a file's name in another encoding, to be used again
+        ("\ud800.glb", "utf-8", b"\\ud800.glb\n"),
+        ("дом.glb", "ascii", b"\\u0434\\u043e\\u043c.glb\n"),
+        ("a.glb", "ascii", b"a.glb\n"),
+    ],
+)
+def test_an_answer_that_the_stream_cannot_say_is_written_all_the_same(
+    text: str, encoding: str, written: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, newline="\n"))
+    put(text)
+    assert raw.getvalue() == written

@@ -314,7 +314,7 @@ def ran(line: list[str]) -> tuple[int, float, str, str, str]:
         seconds = time.process_time() - begun
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        said = out.getvalue().decode(), err.getvalue().decode()  # the streams close these
+        said = out.getvalue().decode(errors="replace"), err.getvalue().decode()  # the streams close these
         sys.argv, sys.stdin, sys.stdout, sys.stderr = old
     return code, seconds, *said, fault
 

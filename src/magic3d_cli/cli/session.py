@@ -58,11 +58,26 @@ def answer(result: dict[str, Any], as_json: bool) -> None:
 
 
 def put(text: str) -> None:
-    """A command's answer, on stdout. A reader that has seen enough (`| head`) is no failure."""
+    """A command's answer, on stdout. A reader that has seen enough (`| head`) is no failure.
+
+    Nor is a name that the stream's encoding cannot say: bytes that are no text are written as they are, letters that it
+    lacks are escaped.
+    """
     try:
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except UnicodeEncodeError:
+            sys.stdout.buffer.write(_encoded(text + "\n", sys.stdout.encoding))
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace")
 
 
 def _hush_libraries() -> None:
