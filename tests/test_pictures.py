@@ -18,6 +18,7 @@ from magic3d_cli import job, pictures
 from magic3d_cli.cli import main
 from magic3d_cli.coarse import initial
 from magic3d_cli.errors import UsageError
+from magic3d_cli.guidance.diffusers.prior import load_prior
 from magic3d_cli.guidance.guide import imagined
 from magic3d_cli.guidance.pictured import Pictured
 from magic3d_cli.picture_request import PictureRequest, read_pictures
@@ -26,6 +27,7 @@ from magic3d_cli.reference import Cutout
 from magic3d_cli.run.resume import Saved
 from magic3d_cli.scene.hull_shape import HullShape
 from magic3d_cli.scene.reference import Camera, Reference
+from magic3d_cli.scene.views import turntable
 
 
 def drawn(folder: Path, name: str = "ball.png", colour: tuple[int, int, int] = (220, 30, 30)) -> Path:
@@ -245,15 +247,14 @@ def test_a_recipe_draws_its_picture_of_the_prompt_and_takes_the_models_depth() -
 
 @pytest.mark.slow
 def test_a_render_of_a_model_of_the_prior_is_recognised_and_followed(tmp_path: Path) -> None:
-    from magic3d_cli.guidance.builtin.looks import Looks
-    from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
-    from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
-
-    looks = Looks.load(BUILTIN, Vocabulary.load(BUILTIN / "vocabulary.json"))
-    number = next(n for n, caption in enumerate(looks.captions) if caption.noun == "horse")
-    Image.fromarray(
-        np.kron(np.pad(looks.thumbnails[number, 13], ((4, 4), (4, 4), (0, 0))), np.ones((6, 6, 1), np.uint8))
-    ).save(tmp_path / "h.png")
+    prior = load_prior("builtin", stage="coarse")
+    volume = prior.volume
+    assert volume is not None
+    with torch.inference_mode():
+        text = prior.encode_prompt(["a horse"]).to(next(volume.parameters()))
+        maps = volume.render(volume.imagine(text), turntable(1, 15.0, 30.0), 224)[0]
+    layers = torch.cat([maps[4:7] / maps[:1].clamp(min=1e-3), maps[:1]]).clamp(0, 1)
+    Image.fromarray((layers.movedim(0, -1) * 255).byte().numpy()).save(tmp_path / "h.png")
     notes: list[str] = []
     found = look_at(read_pictures([str(tmp_path / "h.png")]), "", 0, notes.append)
     assert found.fit is not None and found.fit.noun == "horse" and "looks like:" in notes[-1]
