@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,37 +54,38 @@ def run_tasks(
     make: Callable[[dict[str, Any], dict[str, Any]], Made] = make,
 ) -> list[dict[str, Any]]:
     """As `pool.run_tasks`, on the cluster at an address, or LOCAL. Raises EnvironmentFault where there is none."""
-    ray = _connected(address)
-    try:
-        gpu = options["device"] != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
-        wanted: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": 1, "memory": MEMORY}
-        remote = ray.remote(max_retries=TRIES, **wanted)(make)
-        waiting = {remote.remote(task.to_json() | _absolute(task), options): task for task in tasks}
-        progress, records = Progress(len(tasks)), dict[str, dict[str, Any]]()
-        # A cluster behind ray:// is reached through a process of its own, which notices by itself.
-        head = None if address.startswith("ray://") else _Head(ray.get_runtime_context().gcs_address)
+    with redirect_stdout(sys.stderr):  # Ray prints there what is lost, and stdout is the summary's
+        ray = _connected(address)
         try:
-            while waiting:
-                interrupts.check()
-                if head is not None and not head.answers():
-                    for task in waiting.values():
-                        what = f"The Ray cluster at {head.address} does not answer any more."
-                        records[task.output] = task.failure(what, "The same command begins it again.")
+            gpu = options["device"] != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+            wanted: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": 1, "memory": MEMORY}
+            remote = ray.remote(max_retries=TRIES, **wanted)(make)
+            waiting = {remote.remote(task.to_json() | _absolute(task), options): task for task in tasks}
+            progress, records = Progress(len(tasks)), dict[str, dict[str, Any]]()
+            # A cluster behind ray:// is reached through a process of its own, which notices by itself.
+            head = None if address.startswith("ray://") else _Head(ray.get_runtime_context().gcs_address)
+            try:
+                while waiting:
+                    interrupts.check()
+                    if head is not None and not head.answers():
+                        for task in waiting.values():
+                            what = f"The Ray cluster at {head.address} does not answer any more."
+                            records[task.output] = task.failure(what, "The same command begins it again.")
+                            progress.records.append(records[task.output])
+                        waiting.clear()
+                        changed(progress)
+                        break
+                    for ref in ray.wait(list(waiting), timeout=0.2)[0]:
+                        task = waiting.pop(ref)
+                        records[task.output] = _taken(ray, ref, task)
                         progress.records.append(records[task.output])
-                    waiting.clear()
-                    changed(progress)
-                    break
-                for ref in ray.wait(list(waiting), timeout=0.2)[0]:
-                    task = waiting.pop(ref)
-                    records[task.output] = _taken(ray, ref, task)
-                    progress.records.append(records[task.output])
-                    changed(progress)
+                        changed(progress)
+            finally:
+                for ref in waiting:
+                    ray.cancel(ref)
+            return [records[task.output] for task in tasks]
         finally:
-            for ref in waiting:
-                ray.cancel(ref)
-        return [records[task.output] for task in tasks]
-    finally:
-        ray.shutdown()
+            ray.shutdown()
 
 
 class _Head:
