@@ -119,6 +119,8 @@ def test_what_no_noun_is_likely_for_is_taken_by_its_outline(
     monkeypatch.setattr(pictures, "likely_models", lambda *_: {})  # as likely as any
     fit, needed = pictures._fit(prior, request, None, Camera.fov)
     assert fit is not None and needed == pictures.FITS_UNKNOWN
+    monkeypatch.setattr(classifier, "by_noun", lambda *_: {"harp": 0.97, fit.noun: 0.01})
+    assert pictures._fit(prior, request, None, Camera.fov)[1] == pictures.FITS  # something known is there
     monkeypatch.setattr(pictures, "_fit", lambda *_: (replace(fit, overlap=(0.7, 0.85)), needed))
     told = list[str]()
     pictured = pictures.look_at(request, "", 0, told.append)

@@ -10,29 +10,18 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from magic3d_cli.guidance.builtin.classifier import noun_chances, together
+from magic3d_cli.guidance.builtin.classifier import by_noun, noun_chances, together
 from magic3d_cli.guidance.builtin.encoder import likely_models
 from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 from magic3d_cli.guidance.diffusers.catalogue import BUILTIN
 
 PHOTOS = Path(__file__).with_name("photos.tsv")
 PLACE = Path("usr/share/tuxpaint/stamps")
-
-
-def by_noun(likely: Mapping[str, float], vocabulary: Vocabulary) -> list[tuple[float, str]]:
-    """Probabilities of nouns, the likeliest first, from log-probabilities of models by their styles."""
-    found = [
-        (sum(math.exp(likely[style]) for style in styles if style in likely), noun)
-        for noun, styles in vocabulary.styles.items()
-    ]
-    return sorted(found, reverse=True)
 
 
 def main() -> None:
@@ -50,10 +39,10 @@ def main() -> None:
         own = likely_models(BUILTIN, picture)
         told = {"encoder": own, "both": together(own, noun_chances(BUILTIN, picture), vocabulary)}
         for way, likely in told.items():
-            names = [noun for _, noun in by_noun(likely, vocabulary)[:5]]
+            names = list(by_noun(likely, vocabulary))[:5]
             first[way] += names[0] in right
             five[way] += not right.isdisjoint(names)
-        chance, noun = by_noun(told["both"], vocabulary)[0]
+        noun, chance = next(iter(by_noun(told["both"], vocabulary).items()))
         print(f"{'+' if noun in right else '-'} {row['file']}: {noun} {chance:.2f}")
     for way in first:
         print(f"{way}: first {first[way]}, among five {five[way]}, of {len(rows)}")

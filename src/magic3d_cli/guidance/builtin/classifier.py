@@ -70,6 +70,15 @@ def together(likely: Mapping[str, float], nouns: Mapping[str, float], vocabulary
     return {style: score - total for style, score in scores.items()}
 
 
+def by_noun(likely: Mapping[str, float], vocabulary: Vocabulary) -> dict[str, float]:
+    """Probabilities of nouns, the likeliest first, from log-probabilities of models by their styles."""
+    found = {
+        noun: sum(math.exp(likely[style]) for style in styles if style in likely)
+        for noun, styles in vocabulary.styles.items()
+    }
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
 def _framed(picture: UInt8[np.ndarray, "H W 4"], ground: float) -> Float[Tensor, "1 3 224 224"]:
     """The thing in the middle of a plain ground."""
     rows, columns = (np.flatnonzero((picture[..., 3] > 127).any(axis)) for axis in (1, 0))
