@@ -193,8 +193,7 @@ def _noun(prior: DiffusersPrior, prompt: str, seed: int) -> str | None:
 
 def _more() -> str:
     """What else helps to name a picture, if anything is left."""
-    packages = " ".join(classifier.PACKAGES).replace("_", "-")
-    return "" if classifier.is_installed() else f"; pip install {packages} tells what photos show"
+    return "" if classifier.is_installed() else f"; pip install {classifier.TO_INSTALL} tells what photos show"
 
 
 def _fit(prior: DiffusersPrior, request: PictureRequest, noun: str | None, fov: float) -> tuple[Fit | None, float]:
@@ -203,9 +202,8 @@ def _fit(prior: DiffusersPrior, request: PictureRequest, noun: str | None, fov: 
     picture, azimuth = request.cutouts[0].rgba, request.azimuths[0]
     looks = Looks.load(BUILTIN, prior.vocabulary)
     likely = likely_models(BUILTIN, picture) if noun is None else None
-    asked = likely is not None and classifier.is_installed()
-    chances = dict[str, float]()
-    if likely is not None and asked:
+    chances = dict[str, float]()  # of nouns, where the classifier is asked
+    if likely is not None and classifier.is_installed():
         likely = classifier.together(likely, classifier.noun_chances(BUILTIN, picture), prior.vocabulary)
         chances = classifier.by_noun(likely, prior.vocabulary)
     sightings = looks.like(picture, CANDIDATES, azimuth=azimuth, elevation=request.elevation, noun=noun, likely=likely)
@@ -215,7 +213,7 @@ def _fit(prior: DiffusersPrior, request: PictureRequest, noun: str | None, fov: 
     fit = max(fits, key=lambda fit: fit.score, default=None)
     if fit is None or likely is None:
         return fit, 0.0
-    if not asked:
+    if not chances:
         return fit, FITS
     if chances[fit.noun] >= KNOWN:
         return fit, FITS_KNOWN

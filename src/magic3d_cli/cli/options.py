@@ -82,6 +82,15 @@ InitUp = Annotated[
         help="Which axis of --init's mesh file points upwards: y, z, x, -y, -z, -x.",
     ),
 ]
+Up = Annotated[
+    str,
+    typer.Option(
+        "--up",
+        autocompletion=one_of(checks.UPS),
+        metavar="AXIS",
+        help=f"Which axis of a mesh points upwards: {', '.join(checks.UPS)}.",
+    ),
+]
 Adapter = Annotated[
     list[str] | None,
     typer.Option(

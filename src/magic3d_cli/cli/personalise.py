@@ -44,15 +44,7 @@ def personalise(
             help="What it is, in words that the prior knows; default: what the word says, or what it looks like.",
         ),
     ] = None,
-    up: Annotated[
-        str,
-        typer.Option(
-            "--up",
-            autocompletion=options.one_of(checks.UPS),
-            metavar="AXIS",
-            help=f"Which axis of a mesh points upwards: {', '.join(checks.UPS)}.",
-        ),
-    ] = "y",
+    up: options.Up = "y",
     turn: Annotated[
         float, typer.Option(metavar="DEGREES", help="Turn a mesh to its left until it faces +Z: 180 if it faces away.")
     ] = 0.0,
@@ -97,7 +89,7 @@ def personalise(
     magic3d generate "a golden my chair" --adapter chair.safetensors
     """
     for source in sources:
-        if not checks.expanded(source).exists() and not checks.expanded(source.rpartition("@")[0]).is_file():
+        if not checks.place_of(source)[0].exists():
             raise UsageError(f"There is no file {source}.", "Give a mesh, pictures, or a folder of pictures.")
     checks.check_choice("--device", device, checks.DEVICES)
     checks.check_seed(seed)

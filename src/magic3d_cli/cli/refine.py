@@ -33,15 +33,7 @@ def refine(
     reshape: Annotated[
         bool, typer.Option("--reshape", help="For a mesh of your own: let the shape change too, not the texture alone.")
     ] = False,
-    up: Annotated[
-        str,
-        typer.Option(
-            "--up",
-            autocompletion=options.one_of(checks.UPS),
-            metavar="AXIS",
-            help=f"Which axis of the mesh points upwards: {', '.join(checks.UPS)}.",
-        ),
-    ] = "y",
+    up: options.Up = "y",
     output: options.Output = None,
     preset: Annotated[
         str | None,

