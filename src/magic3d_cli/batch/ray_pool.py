@@ -10,8 +10,8 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,38 +54,34 @@ def run_tasks(
     make: Callable[[dict[str, Any], dict[str, Any]], Made] = make,
 ) -> list[dict[str, Any]]:
     """As `pool.run_tasks`, on the cluster at an address, or LOCAL. Raises EnvironmentFault where there is none."""
-    with redirect_stdout(sys.stderr):  # Ray prints there what is lost, and stdout is the summary's
-        ray = _connected(address)
+    with _connected(address) as ray:
+        gpu = options["device"] != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        wanted: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": 1, "memory": MEMORY}
+        remote = ray.remote(max_retries=TRIES, **wanted)(make)
+        waiting = {remote.remote(task.to_json() | _absolute(task), options): task for task in tasks}
+        progress, records = Progress(len(tasks)), dict[str, dict[str, Any]]()
+        # A cluster behind ray:// is reached through a process of its own, which notices by itself.
+        head = None if address.startswith("ray://") else _Head(ray.get_runtime_context().gcs_address)
         try:
-            gpu = options["device"] != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
-            wanted: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": 1, "memory": MEMORY}
-            remote = ray.remote(max_retries=TRIES, **wanted)(make)
-            waiting = {remote.remote(task.to_json() | _absolute(task), options): task for task in tasks}
-            progress, records = Progress(len(tasks)), dict[str, dict[str, Any]]()
-            # A cluster behind ray:// is reached through a process of its own, which notices by itself.
-            head = None if address.startswith("ray://") else _Head(ray.get_runtime_context().gcs_address)
-            try:
-                while waiting:
-                    interrupts.check()
-                    if head is not None and not head.answers():
-                        for task in waiting.values():
-                            what = f"The Ray cluster at {head.address} does not answer any more."
-                            records[task.output] = task.failure(what, "The same command begins it again.")
-                            progress.records.append(records[task.output])
-                        waiting.clear()
-                        changed(progress)
-                        break
-                    for ref in ray.wait(list(waiting), timeout=0.2)[0]:
-                        task = waiting.pop(ref)
-                        records[task.output] = _taken(ray, ref, task)
+            while waiting:
+                interrupts.check()
+                if head is not None and not head.answers():
+                    for task in waiting.values():
+                        what = f"The Ray cluster at {head.address} does not answer any more."
+                        records[task.output] = task.failure(what, "The same command begins it again.")
                         progress.records.append(records[task.output])
-                        changed(progress)
-            finally:
-                for ref in waiting:
-                    ray.cancel(ref)
-            return [records[task.output] for task in tasks]
+                    waiting.clear()
+                    changed(progress)
+                    break
+                for ref in ray.wait(list(waiting), timeout=0.2)[0]:
+                    task = waiting.pop(ref)
+                    records[task.output] = _taken(ray, ref, task)
+                    progress.records.append(records[task.output])
+                    changed(progress)
         finally:
-            ray.shutdown()
+            for ref in waiting:
+                ray.cancel(ref)
+        return [records[task.output] for task in tasks]
 
 
 class _Head:
@@ -108,19 +104,25 @@ class _Head:
         return self._missed < MISSED
 
 
-def _connected(address: str) -> Any:
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Ray, connected for the duration; what it prints of lost tasks goes to stderr, for stdout is the summary's."""
     try:
         import ray
     except ImportError as error:
         raise EnvironmentFault("Ray is not installed.", "pip install ray, or leave out --ray.") from error
-    try:
-        ray.init(address=None if address == LOCAL else address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # a ConnectionError, a ValueError or one of Ray's own, by version
-        raise EnvironmentFault(
-            f"There is no Ray cluster at {address}: {first_line(error)}",
-            f"Start one: ray start --head; or use --ray {LOCAL}.",
-        ) from error
-    return ray
+    with redirect_stdout(sys.stderr):
+        try:
+            ray.init(address=None if address == LOCAL else address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # a ConnectionError, a ValueError or one of Ray's own, by version
+            raise EnvironmentFault(
+                f"There is no Ray cluster at {address}: {first_line(error)}",
+                f"Start one: ray start --head; or use --ray {LOCAL}.",
+            ) from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def _absolute(task: Task) -> dict[str, Any]:
